@@ -1,0 +1,75 @@
+//! The tray carried through the rooms: up to [`BURST_MAX`] packets, what is known of each, and
+//! what becomes of it.
+
+use arrayvec::ArrayVec;
+
+use crate::headers::Headers;
+use crate::units::InterfaceId;
+use crate::verdict::Verdict;
+
+/// Most packets handled in one turn.
+pub const BURST_MAX: usize = 64;
+
+/// Where a packet came from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// Out of an interface's ring: FORWARD or INPUT.
+    Wire,
+    /// From the host, through the TAP of the packet's interface: OUTPUT.
+    Host,
+}
+
+/// Which workers a packet has been offered to while it looks for its owner: see design, "steering changes".
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Visit {
+    /// Bit mask of workers in whose table it was not found.
+    pub visited: u16,
+    /// Set once every candidate was asked: admit it here, or drop it.
+    pub admit: bool,
+}
+
+/// A packet in its frame.
+///
+/// `room` is the whole space the frame offers; the packet is `room[start..start + len]`, Ethernet
+/// header first. Rewriting may move `start` and `len` (an ICMP error that we originate grows the packet).
+#[derive(Debug)]
+pub struct Packet<'f> {
+    /// The frame's bytes, from its first usable one to its last.
+    pub room: &'f mut [u8],
+    /// Where the packet begins in `room`.
+    pub start: usize,
+    /// Its length, bytes, without FCS.
+    pub len: usize,
+    /// The interface it came in by, or whose TAP it came from.
+    pub interface: InterfaceId,
+    /// Wire or host.
+    pub origin: Origin,
+    /// Parse results, if another worker or the host thread already parsed it.
+    pub parsed: Option<Headers>,
+    /// Which workers have been asked.
+    pub visit: Visit,
+}
+
+impl Packet<'_> {
+    /// The packet's bytes.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        &self.room[self.start..self.start + self.len]
+    }
+
+    /// The packet's bytes, to be rewritten.
+    #[inline]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.room[self.start..self.start + self.len]
+    }
+}
+
+/// Packets going into [`Pipeline::process_burst`](crate::pipeline::Pipeline::process_burst), and their
+/// verdicts coming out, index by index.
+#[derive(Debug, Default)]
+pub struct Burst<'f> {
+    /// The packets.
+    pub packets: ArrayVec<Packet<'f>, BURST_MAX>,
+    /// One verdict a packet, filled by the pipeline.
+    pub verdicts: ArrayVec<Verdict, BURST_MAX>,
+}

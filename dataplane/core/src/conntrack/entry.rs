@@ -1,0 +1,226 @@
+//! One connection, in three parts kept in parallel arrays so that a packet touches whole cache lines:
+//!
+//! - [`Hot`]: all that UDP and ICMP touch: both tuples, last seen, the cached decision, next hops, and
+//!   the checksum differences that translation makes. One line for IPv4, two for IPv6.
+//! - [`Warm`]: TCP's windows, and the counters. One line, prefetched with the hot one.
+//! - [`Cold`]: wheel links and what only unusual packets need. Half a line.
+//!
+//! Everything is plain bytes without padding, so that tables live on memory handed in and survive
+//! the process. An IPv4 entry is 160 bytes.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::tuple::{Direction, TupleV4, TupleV6};
+
+/// Flags of an entry ([`HotState::flags`]).
+pub mod flags {
+    /// The row is in use.
+    pub const LIVE: u16 = 1 << 0;
+    /// A packet in reply direction was seen (Linux `IPS_SEEN_REPLY`).
+    pub const SEEN_REPLY: u16 = 1 << 1;
+    /// Worth keeping under pressure (Linux `IPS_ASSURED`).
+    pub const ASSURED: u16 = 1 << 2;
+    /// The source is translated (Linux `IPS_SRC_NAT`).
+    pub const SNAT: u16 = 1 << 3;
+    /// The destination is translated (Linux `IPS_DST_NAT`).
+    pub const DNAT: u16 = 1 << 4;
+    /// The translated source is an interface's current address: dies with it.
+    pub const MASQUERADE: u16 = 1 << 5;
+    /// The first packet came from the host (OUTPUT).
+    pub const FROM_HOST: u16 = 1 << 6;
+    /// The original direction ends at the host (INPUT).
+    pub const TO_HOST: u16 = 1 << 7;
+    /// A UDP flow that lived long enough, both ways, to get the stream timeout.
+    pub const UDP_STREAM: u16 = 1 << 8;
+    /// Expected by a helper: its packets before any reply are RELATED.
+    pub const EXPECTED: u16 = 1 << 9;
+    /// Closed: admits nothing new from outside; lingers for its timeout.
+    pub const CLOSED: u16 = 1 << 10;
+    /// The steering epoch it was made under, modulo 8: bits 13 to 15.
+    pub const EPOCH_SHIFT: u32 = 13;
+}
+
+/// The part of the hot line that does not depend on the family. Thirty-two bytes.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct HotState {
+    /// When its last packet was seen ([`Tick`](crate::time::Tick)).
+    pub last_seen: u32,
+    /// Idle timeout that applies now, milliseconds.
+    pub timeout_ms: u32,
+    /// Generation of the snapshot that the decision, interfaces and next hops were made under.
+    pub generation: u32,
+    /// The cached decision of each direction; 0 is none. See [`rules`](crate::rules).
+    pub paths: [u16; 2],
+    /// For each direction, the interface its packets come in by and leave by.
+    pub interfaces: [[u8; 2]; 2],
+    /// For each direction, the neighbour slot its packets are sent to.
+    pub next_hops: [u16; 2],
+    /// See [`flags`].
+    pub flags: u16,
+    /// The protocol machine's state: [`tcp::State`](super::tcp::State) for TCP, else 0.
+    pub protocol_state: u8,
+    /// The ctstate each cached decision was made for: original in bits 0-3, reply in bits 4-7.
+    pub path_states: u8,
+    /// One's complement difference that translating the original direction makes to the IPv4 header
+    /// checksum; the reply direction makes its complement.
+    pub l3_delta: u16,
+    /// The same for the transport checksum.
+    pub l4_delta: u16,
+}
+
+/// Hot part of an IPv4 entry: one cache line.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C, align(64))]
+pub struct HotV4 {
+    /// As packets of each direction arrive here, before translation.
+    pub tuples: [TupleV4; 2],
+    /// The rest.
+    pub state: HotState,
+}
+
+/// Hot part of an IPv6 entry: two cache lines.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C, align(64))]
+pub struct HotV6 {
+    /// As packets of each direction arrive here, before translation.
+    pub tuples: [TupleV6; 2],
+    /// The rest.
+    pub state: HotState,
+    /// Zero.
+    pub reserved: [u8; 16],
+}
+
+/// What is known of one TCP peer's sending (van Rooij's and Linux's names: td_end, td_maxend,
+/// td_maxwin, td_maxack). Sixteen bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Peer {
+    /// Highest sequence number sent, plus one.
+    pub end: u32,
+    /// Highest sequence number the other side allows: its ACK plus its window.
+    pub max_end: u32,
+    /// Largest window this peer ever offered, scaled, bytes.
+    pub max_window: u32,
+    /// Highest ACK this peer sent once [`peer_flags::MAX_ACK_SET`]; before that, the initial
+    /// sequence number of its SYN.
+    pub max_ack: u32,
+}
+
+/// Flags of one TCP peer ([`Warm::peer_flags`]).
+pub mod peer_flags {
+    /// Its SYN offered window scaling.
+    pub const WINDOW_SCALE: u8 = 1 << 0;
+    /// Its SYN permitted SACK.
+    pub const SACK_PERMITTED: u8 = 1 << 1;
+    /// It sent the first FIN.
+    pub const CLOSE_INIT: u8 = 1 << 2;
+    /// Window checks are off for its segments (liberal).
+    pub const BE_LIBERAL: u8 = 1 << 3;
+    /// It sent data that is not acknowledged yet.
+    pub const DATA_UNACKNOWLEDGED: u8 = 1 << 4;
+    /// [`Peer::max_ack`](super::Peer::max_ack) is set.
+    pub const MAX_ACK_SET: u8 = 1 << 5;
+    /// Its window is unknown and learnt from its next segment (mid-stream pick-up, take-over).
+    pub const RELEARN: u8 = 1 << 6;
+    /// Set in the original peer's flags only: the last segment was not an ordinary one, and
+    /// `Cold::last_*` tell of it.
+    pub const NOTED: u8 = 1 << 7;
+}
+
+/// TCP's windows and the counters: one cache line.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C, align(64))]
+pub struct Warm {
+    /// By direction.
+    pub peers: [Peer; 2],
+    /// Bytes seen, by direction (IP packet lengths).
+    pub bytes: [u64; 2],
+    /// Packets seen, by direction, modulo 2^32.
+    pub packets: [u32; 2],
+    /// Mix of the last ACK segment's direction, seq, ack, end and window: equal means retransmitted.
+    pub last_segment: u32,
+    /// See [`peer_flags`], by direction.
+    pub peer_flags: [u8; 2],
+    /// Window scale of each peer, 0..=14: original in the low four bits, reply in the high four.
+    pub scales: u8,
+    /// Retransmissions of the last segment seen so far.
+    pub retransmissions: u8,
+}
+
+/// What only unusual packets and the wheel touch: half a cache line.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C, align(32))]
+pub struct Cold {
+    /// Next entry of the wheel slot, or of the free list.
+    pub wheel_next: u32,
+    /// Previous entry of the wheel slot, or the slot itself.
+    pub wheel_prev: u32,
+    /// How many connections this row has held: with the row it makes an id that is never reused.
+    pub incarnation: u32,
+    /// When the connection was made ([`Tick`](crate::time::Tick)).
+    pub created: u32,
+    /// Connection mark.
+    pub mark: u32,
+    /// TCP: end of the last segment that was let through without a state change (a SYN we may have
+    /// to resynchronise on).
+    pub last_end: u32,
+    /// TCP: its acknowledgment number.
+    pub last_ack: u32,
+    /// TCP: its window, unscaled.
+    pub last_window: u16,
+    /// TCP: its kind and direction; see `tcp`.
+    pub last_kind: u8,
+    /// TCP: its window scale and options; see `tcp`.
+    pub last_options: u8,
+}
+
+const _: () = assert!(size_of::<HotState>() == 32);
+const _: () = assert!(size_of::<HotV4>() == 64, "an IPv4 flow's packet touches one hot line");
+const _: () = assert!(size_of::<HotV6>() == 128);
+const _: () = assert!(size_of::<Warm>() == 64 && size_of::<Cold>() == 32);
+
+/// A hot part of either family.
+pub trait Hot: Copy + Default + FromBytes + IntoBytes + Immutable + KnownLayout + 'static {
+    /// The family's tuple.
+    type Tuple: super::tuple::FamilyTuple;
+    /// As packets of `direction` arrive here.
+    fn tuple(&self, direction: Direction) -> &Self::Tuple;
+    /// Sets both tuples.
+    fn set_tuples(&mut self, original: Self::Tuple, reply: Self::Tuple);
+    /// The rest.
+    fn state(&self) -> &HotState;
+    /// The rest, to be changed.
+    fn state_mut(&mut self) -> &mut HotState;
+}
+
+macro_rules! hot {
+    ($type:ident, $tuple:ident) => {
+        impl Hot for $type {
+            type Tuple = $tuple;
+
+            #[inline]
+            fn tuple(&self, direction: Direction) -> &$tuple {
+                &self.tuples[direction.index()]
+            }
+
+            #[inline]
+            fn set_tuples(&mut self, original: $tuple, reply: $tuple) {
+                self.tuples = [original, reply];
+            }
+
+            #[inline]
+            fn state(&self) -> &HotState {
+                &self.state
+            }
+
+            #[inline]
+            fn state_mut(&mut self) -> &mut HotState {
+                &mut self.state
+            }
+        }
+    };
+}
+
+hot!(HotV4, TupleV4);
+hot!(HotV6, TupleV6);

@@ -1,0 +1,13 @@
+//! Connection tracking: who talks with whom, and how far along they are.
+
+pub mod ctstate;
+pub mod datagram;
+pub mod entry;
+pub mod siphash;
+pub mod table;
+pub mod tcp;
+pub mod tcp_options;
+pub mod timeouts;
+pub mod tuple;
+pub mod wheel;
+pub mod window;

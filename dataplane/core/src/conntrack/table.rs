@@ -1,0 +1,479 @@
+//! The connection table of one family and one worker: an index of cache-line buckets over a slab of rows.
+//!
+//! Life of a connection: `insert` takes a row, writes its parts, puts both tuples into the index and
+//! arms the wheel; packets find it by either tuple; it goes by `remove`, when it expires, is deleted,
+//! evicted or found past its deadline. Rows never move, so a dump walks the slab and a row with its
+//! incarnation is an id that is never reused.
+//!
+//! The index has two candidate buckets for a tuple and never displaces what is in them. A tuple goes to
+//! its first bucket while that has room to spare, so most look-ups read one bucket line; a bucket
+//! counts the tuples that had to go to their second (`spilled`), so that a miss reads one line too.
+//!
+//! All memory is handed in, and taken once: nothing here allocates. Owner: one worker.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::entry::{Cold, Hot, Warm, flags};
+use super::siphash::SipKey;
+use super::tuple::{Direction, FamilyTuple};
+use super::wheel::{self, Wheel};
+use crate::arch::prefetch;
+use crate::time::Tick;
+use crate::units::EntryIdx;
+
+/// Places in a bucket.
+const WAYS: usize = 8;
+/// A first bucket with this many tuples has no more room to spare: the emptier of the two is taken.
+const COMFORTABLE: u32 = 5;
+
+/// One cache line of the index.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C, align(64))]
+struct Bucket {
+    /// Sixteen bits of each tuple's hash; 0 is an empty place.
+    tags: [u16; WAYS],
+    /// Row × 2 + direction, parallel to `tags`.
+    rows: [u32; WAYS],
+    /// Tuples whose first bucket this is but that live in their second.
+    spilled: u32,
+    reserved: [u32; 3],
+}
+
+const _: () = assert!(size_of::<Bucket>() == 64 && core::mem::offset_of!(Bucket, tags) == 0);
+
+impl Bucket {
+    /// Bit mask of the places whose tag is `tag`.
+    #[inline]
+    fn matches(&self, tag: u16) -> u32 {
+        let mut mask = 0;
+        for (place, &held) in self.tags.iter().enumerate() {
+            mask |= u32::from(held == tag) << place;
+        }
+        mask
+    }
+
+    fn len(&self) -> u32 {
+        WAYS as u32 - self.matches(0).count_ones()
+    }
+}
+
+/// Hash of a tuple, split into what the index uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct TupleHash(u64);
+
+impl TupleHash {
+    #[inline]
+    fn tag(self) -> u16 {
+        // Multiplied, so that the tag is not part of either bucket number; never 0.
+        ((self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as u16).max(1)
+    }
+}
+
+/// Why a connection could not be inserted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum InsertError {
+    /// No row is free.
+    Full,
+    /// Both buckets of one of its tuples are full.
+    BucketFull,
+}
+
+/// How much memory a table takes, bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    buckets: usize,
+    capacity: usize,
+    hot: usize,
+}
+
+impl Layout {
+    /// The layout of a table of `capacity` connections of the family of `H`. At most 2^30.
+    pub fn new<H: Hot>(capacity: u32) -> Self {
+        assert!((1..=1 << 30).contains(&capacity), "capacity is validated by configuration");
+        let capacity = capacity as usize;
+        // Two tuples a connection, four of eight places taken when full: with two choices, both
+        // buckets of a tuple being full is then a matter of one connection in many millions.
+        let buckets = (capacity * 2).div_ceil(4).max(2);
+        Self { buckets, capacity, hot: size_of::<H>() }
+    }
+
+    /// Bytes of memory the table needs, to be handed in aligned to 64.
+    pub const fn bytes(&self) -> usize {
+        let rows = self.hot + size_of::<Warm>() + size_of::<Cold>();
+        self.buckets * size_of::<Bucket>()
+            + wheel::SLOTS_ALL * size_of::<u32>()
+            + (self.capacity * rows).next_multiple_of(64)
+    }
+}
+
+/// Mutable views of the three parts of one row.
+pub struct Row<'t, H> {
+    /// Tuples, last seen, decision.
+    pub hot: &'t mut H,
+    /// Windows and counters.
+    pub warm: &'t mut Warm,
+    /// The rest.
+    pub cold: &'t mut Cold,
+}
+
+/// The table.
+pub struct Table<'m, H> {
+    key: SipKey,
+    buckets: &'m mut [Bucket],
+    hot: &'m mut [H],
+    warm: &'m mut [Warm],
+    cold: &'m mut [Cold],
+    wheel: Wheel<'m>,
+    /// First row of the free list (through `wheel_next`).
+    free: u32,
+    /// Rows from here on were never used.
+    fresh: u32,
+    live: u32,
+    /// Rows that may not be evicted: assured and not closed.
+    firm: u32,
+    /// Where eviction looks next.
+    hand: u32,
+}
+
+impl<'m, H: Hot> Table<'m, H> {
+    /// An empty table on `memory`, which is zeroed, aligned to 64 bytes and of `layout.bytes()`.
+    ///
+    /// # Panics
+    /// If the memory is too small or not aligned: the caller computed it from the same layout.
+    pub fn new(layout: Layout, memory: &'m mut [u8], key: SipKey, now: Tick) -> Self {
+        let (buckets, memory) = <[Bucket]>::mut_from_prefix_with_elems(memory, layout.buckets)
+            .expect("memory is sized and aligned by the layout");
+        let (slots, memory) = <[u32]>::mut_from_prefix_with_elems(memory, wheel::SLOTS_ALL)
+            .expect("memory is sized by the layout");
+        let (hot, memory) = <[H]>::mut_from_prefix_with_elems(memory, layout.capacity)
+            .expect("memory is sized by the layout");
+        let (warm, memory) = <[Warm]>::mut_from_prefix_with_elems(memory, layout.capacity)
+            .expect("memory is sized by the layout");
+        let (cold, _) = <[Cold]>::mut_from_prefix_with_elems(memory, layout.capacity)
+            .expect("memory is sized by the layout");
+        Self {
+            key,
+            buckets,
+            hot,
+            warm,
+            cold,
+            wheel: Wheel::new(slots, now),
+            free: wheel::NONE,
+            fresh: 0,
+            live: 0,
+            firm: 0,
+            hand: 0,
+        }
+    }
+
+    /// Most connections it holds.
+    pub fn capacity(&self) -> u32 {
+        self.hot.len() as u32
+    }
+
+    /// Connections it holds.
+    pub fn len(&self) -> u32 {
+        self.live
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.live == 0
+    }
+
+    /// Hash of a tuple under this table's key.
+    #[inline]
+    pub fn hash(&self, tuple: &H::Tuple) -> TupleHash {
+        let bytes = tuple.as_bytes();
+        let mut words = [0u64; 5];
+        let count = bytes.len() / 8;
+        for (word, chunk) in words.iter_mut().zip(bytes.chunks_exact(8)) {
+            *word = u64::from_le_bytes(chunk.try_into().expect("chunks of eight"));
+        }
+        TupleHash(self.key.hash_words(&words[..count]))
+    }
+
+    /// Index of the first bucket of a hash.
+    #[inline]
+    fn first(&self, hash: TupleHash) -> usize {
+        (((hash.0 >> 32) * self.buckets.len() as u64) >> 32) as usize
+    }
+
+    /// Index of the second bucket of a hash, which is never the first.
+    #[inline]
+    fn second(&self, hash: TupleHash) -> usize {
+        let len = self.buckets.len() as u64;
+        let step = 1 + (((hash.0 & 0xffff_ffff) * (len - 1)) >> 32) as usize;
+        let sum = self.first(hash) + step;
+        if sum >= self.buckets.len() { sum - self.buckets.len() } else { sum }
+    }
+
+    /// Asks for the first bucket's line.
+    #[inline]
+    pub fn prefetch_bucket(&self, hash: TupleHash) {
+        prefetch(&self.buckets[self.first(hash)]);
+    }
+
+    /// Looks at the first bucket's tags and asks for the lines of the row they promise. The row may
+    /// turn out to be another connection's: [`find`](Self::find) compares.
+    #[inline]
+    pub fn prefetch_row(&self, hash: TupleHash) {
+        let bucket = &self.buckets[self.first(hash)];
+        let mask = bucket.matches(hash.tag());
+        if mask != 0 {
+            let row = (bucket.rows[mask.trailing_zeros() as usize % WAYS] >> 1) as usize;
+            if let (Some(hot), Some(warm)) = (self.hot.get(row), self.warm.get(row)) {
+                prefetch(hot);
+                prefetch(warm);
+            }
+        } else if bucket.spilled != 0 {
+            prefetch(&self.buckets[self.second(hash)]);
+        }
+    }
+
+    /// The row that holds `tuple`, and as which direction.
+    #[inline]
+    pub fn find(&self, hash: TupleHash, tuple: &H::Tuple) -> Option<(EntryIdx, Direction)> {
+        let first = &self.buckets[self.first(hash)];
+        if let Some(found) = self.find_in(first, hash.tag(), tuple) {
+            return Some(found);
+        }
+        if first.spilled == 0 {
+            return None;
+        }
+        self.find_in(&self.buckets[self.second(hash)], hash.tag(), tuple)
+    }
+
+    #[inline]
+    fn find_in(
+        &self,
+        bucket: &Bucket,
+        tag: u16,
+        tuple: &H::Tuple,
+    ) -> Option<(EntryIdx, Direction)> {
+        let mut mask = bucket.matches(tag);
+        while mask != 0 {
+            let coded = bucket.rows[mask.trailing_zeros() as usize % WAYS];
+            let direction = Direction::from_index(coded & 1);
+            if self.hot[(coded >> 1) as usize].tuple(direction).same(tuple) {
+                return Some((EntryIdx(coded >> 1), direction));
+            }
+            mask &= mask - 1;
+        }
+        None
+    }
+
+    /// The hot part of a row.
+    #[inline]
+    pub fn hot(&self, row: EntryIdx) -> &H {
+        &self.hot[row.index()]
+    }
+
+    /// The cold part of a row.
+    #[inline]
+    pub fn cold(&self, row: EntryIdx) -> &Cold {
+        &self.cold[row.index()]
+    }
+
+    /// All parts of a row, to be changed. Whoever changes `timeout_ms` or the flags ASSURED and CLOSED
+    /// calls [`settle`](Self::settle) after.
+    #[inline]
+    pub fn row(&mut self, row: EntryIdx) -> Row<'_, H> {
+        Row {
+            hot: &mut self.hot[row.index()],
+            warm: &mut self.warm[row.index()],
+            cold: &mut self.cold[row.index()],
+        }
+    }
+
+    /// Keeps the books after a row changed: how many rows may be evicted, and, if its timeout became
+    /// shorter than `timeout_ms_before`, its place in the wheel.
+    #[inline]
+    pub fn settle(&mut self, row: EntryIdx, flags_before: u16, timeout_ms_before: u32) {
+        let state = self.hot[row.index()].state();
+        let (before, after) = (is_firm(flags_before), is_firm(state.flags));
+        self.firm = self.firm.wrapping_add(u32::from(after)).wrapping_sub(u32::from(before));
+        if state.timeout_ms < timeout_ms_before {
+            let deadline = deadline(state);
+            self.wheel.disarm(self.cold, row.0);
+            self.wheel.arm(self.cold, row.0, deadline);
+        }
+    }
+
+    /// Inserts a connection whose tuples are not in the table. `hot` carries both tuples, flags,
+    /// timeout and last seen.
+    pub fn insert(
+        &mut self,
+        hot: &H,
+        warm: &Warm,
+        cold: &Cold,
+        hashes: [TupleHash; 2],
+    ) -> Result<EntryIdx, InsertError> {
+        debug_assert!(self.find(hashes[0], hot.tuple(Direction::Original)).is_none());
+        debug_assert!(self.find(hashes[1], hot.tuple(Direction::Reply)).is_none());
+        let row = self.free_row().ok_or(InsertError::Full)?;
+        if !self.index(hashes[0], row << 1) {
+            return Err(InsertError::BucketFull);
+        }
+        if !self.index(hashes[1], row << 1 | 1) {
+            self.unindex(hashes[0], row << 1);
+            return Err(InsertError::BucketFull);
+        }
+        self.take_row(row);
+        let incarnation = self.cold[row as usize].incarnation.wrapping_add(1);
+        self.hot[row as usize] = *hot;
+        self.hot[row as usize].state_mut().flags |= flags::LIVE;
+        self.warm[row as usize] = *warm;
+        self.cold[row as usize] = Cold { incarnation, ..*cold };
+        let state = *self.hot[row as usize].state();
+        self.wheel.arm(self.cold, row, deadline(&state));
+        self.live += 1;
+        self.firm += u32::from(is_firm(state.flags));
+        Ok(EntryIdx(row))
+    }
+
+    /// Removes a connection. The row must be live.
+    pub fn remove(&mut self, row: EntryIdx) {
+        self.wheel.disarm(self.cold, row.0);
+        self.forget(row.0);
+    }
+
+    /// Turns the wheel towards `now` and removes what has expired: at most `steps` of work. Returns
+    /// how many connections went.
+    pub fn expire(&mut self, now: Tick, mut steps: u32) -> u32 {
+        let mut gone = 0;
+        while let Some(row) = self.wheel.pop(self.cold, now, &mut steps) {
+            let deadline = deadline(self.hot[row as usize].state());
+            if now.reached(deadline) {
+                self.forget(row);
+                gone += 1;
+            } else {
+                self.wheel.arm(self.cold, row, deadline);
+            }
+        }
+        gone
+    }
+
+    /// Makes room: removes one connection that may be evicted, of the next few rows: an expired or
+    /// unreplied one first, then one not assured or already closed; never an assured one. `false` if
+    /// there was none, which is cheap to find out when nothing may be evicted at all.
+    pub fn evict(&mut self, now: Tick) -> bool {
+        /// Rows looked at for a victim.
+        const LOOK: u32 = 16;
+        if self.live == self.firm {
+            return false;
+        }
+        let capacity = self.capacity();
+        let mut second_best = None;
+        for _ in 0..LOOK.min(capacity) {
+            let row = EntryIdx(self.hand);
+            self.hand = if self.hand + 1 == capacity { 0 } else { self.hand + 1 };
+            let state = self.hot[row.index()].state();
+            if state.flags & flags::LIVE == 0 {
+                continue;
+            }
+            if state.flags & flags::SEEN_REPLY == 0 || now.reached(deadline(state)) {
+                self.remove(row);
+                return true;
+            }
+            if !is_firm(state.flags) {
+                second_best.get_or_insert(row);
+            }
+        }
+        second_best.inspect(|&row| self.remove(row)).is_some()
+    }
+
+    /// Whether the row holds a connection.
+    pub fn is_live(&self, row: EntryIdx) -> bool {
+        self.hot.get(row.index()).is_some_and(|hot| hot.state().flags & flags::LIVE != 0)
+    }
+
+    /// The counters and windows of a row.
+    pub fn warm(&self, row: EntryIdx) -> &Warm {
+        &self.warm[row.index()]
+    }
+
+    /// Rows that were ever used: a dump walks `0..` this.
+    pub fn rows_used(&self) -> u32 {
+        self.fresh
+    }
+
+    /// Removes from the index and puts the row on the free list. The row is not armed.
+    fn forget(&mut self, row: u32) {
+        let hot = self.hot[row as usize];
+        debug_assert!(hot.state().flags & flags::LIVE != 0);
+        for direction in [Direction::Original, Direction::Reply] {
+            let hash = self.hash(hot.tuple(direction));
+            self.unindex(hash, row << 1 | direction as u32);
+        }
+        self.live -= 1;
+        self.firm -= u32::from(is_firm(hot.state().flags));
+        self.hot[row as usize].state_mut().flags = 0;
+        self.cold[row as usize].wheel_next = self.free;
+        self.free = row;
+    }
+
+    fn free_row(&self) -> Option<u32> {
+        if self.free != wheel::NONE {
+            return Some(self.free);
+        }
+        (self.fresh < self.capacity()).then_some(self.fresh)
+    }
+
+    fn take_row(&mut self, row: u32) {
+        if row == self.free {
+            self.free = self.cold[row as usize].wheel_next;
+        } else {
+            debug_assert_eq!(row, self.fresh);
+            self.fresh += 1;
+        }
+    }
+
+    /// Puts `coded` under `hash` into one of its two buckets; `false` if both are full.
+    fn index(&mut self, hash: TupleHash, coded: u32) -> bool {
+        let (first, second) = (self.first(hash), self.second(hash));
+        let in_first = self.buckets[first].len();
+        let spill = in_first >= COMFORTABLE && self.buckets[second].len() < in_first;
+        let bucket = &mut self.buckets[if spill { second } else { first }];
+        let free = bucket.matches(0);
+        if free == 0 {
+            return false;
+        }
+        let place = free.trailing_zeros() as usize;
+        bucket.tags[place] = hash.tag();
+        bucket.rows[place] = coded;
+        self.buckets[first].spilled += u32::from(spill);
+        true
+    }
+
+    /// Takes `coded` out of the bucket it is in.
+    fn unindex(&mut self, hash: TupleHash, coded: u32) {
+        let (first, second) = (self.first(hash), self.second(hash));
+        for (index, spilled) in [(first, 0), (second, 1)] {
+            let bucket = &mut self.buckets[index];
+            let place = (0..WAYS).find(|&p| bucket.tags[p] != 0 && bucket.rows[p] == coded);
+            if let Some(place) = place {
+                bucket.tags[place] = 0;
+                self.buckets[first].spilled -= spilled;
+                return;
+            }
+        }
+        debug_assert!(false, "a live row is in the index under both tuples");
+    }
+}
+
+/// When the row goes unless it is used.
+#[inline]
+pub fn deadline(state: &super::entry::HotState) -> Tick {
+    Tick(state.last_seen).plus_ms(state.timeout_ms)
+}
+
+/// Whether a row may not be evicted.
+#[inline]
+const fn is_firm(row_flags: u16) -> bool {
+    row_flags & (flags::ASSURED | flags::CLOSED) == flags::ASSURED
+}
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+mod tests;

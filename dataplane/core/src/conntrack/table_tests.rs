@@ -1,0 +1,218 @@
+use super::*;
+use crate::conntrack::entry::{HotV4, HotV6};
+use crate::conntrack::tuple::{TupleV4, protocol};
+use proptest::prelude::*;
+use std::collections::HashMap;
+use std::vec;
+use std::vec::Vec;
+
+/// Zeroed memory aligned to a cache line, for as long as the test runs.
+fn memory(bytes: usize) -> &'static mut [u8] {
+    let lines: &'static mut [[u8; 64]] =
+        vec![Line([0; 64]); bytes.div_ceil(64)].leak().as_mut_bytes_lines();
+    &mut lines.as_flattened_mut()[..bytes]
+}
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+trait Lines {
+    fn as_mut_bytes_lines(&mut self) -> &mut [[u8; 64]];
+}
+
+impl Lines for [Line] {
+    fn as_mut_bytes_lines(&mut self) -> &mut [[u8; 64]] {
+        <[[u8; 64]]>::mut_from_bytes(self.as_mut_bytes()).expect("lines are arrays")
+    }
+}
+
+fn table(capacity: u32) -> Table<'static, HotV4> {
+    let layout = Layout::new::<HotV4>(capacity);
+    Table::new(layout, memory(layout.bytes()), SipKey([1, 2]), Tick(0))
+}
+
+fn tuple(n: u32) -> TupleV4 {
+    TupleV4 {
+        src: n.to_be_bytes(),
+        dst: [192, 0, 2, 1],
+        src_id: (n % 50_000) as u16 + 1024,
+        dst_id: 53,
+        protocol: protocol::UDP,
+        ..TupleV4::default()
+    }
+}
+
+fn add(
+    table: &mut Table<'_, HotV4>,
+    n: u32,
+    row_flags: u16,
+    timeout_ms: u32,
+    now: Tick,
+) -> Result<EntryIdx, InsertError> {
+    let mut hot = HotV4 { tuples: [tuple(n), tuple(n).inverted()], ..HotV4::default() };
+    hot.state.flags = row_flags;
+    hot.state.timeout_ms = timeout_ms;
+    hot.state.last_seen = now.0;
+    let hashes = [table.hash(&hot.tuples[0]), table.hash(&hot.tuples[1])];
+    table.insert(&hot, &Warm::default(), &Cold::default(), hashes)
+}
+
+fn find(table: &Table<'_, HotV4>, tuple: &TupleV4) -> Option<(EntryIdx, Direction)> {
+    table.find(table.hash(tuple), tuple)
+}
+
+#[test]
+fn ten_million_ipv4_connections_fit_in_two_gibibytes() {
+    let layout = Layout::new::<HotV4>(10_000_000);
+    assert!(layout.bytes() <= 2 << 30, "{}", layout.bytes());
+    assert!(layout.bytes() / 10_000_000 <= 192);
+    assert!(Layout::new::<HotV6>(1000).bytes() > Layout::new::<HotV4>(1000).bytes());
+}
+
+#[test]
+fn a_connection_is_found_by_either_tuple_and_not_after_removal() {
+    let mut table = table(16);
+    let row = add(&mut table, 7, 0, 1000, Tick(0)).unwrap();
+    assert_eq!(find(&table, &tuple(7)), Some((row, Direction::Original)));
+    assert_eq!(find(&table, &tuple(7).inverted()), Some((row, Direction::Reply)));
+    assert_eq!(find(&table, &tuple(8)), None);
+    table.remove(row);
+    assert_eq!(find(&table, &tuple(7)), None);
+    assert_eq!(find(&table, &tuple(7).inverted()), None);
+    assert!(table.is_empty());
+}
+
+#[test]
+fn a_table_fills_to_its_capacity_and_refuses_the_next() {
+    for capacity in [1, 2, 100, 20_000] {
+        let mut table = table(capacity);
+        for n in 0..capacity {
+            add(&mut table, n, 0, 1000, Tick(0)).unwrap_or_else(|e| panic!("{e:?} at {n}"));
+        }
+        assert_eq!(add(&mut table, capacity, 0, 1000, Tick(0)), Err(InsertError::Full));
+        assert!((0..capacity).all(|n| find(&table, &tuple(n)).is_some()));
+    }
+}
+
+/// C175: unreplied connections go before assured ones, and assured ones never.
+#[test]
+fn eviction_takes_unreplied_then_unassured_or_closed_and_never_assured() {
+    let mut table = table(8);
+    let assured = flags::SEEN_REPLY | flags::ASSURED;
+    for n in 0..8 {
+        let row_flags = match n {
+            3 => 0,
+            5 => flags::SEEN_REPLY,
+            6 => assured | flags::CLOSED,
+            _ => assured,
+        };
+        add(&mut table, n, row_flags, 1000, Tick(0)).unwrap();
+    }
+    let mut left = Vec::new();
+    while table.evict(Tick(1)) {
+        left.push((0..8).filter(|&n| find(&table, &tuple(n)).is_some()).count());
+        assert!(find(&table, &tuple(3)).is_none(), "the unreplied one goes first");
+    }
+    assert_eq!(left, [7, 6, 5]);
+    assert!([0, 1, 2, 4, 7].iter().all(|&n| find(&table, &tuple(n)).is_some()));
+}
+
+#[test]
+fn a_shorter_timeout_takes_effect_at_once_and_a_longer_one_when_the_slot_fires() {
+    let mut table = table(4);
+    let row = add(&mut table, 1, 0, 100_000, Tick(0)).unwrap();
+    let before = *table.hot(row).state();
+    table.row(row).hot.state.timeout_ms = 500;
+    table.settle(row, before.flags, before.timeout_ms);
+    assert_eq!(table.expire(Tick(499), u32::MAX), 0);
+    assert_eq!(table.expire(Tick(500 + wheel::UNIT_MS), u32::MAX), 1);
+
+    let row = add(&mut table, 2, 0, 500, Tick(1000)).unwrap();
+    table.row(row).hot.state.last_seen = 1400; // touched, lazily
+    assert_eq!(table.expire(Tick(1600), u32::MAX), 0);
+    assert_eq!(table.expire(Tick(1900 + wheel::UNIT_MS), u32::MAX), 1);
+}
+
+/// C189, C177: all of a burst of entries go within T..T+1 s, in bounded steps.
+#[test]
+fn a_hundred_thousand_entries_expire_within_a_second_of_their_deadline() {
+    let mut table = table(100_000);
+    for n in 0..100_000 {
+        add(&mut table, n, 0, 30_000, Tick(n / 1000)).unwrap();
+    }
+    assert_eq!(table.expire(Tick(29_999), u32::MAX), 0);
+    let mut gone = 0;
+    for ms in 30_000..31_000 {
+        gone += table.expire(Tick(ms), 256);
+    }
+    assert_eq!(gone, 100_000);
+    assert!(table.is_empty());
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Insert(u32, u32),
+    Remove(u32),
+    Evict,
+    Pass(u32),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        4 => (0u32..64, 1u32..5000).prop_map(|(n, ms)| Op::Insert(n, ms)),
+        2 => (0u32..64).prop_map(Op::Remove),
+        1 => Just(Op::Evict),
+        1 => (0u32..3000).prop_map(Op::Pass),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn agrees_with_a_map(ops in proptest::collection::vec(op(), 1..400)) {
+        let mut table = table(16);
+        let mut model: HashMap<u32, Tick> = HashMap::new();
+        let mut now = Tick(u32::MAX - 10_000);
+        table.wheel = Wheel::new(vec![0; wheel::SLOTS_ALL].leak(), now);
+        for op in ops {
+            match op {
+                Op::Insert(n, ms) if !model.contains_key(&n) => {
+                    match add(&mut table, n, 0, ms, now) {
+                        Ok(_) => { model.insert(n, now.plus_ms(ms)); }
+                        Err(InsertError::Full) => prop_assert_eq!(model.len(), 16),
+                        Err(InsertError::BucketFull) => {}
+                    }
+                }
+                Op::Insert(..) => {}
+                Op::Remove(n) => {
+                    let found = find(&table, &tuple(n));
+                    prop_assert_eq!(found.is_some(), model.remove(&n).is_some());
+                    if let Some((row, _)) = found {
+                        table.remove(row);
+                    }
+                }
+                Op::Evict => {
+                    let evicted = table.evict(now);
+                    prop_assert_eq!(evicted, !model.is_empty());
+                    model.retain(|&n, _| find(&table, &tuple(n)).is_some());
+                }
+                Op::Pass(ms) => {
+                    now = now.plus_ms(ms);
+                    table.expire(now, u32::MAX);
+                    // Nothing goes early; what is a unit past its deadline is gone.
+                    for (&n, &deadline) in &model {
+                        let there = find(&table, &tuple(n)).is_some();
+                        prop_assert!(there || now.reached(deadline));
+                        prop_assert!(!there || !now.reached(deadline.plus_ms(wheel::UNIT_MS)));
+                    }
+                    model.retain(|&n, _| find(&table, &tuple(n)).is_some());
+                }
+            }
+            prop_assert_eq!(table.len() as usize, model.len());
+            for &n in model.keys() {
+                prop_assert!(find(&table, &tuple(n)).is_some());
+                prop_assert!(find(&table, &tuple(n).inverted()).is_some());
+            }
+        }
+    }
+}

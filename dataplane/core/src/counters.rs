@@ -1,0 +1,155 @@
+//! One counter per verdict and per drop reason.
+//!
+//! A [`Counters`] belongs to one worker, which alone writes it; anyone may read it at leisure. Writes
+//! are a relaxed load and store, no locked instruction: a reader may see a burst half counted,
+//! never a wrong total once the worker is quiescent.
+
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::verdict::DropReason;
+
+/// A counter with one writer and any number of readers.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`. Only the owning thread may call this.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// The value now.
+    #[inline]
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $field:ident;)*) => {
+        /// Everything one worker (or the host thread) counts.
+        ///
+        /// The books: `received + from_host + generated + handed_in =
+        /// forwarded + delivered + handed_out + dropped() + held`, exact when quiescent.
+        #[derive(Debug)]
+        #[repr(align(128))]
+        pub struct Counters {
+            $($(#[$doc])* pub $field: Counter,)*
+            /// By reason; see [`DropReason`].
+            pub drops: [Counter; DropReason::COUNT],
+        }
+
+        impl Default for Counters {
+            fn default() -> Self {
+                Self {
+                    $($field: Counter::default(),)*
+                    drops: core::array::from_fn(|_| Counter::default()),
+                }
+            }
+        }
+
+        impl Default for Values {
+            fn default() -> Self {
+                Self { $($field: 0,)* drops: [0; DropReason::COUNT] }
+            }
+        }
+
+        /// [`Counters`] read at one moment.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct Values {
+            $($(#[$doc])* pub $field: u64,)*
+            /// By reason; see [`DropReason`].
+            pub drops: [u64; DropReason::COUNT],
+        }
+
+        impl Counters {
+            /// Reads all counters.
+            pub fn values(&self) -> Values {
+                Values {
+                    $($field: self.$field.get(),)*
+                    drops: core::array::from_fn(|i| self.drops[i].get()),
+                }
+            }
+        }
+
+        impl Values {
+            /// Every counter but the drops, with its stable name.
+            pub fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($field), self.$field),)*].into_iter()
+            }
+
+            /// Adds another worker's values.
+            pub fn add(&mut self, other: &Values) {
+                $(self.$field += other.$field;)*
+                for (sum, value) in self.drops.iter_mut().zip(other.drops) {
+                    *sum += value;
+                }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Frames taken from interfaces.
+    received;
+    /// Bytes of those frames, Ethernet header included.
+    received_bytes;
+    /// Frames the host sent through its TAPs.
+    from_host;
+    /// Packets we originated: ICMP errors, TCP resets.
+    generated;
+    /// Frames taken over from another worker.
+    handed_in;
+    /// Frames handed to another worker.
+    handed_out;
+    /// Frames sent, or to be sent, out of an interface.
+    forwarded;
+    /// Bytes of those frames.
+    forwarded_bytes;
+    /// Frames given to the host.
+    delivered;
+    /// Packets put on hold for their next hop.
+    held;
+    /// Held packets taken up again.
+    resumed;
+    /// Packets that matched a connection, or made one.
+    tracked;
+    /// Packets conntrack calls INVALID (most are then dropped by a rule).
+    invalid;
+    /// Packets never tracked: neighbour discovery, multicast listener discovery.
+    untracked;
+    /// Connections confirmed.
+    connections_new;
+    /// Connections removed: expired, closed, deleted, evicted or their address gone.
+    connections_gone;
+    /// Of those, evicted to make room for a new one.
+    connections_evicted;
+    /// First packets that could not keep their source port.
+    ports_changed;
+    /// Cached decisions that had to be made again (a newer snapshot, other interfaces or state).
+    revalidated;
+}
+
+impl Counters {
+    /// Counts a drop.
+    #[inline]
+    pub fn drop(&self, reason: DropReason) {
+        self.drops[reason as usize].add(1);
+    }
+}
+
+impl Values {
+    /// All drops together.
+    pub fn dropped(&self) -> u64 {
+        self.drops.iter().sum()
+    }
+
+    /// What came in less what is accounted for: zero when quiescent, or packets were lost track of.
+    pub fn imbalance(&self) -> i128 {
+        let taken = [self.received, self.from_host, self.generated, self.handed_in, self.resumed];
+        let given = [self.forwarded, self.delivered, self.handed_out, self.dropped(), self.held];
+        let sum = |side: [u64; 5]| side.iter().map(|&n| i128::from(n)).sum::<i128>();
+        sum(taken) - sum(given)
+    }
+}

@@ -1,0 +1,204 @@
+//! Choosing a translation, once, for a connection's first packet.
+//!
+//! Mapping and filtering are address-and-port dependent (RFC 4787 §4.1, §5): what must be unique is the
+//! whole reply tuple, so one external port serves many connections to different servers. The source
+//! port is kept when it is free (REQ-3), stays in its class (REQ-3a: privileged or not), keeps its
+//! parity while it can (REQ-4), and otherwise is picked at random (RFC 6056) among the ports that
+//! belong to this worker and to no port forward.
+
+use core::net::IpAddr;
+
+use crate::conntrack::siphash::SipKey;
+use crate::conntrack::tuple::{Tuple, protocol};
+use crate::steering::{Steering, has_ids};
+use crate::units::WorkerId;
+
+/// Ports tried before giving up; the search is bounded whatever the table holds.
+const TRIES: usize = 128;
+
+/// A source of unpredictable numbers: a keyed hash of a counter. Seeded once, by whoever makes the worker.
+#[derive(Clone, Debug)]
+pub struct Random {
+    key: SipKey,
+    count: u64,
+}
+
+impl Random {
+    /// A generator whose sequence is determined by `key`.
+    pub fn new(key: SipKey) -> Self {
+        Self { key, count: 0 }
+    }
+
+    /// The next number in `0..bound`; 0 if `bound` is 0.
+    pub fn below(&mut self, bound: usize) -> usize {
+        self.count = self.count.wrapping_add(1);
+        let number = self.key.hash_words(&[self.count]);
+        ((u128::from(number) * bound as u128) >> 64) as usize
+    }
+}
+
+/// Chooses the external identifier of a connection translated to `address`.
+///
+/// `reply` is the connection's reply tuple so far, untranslated: its destination is the inside endpoint.
+/// `taken` says whether a reply tuple is in use. Returns the reply tuple to use, or `None` if no port
+/// was found free.
+pub fn external(
+    reply: Tuple,
+    address: IpAddr,
+    me: WorkerId,
+    steering: &Steering,
+    random: &mut Random,
+    mut taken: impl FnMut(&Tuple) -> bool,
+) -> Option<Tuple> {
+    let (wanted, protocol) = (reply.dst_id(), reply.protocol());
+    let keep = reply.with_dst(address, wanted)?;
+    if !has_ids(protocol) {
+        // Nothing to choose: the address alone tells connections apart.
+        return (!taken(&keep)).then_some(keep);
+    }
+    let usable = |port: u16| !steering.is_static(address, protocol, port);
+    if steering.block(wanted) == me && usable(wanted) && !taken(&keep) {
+        return Some(keep);
+    }
+
+    let ports = class(steering.ports(me), protocol, wanted);
+    let free = |port: &u16| usable(*port);
+    let mut candidate = |port: u16| reply.with_dst(address, port).filter(|reply| !taken(reply));
+    if ports.len() <= TRIES {
+        return ports.iter().copied().filter(free).find_map(candidate);
+    }
+    (0..TRIES)
+        .map(|attempt| {
+            let port = ports[random.below(ports.len())];
+            // Ports come to workers in pairs, so the other parity is this worker's too.
+            let keep_parity = attempt < TRIES * 3 / 4;
+            if keep_parity { port & !1 | wanted & 1 } else { port }
+        })
+        .filter(|port| class_holds(protocol, wanted, *port) && free(port))
+        .find_map(&mut candidate)
+}
+
+/// Whether a connection with source port `wanted` may be given `port`: RFC 4787 REQ-3a keeps
+/// privileged ports among themselves, and 0 is no port; identifiers have no classes.
+fn class_holds(protocol: u8, wanted: u16, port: u16) -> bool {
+    let identifiers = matches!(protocol, protocol::ICMP | protocol::ICMPV6);
+    identifiers || (port != 0 && (port < 1024) == (wanted < 1024))
+}
+
+/// The part of `ports` (sorted) that [`class_holds`] for.
+fn class(ports: &[u16], protocol: u8, wanted: u16) -> &[u16] {
+    let first = ports.partition_point(|&port| port == 0);
+    let privileged = ports.partition_point(|&port| port < 1024);
+    match protocol {
+        protocol::ICMP | protocol::ICMPV6 => ports,
+        _ if wanted < 1024 => &ports[first..privileged],
+        _ => &ports[privileged..],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::steering::{Inputs, StaticEndpoint};
+    use core::net::Ipv4Addr;
+    use std::collections::HashSet;
+    use std::vec;
+
+    const WAN: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 2));
+
+    fn steering(workers: u8) -> Steering {
+        Steering::new(Inputs {
+            workers,
+            key: SipKey([3, 4]),
+            ours: vec![WAN],
+            statics: vec![StaticEndpoint {
+                address: WAN,
+                protocol: protocol::TCP,
+                first: 8000,
+                last: 8001,
+            }],
+            inside: vec![],
+        })
+    }
+
+    fn reply(port: u16, protocol: u8) -> Tuple {
+        let server = Ipv4Addr::new(192, 0, 2, 9).into();
+        let inside = Ipv4Addr::new(192, 168, 1, 2).into();
+        Tuple::new(server, inside, 443, port, protocol).unwrap()
+    }
+
+    fn pick(port: u16, protocol: u8, taken: impl FnMut(&Tuple) -> bool) -> Option<u16> {
+        let steering = steering(1);
+        let mut random = Random::new(SipKey([9, 9]));
+        let chosen =
+            external(reply(port, protocol), WAN, WorkerId(0), &steering, &mut random, taken)?;
+        assert_eq!(chosen.dst(), WAN);
+        Some(chosen.dst_id())
+    }
+
+    /// C075
+    #[test]
+    fn a_free_port_is_preserved() {
+        assert_eq!(pick(40_000, protocol::TCP, |_| false), Some(40_000));
+        assert_eq!(pick(0, protocol::ICMP, |_| false), Some(0), "0 is a legal identifier");
+    }
+
+    /// C073, C076
+    #[test]
+    fn a_taken_port_is_replaced_by_one_of_its_class_and_parity() {
+        for wanted in [1, 22, 1023, 1024, 40_000, 65_535] {
+            let port = pick(wanted, protocol::UDP, |t| t.dst_id() == wanted).unwrap();
+            assert_ne!(port, wanted);
+            assert_ne!(port, 0);
+            assert_eq!(port < 1024, wanted < 1024);
+            assert_eq!(port % 2, wanted % 2);
+        }
+    }
+
+    /// C109: an outbound flow never takes over a forwarded port.
+    #[test]
+    fn a_forwarded_port_is_never_given_to_an_outbound_connection() {
+        assert_ne!(pick(8000, protocol::TCP, |_| false), Some(8000));
+        assert_eq!(pick(8000, protocol::UDP, |_| false), Some(8000), "another protocol is free");
+    }
+
+    /// C080: bounded search, and a defined outcome.
+    #[test]
+    fn when_every_port_is_taken_the_search_ends() {
+        let mut asked = 0;
+        let count = |_: &Tuple| {
+            asked += 1;
+            true
+        };
+        assert_eq!(pick(40_000, protocol::TCP, count), None);
+        assert!(asked <= TRIES + 1, "{asked}");
+    }
+
+    #[test]
+    fn every_worker_takes_ports_from_its_own_blocks_only() {
+        let steering = steering(4);
+        let mut random = Random::new(SipKey([1, 1]));
+        for me in (0..4).map(WorkerId) {
+            let mut taken = HashSet::new();
+            for wanted in 1024..3024 {
+                let chosen = external(
+                    reply(wanted, protocol::TCP),
+                    WAN,
+                    me,
+                    &steering,
+                    &mut random,
+                    |t| taken.contains(&t.dst_id()),
+                );
+                let port = chosen.expect("plenty are free").dst_id();
+                assert_eq!(steering.block(port), me);
+                taken.insert(port);
+            }
+        }
+    }
+
+    #[test]
+    fn protocols_without_ports_have_one_connection_to_a_server() {
+        assert_eq!(pick(0, protocol::GRE, |_| false), Some(0));
+        assert_eq!(pick(0, protocol::GRE, |_| true), None);
+    }
+}

@@ -1,0 +1,159 @@
+//! What a worker reads: a handle of immutable parts, swapped whole.
+//!
+//! Control builds a new [`Snapshot`] for every change, reusing the parts that did not change, and
+//! hands it to the workers; it keeps a part until every worker runs on a newer one, so a worker never
+//! frees memory. One [`Generation`] covers all parts: a connection whose entry carries another one is
+//! revalidated on its next packet (`pipeline`, "revalidate").
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::net::IpAddr;
+
+use arrayvec::ArrayVec;
+
+use crate::conntrack::timeouts::Timeouts;
+use crate::conntrack::tcp::TcpPolicy;
+use crate::forward::{Neighbours, Routes};
+use crate::nat::NatRules;
+use crate::rules::Policy;
+use crate::steering::Steering;
+use crate::units::{Generation, InterfaceId, Mac};
+
+/// Most older steering epochs whose connections are still looked for.
+pub const EPOCHS_MAX: usize = 7;
+
+/// Everything a worker needs to judge and translate, at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Which snapshot this is.
+    pub generation: Generation,
+    /// Interfaces and their addresses.
+    pub interfaces: Arc<Interfaces>,
+    /// The rules.
+    pub policy: Arc<Policy>,
+    /// Port forwards and masquerading.
+    pub nat: Arc<NatRules>,
+    /// Which worker owns which packet.
+    pub steering: Arc<Steering>,
+    /// The steering of older epochs whose connections may live on, newest first.
+    pub older_steering: ArrayVec<Arc<Steering>, EPOCHS_MAX>,
+    /// Routes.
+    pub routes: Arc<Routes>,
+    /// Neighbours, updated in place.
+    pub neighbours: Arc<Neighbours>,
+    /// Idle timeouts.
+    pub timeouts: Arc<Timeouts>,
+    /// Switches.
+    pub options: Options,
+}
+
+/// Switches of the packet path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Mid-stream pick-up and window checks.
+    pub tcp: TcpPolicy,
+    /// Verify transport checksums (nf_conntrack_checksum). A packet whose checksum is wrong is INVALID.
+    pub verify_checksums: bool,
+    /// Count packets and bytes of each connection (nf_conntrack_acct).
+    pub accounting: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { tcp: TcpPolicy::default(), verify_checksums: true, accounting: true }
+    }
+}
+
+/// How strictly the source of a first packet is held against the routes (net.ipv4.conf.*.rp_filter).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ReversePath {
+    /// The best route back must lead out of the ingress interface (RFC 3704 §2.2).
+    #[default]
+    Strict,
+    /// There must be a route back (RFC 3704 §2.4).
+    Loose,
+    /// Not checked.
+    Off,
+}
+
+/// An address of an interface with its network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InterfaceAddress {
+    /// The appliance's address.
+    pub address: IpAddr,
+    /// Prefix length of its network.
+    pub length: u8,
+}
+
+impl InterfaceAddress {
+    /// Whether `other` lies in the same network.
+    pub fn holds(&self, other: IpAddr) -> bool {
+        match (self.address, other) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => {
+                let shift = 32 - u32::from(self.length.min(32));
+                (u32::from(a) ^ u32::from(b)).checked_shr(shift).unwrap_or(0) == 0
+            }
+            (IpAddr::V6(a), IpAddr::V6(b)) => {
+                let shift = 128 - u32::from(self.length.min(128));
+                (u128::from(a) ^ u128::from(b)).checked_shr(shift).unwrap_or(0) == 0
+            }
+            _ => false,
+        }
+    }
+}
+
+/// One interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Its MAC, which is its TAP's.
+    pub mac: Mac,
+    /// Further MACs accepted: those of devices on top of the TAP (VRRP, macvlan).
+    pub other_macs: Box<[Mac]>,
+    /// Whether any destination MAC is accepted.
+    pub promiscuous: bool,
+    /// Largest IP packet, bytes.
+    pub mtu: u16,
+    /// Whether it is up and has carrier.
+    pub up: bool,
+    /// IPv4 leaving by it is translated to one of its addresses.
+    pub masquerade: bool,
+    /// A DHCP client runs on its TAP: server replies pass before any state or rule.
+    pub dhcp: bool,
+    /// See [`ReversePath`].
+    pub reverse_path: ReversePath,
+    /// Its addresses; the first of a family is its primary one.
+    pub addresses: Box<[InterfaceAddress]>,
+}
+
+impl Interface {
+    /// The address to answer or masquerade from, towards `next_hop`: one of its network if there is
+    /// one, else the first global one of its family (as the kernel's inet_select_addr).
+    pub fn address_towards(&self, next_hop: IpAddr) -> Option<IpAddr> {
+        let family = || self.addresses.iter().filter(|a| a.address.is_ipv4() == next_hop.is_ipv4());
+        family()
+            .find(|a| a.holds(next_hop))
+            .or_else(|| family().find(|a| !is_link_local(a.address)))
+            .or_else(|| family().next())
+            .map(|a| a.address)
+    }
+}
+
+/// Whether an address is of link-local scope (RFC 3927, RFC 4291 §2.5.6).
+pub fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(a) => a.is_link_local(),
+        IpAddr::V6(a) => a.is_unicast_link_local(),
+    }
+}
+
+/// All interfaces, by [`InterfaceId`].
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Interfaces(pub Box<[Interface]>);
+
+impl Interfaces {
+    /// The interface, unless the id is [`InterfaceId::NONE`] or unknown.
+    #[inline]
+    pub fn get(&self, id: InterfaceId) -> Option<&Interface> {
+        self.0.get(id.index())
+    }
+}

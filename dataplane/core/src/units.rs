@@ -1,0 +1,105 @@
+//! Newtypes for numbers that must not be swapped.
+//!
+//! Ports and query identifiers are in host order throughout the core; only `wire` knows network order.
+
+use core::fmt;
+
+/// An interface of the appliance: its index in the snapshot's [`Interfaces`](crate::snapshot::Interfaces),
+/// which is its order in the configuration. Never a kernel ifindex.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct InterfaceId(pub u8);
+
+/// Most interfaces one appliance can have. Interface ids are `0..INTERFACES_MAX`.
+pub const INTERFACES_MAX: usize = 32;
+
+impl InterfaceId {
+    /// Stands for "no interface": the ingress of a locally generated packet, the egress of a delivered one.
+    pub const NONE: Self = Self(u8::MAX);
+
+    /// The id as an array index.
+    #[inline]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A worker: one pinned thread with its own rings and tables. Workers are `0..workers`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct WorkerId(pub u8);
+
+/// Most workers one appliance can have (the owner sets of steering are 16-bit masks).
+pub const WORKERS_MAX: usize = 16;
+
+impl WorkerId {
+    /// The id as an array index.
+    #[inline]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Port (TCP, UDP, SCTP) or ICMP query identifier, host order. Zero is a legal ICMP identifier.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct L4Id(pub u16);
+
+/// Counts the snapshots published since start. Two equal generations are the same snapshot.
+/// Zero is never published, so a zeroed entry matches no snapshot.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub struct Generation(pub u32);
+
+impl Generation {
+    /// The generation after this one. Skips zero when the counter wraps.
+    pub const fn next(self) -> Self {
+        let next = self.0.wrapping_add(1);
+        Self(if next == 0 { 1 } else { next })
+    }
+}
+
+/// A row of one worker's connection slab. Rows never move.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct EntryIdx(pub u32);
+
+impl EntryIdx {
+    /// The row as an array index.
+    #[inline]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A slot of the snapshot's neighbour array; see [`Neighbours`](crate::forward::Neighbours).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct NeighbourIdx(pub u16);
+
+impl NeighbourIdx {
+    /// Stands for "next hop not known yet".
+    pub const NONE: Self = Self(u16::MAX);
+}
+
+/// An Ethernet (EUI-48) address.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Mac(pub [u8; 6]);
+
+impl Mac {
+    /// `ff:ff:ff:ff:ff:ff`.
+    pub const BROADCAST: Self = Self([0xff; 6]);
+
+    /// Whether the group bit is set: multicast or broadcast (IEEE 802-2014 §8.2.2).
+    #[inline]
+    pub const fn is_group(self) -> bool {
+        self.0[0] & 1 != 0
+    }
+}
+
+impl fmt::Debug for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}

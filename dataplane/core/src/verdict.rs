@@ -1,0 +1,126 @@
+//! What can become of a packet.
+//!
+//! Every packet ends in exactly one [`Verdict`]; every drop has exactly one [`DropReason`]; every
+//! reason has exactly one counter ([`counters`](crate::counters)).
+
+use crate::units::{InterfaceId, WorkerId};
+
+/// What the caller does with the frame after `process_burst`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Send the (rewritten) frame out of `egress`.
+    Forward { egress: InterfaceId },
+    /// Hand the frame to the host, through the TAP of `interface`.
+    Deliver { interface: InterfaceId },
+    /// The frame now holds a packet that we originate (ICMP error, TCP RST) about the dropped one:
+    /// send it out of `egress`, or to the host if the offender came from the host.
+    Reply { egress: InterfaceId, to_host: bool },
+    /// Another worker owns the connection: pass frame and parse results on.
+    HandOver { worker: WorkerId },
+    /// All is decided but the next hop's MAC: keep the frame and offer it to
+    /// [`Pipeline::resume`](crate::pipeline::Pipeline::resume) when the neighbour is known or given up.
+    Hold,
+    /// Give the frame back, nothing more to do; already counted under its reason.
+    Drop(DropReason),
+}
+
+/// Defines [`DropReason`] with a stable machine name and a sentence for people.
+macro_rules! drop_reasons {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal, $text:literal;)*) => {
+        /// Why a packet was dropped: one reason each, one counter each.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+        #[repr(u8)]
+        pub enum DropReason { $($(#[$doc])* #[doc = $text] $variant,)* }
+
+        impl DropReason {
+            /// All reasons, in counter order.
+            pub const ALL: &'static [DropReason] = &[$(DropReason::$variant,)*];
+
+            /// Stable name used in counters, listings and metrics.
+            pub const fn name(self) -> &'static str {
+                match self { $(DropReason::$variant => $name,)* }
+            }
+
+            /// One sentence for people.
+            pub const fn text(self) -> &'static str {
+                match self { $(DropReason::$variant => $text,)* }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    // parse: Ethernet
+    TruncatedEthernet = "truncated_ethernet", "the frame is shorter than its Ethernet header";
+    ForeignMac = "foreign_mac", "the destination MAC address is not ours";
+    VlanTagged = "vlan_tagged", "a VLAN tag arrived on an interface without VLANs";
+    UnknownEtherType = "unknown_ethertype", "neither IPv4, IPv6 nor ARP";
+    FrameTooBig = "frame_too_big", "the frame is longer than the interface's MTU allows";
+    ArpInvalid = "arp_invalid", "malformed ARP, or ARP about an address that is not on the interface";
+    // parse: IP
+    Ipv4Header = "ipv4_header", "version, header length or total length of the IPv4 header is wrong";
+    Ipv4Checksum = "ipv4_checksum", "the IPv4 header checksum is wrong";
+    Ipv4SourceRoute = "ipv4_source_route", "loose or strict source routing was asked for (RFC 7126)";
+    Ipv4Options = "ipv4_options", "an IPv4 option is malformed";
+    Ipv6Header = "ipv6_header", "version or payload length of the IPv6 header is wrong";
+    Ipv6Extension = "ipv6_extension", "an IPv6 extension header is malformed, too long or not allowed";
+    Fragment = "fragment", "fragments are not forwarded yet";
+    TtlZero = "ttl_zero", "it arrived with TTL or hop limit 0";
+    MartianSource = "martian_source", "the source address can be nobody's: loopback, multicast, broadcast, unspecified or our own";
+    MartianDestination = "martian_destination", "the destination address may not be forwarded to";
+    ReversePath = "reverse_path", "the route back to the source does not lead out of the ingress interface";
+    // parse: transport
+    TruncatedTransport = "truncated_transport", "the transport header is cut short or lies about its length";
+    PortZero = "port_zero", "source or destination port 0 (RFC 6335)";
+    TransportChecksum = "transport_checksum", "the TCP, UDP or ICMP checksum is wrong";
+    TcpFlags = "tcp_flags", "a combination of TCP flags that no host sends";
+    // track
+    TcpNotSyn = "tcp_not_syn", "the first packet of a TCP connection is not a SYN and pick-up (loose) is off";
+    TcpState = "tcp_state", "the TCP segment does not fit the connection's state";
+    TcpBeyondWindow = "tcp_beyond_window", "data beyond what the receiver offered";
+    TcpAckUnsent = "tcp_ack_unsent", "it acknowledges data that was never sent";
+    TcpAckInvalid = "tcp_ack_invalid", "the SYN/ACK does not acknowledge the SYN that was sent";
+    TcpRstSequence = "tcp_rst_sequence", "the RST lies outside the window (RFC 5961)";
+    ConnectionClosed = "connection_closed", "the connection is closed and admits nothing new from outside";
+    IcmpErrorUnrelated = "icmp_error_unrelated", "an ICMP error about no connection of ours";
+    IcmpErrorQuote = "icmp_error_quote", "an ICMP error whose quoted packet is truncated or malformed";
+    IcmpErrorNested = "icmp_error_nested", "an ICMP error about an ICMP error (RFC 1122 §3.2.2)";
+    IcmpRedirect = "icmp_redirect", "ICMP redirects are never forwarded";
+    IcmpNotQuery = "icmp_not_query", "an ICMP reply or unknown type without a query";
+    // admit
+    DeniedByRule = "denied_by_rule", "a rule said DROP";
+    DeniedByPolicy = "denied_by_policy", "the chain's policy said DROP";
+    RejectedByRule = "rejected_by_rule", "a rule said REJECT";
+    TableFull = "table_full", "the connection table is full and nothing in it may be evicted";
+    BucketFull = "bucket_full", "both index buckets of the connection are full";
+    TupleInUse = "tuple_in_use", "another connection already uses this tuple";
+    PortsExhausted = "ports_exhausted", "no free external port for this destination";
+    AddressGone = "address_gone", "the external address of this connection is not ours any more";
+    NoExternalAddress = "no_external_address", "the egress interface has no address to masquerade behind";
+    // route
+    NoRoute = "no_route", "no route to the destination";
+    RouteUnreachable = "route_unreachable", "the route says unreachable, prohibit or blackhole";
+    TtlExceeded = "ttl_exceeded", "TTL or hop limit ran out here";
+    MtuExceeded = "mtu_exceeded", "too big for the egress interface and not to be fragmented";
+    LinkLocalScope = "link_local_scope", "link-local addresses are not forwarded";
+    InterfaceDown = "interface_down", "the egress interface is not up";
+    NeighbourFailed = "neighbour_failed", "the next hop does not answer";
+    HoldFull = "hold_full", "too many packets already wait for next hops";
+    HeldTooLong = "held_too_long", "waited for its next hop until its connection was gone";
+    // host
+    HostQueueFull = "host_queue_full", "the host did not take its packets fast enough";
+    NeighbourSpoof = "neighbour_spoof", "neighbour discovery or router advertisement with a hop limit other than 255 (RFC 4861)";
+    NotForHost = "not_for_host", "link-local control traffic that the host does not take part in";
+    // between workers
+    HandOverFull = "hand_over_full", "the hand-over ring to the owning worker is full";
+    TransmitFull = "transmit_full", "the device did not take frames fast enough";
+    NoFrame = "no_frame", "no free frame for it";
+    Stopping = "stopping", "the appliance is stopping";
+}
+
+impl DropReason {
+    /// Number of reasons, and of their counters.
+    pub const COUNT: usize = Self::ALL.len();
+}
+
+const _: () = assert!(DropReason::COUNT <= u8::MAX as usize);

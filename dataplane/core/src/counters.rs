@@ -6,7 +6,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::verdict::DropReason;
+use crate::verdict::{DropReason, Verdict};
 
 /// A counter with one writer and any number of readers.
 #[derive(Debug, Default)]
@@ -136,6 +136,33 @@ impl Counters {
     #[inline]
     pub fn drop(&self, reason: DropReason) {
         self.drops[reason as usize].add(1);
+    }
+}
+
+impl Counters {
+    /// Counts what became of a packet of `len` bytes once its verdict was carried out. The drop behind a
+    /// [`Verdict::Reply`] was counted when the reply was written.
+    #[inline]
+    pub fn settle(&self, verdict: Verdict, len: usize) {
+        match verdict {
+            Verdict::Forward { .. } => {
+                self.forwarded.add(1);
+                self.forwarded_bytes.add(len as u64);
+            }
+            Verdict::Deliver { .. } => self.delivered.add(1),
+            Verdict::Reply { to_host, .. } => {
+                self.generated.add(1);
+                if to_host {
+                    self.delivered.add(1);
+                } else {
+                    self.forwarded.add(1);
+                    self.forwarded_bytes.add(len as u64);
+                }
+            }
+            Verdict::HandOver { .. } => self.handed_out.add(1),
+            Verdict::Hold => self.held.add(1),
+            Verdict::Drop(reason) => self.drop(reason),
+        }
     }
 }
 

@@ -13,7 +13,7 @@ pub enum Kind {
     Tcp,
     /// An ICMP or ICMPv6 query or its reply; the tuple carries the identifier.
     IcmpQuery,
-    /// An ICMP or ICMPv6 error; the tuple is that of the quoted packet, as quoted.
+    /// An ICMP or ICMPv6 error; the tuple is the *inverse* of the quoted packet's: the way the error travels.
     IcmpError,
     /// Tracked by nobody: neighbour discovery, multicast listener discovery, DHCP exceptions.
     /// The host takes it, or sent it.
@@ -58,7 +58,9 @@ pub struct TcpSummary {
 /// A packet's headers. Offsets count from the start of the frame.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Headers {
-    /// The tuple as it stands in the packet (for an ICMP error: of the quoted packet, as quoted).
+    /// The tuple as it stands in the packet. For an ICMP error: the inverse of the quoted packet's tuple, so that
+    /// the table finds the connection in the direction in which the error itself travels; its destination is the
+    /// error's own. [`parse::addresses`](crate::parse::addresses) has the addresses of the error itself.
     pub tuple: Tuple,
     /// TCP numbers; zero for other protocols.
     pub tcp: TcpSummary,
@@ -86,7 +88,8 @@ pub struct Headers {
     pub icmp_code: u8,
     /// Whether IPv4's Don't Fragment is set; always true for IPv6.
     pub dont_fragment: bool,
-    /// Whether the frame's destination MAC is a group address.
+    /// Whether the frame was not for us alone: its destination MAC is a group address, or another station's that
+    /// only promiscuous mode let in. Such a packet may be delivered, never forwarded or answered.
     pub l2_group: bool,
     /// Why, if `kind` is [`Kind::Invalid`].
     pub invalid: Option<crate::verdict::DropReason>,

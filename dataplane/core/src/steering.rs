@@ -183,7 +183,7 @@ impl Steering {
     }
 
     fn hashed(&self, hash: u64) -> WorkerId {
-        WorkerId(((hash >> 32) * u64::from(self.workers) >> 32) as u8)
+        WorkerId((((hash >> 32) * u64::from(self.workers)) >> 32) as u8)
     }
 }
 

@@ -9,14 +9,28 @@ use crate::units::{InterfaceId, WorkerId};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
     /// Send the (rewritten) frame out of `egress`.
-    Forward { egress: InterfaceId },
+    Forward {
+        /// Where it leaves.
+        egress: InterfaceId,
+    },
     /// Hand the frame to the host, through the TAP of `interface`.
-    Deliver { interface: InterfaceId },
+    Deliver {
+        /// Whose TAP.
+        interface: InterfaceId,
+    },
     /// The frame now holds a packet that we originate (ICMP error, TCP RST) about the dropped one:
     /// send it out of `egress`, or to the host if the offender came from the host.
-    Reply { egress: InterfaceId, to_host: bool },
+    Reply {
+        /// The interface the offender came in by, or whose TAP it came from.
+        egress: InterfaceId,
+        /// Whether the offender came from the host.
+        to_host: bool,
+    },
     /// Another worker owns the connection: pass frame and parse results on.
-    HandOver { worker: WorkerId },
+    HandOver {
+        /// The owner.
+        worker: WorkerId,
+    },
     /// All is decided but the next hop's MAC: keep the frame and offer it to
     /// [`Pipeline::resume`](crate::pipeline::Pipeline::resume) when the neighbour is known or given up.
     Hold,

@@ -11,6 +11,7 @@ use core::net::IpAddr;
 use crate::units::InterfaceId;
 
 pub mod plan;
+pub mod rewrite;
 
 /// A port forward: connections to one of the appliance's addresses go to a host inside.
 #[derive(Clone, Debug, PartialEq, Eq)]

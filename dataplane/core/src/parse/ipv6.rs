@@ -1,0 +1,179 @@
+//! IPv6: header and extension headers; then what it carries.
+
+use core::net::Ipv6Addr;
+
+use super::{Context, L3, icmp, transport};
+use crate::burst::Origin;
+use crate::conntrack::tuple::{Tuple, TupleV6, protocol};
+use crate::headers::{Headers, Kind};
+use crate::verdict::DropReason;
+use crate::wire::checksum::Sum;
+use crate::wire::ipv6::{self, extension, option};
+use crate::wire::{array, be16, part};
+
+/// Most extension headers walked over.
+const EXTENSIONS_MAX: usize = 8;
+/// Most bytes of extension headers walked over.
+const EXTENSION_BYTES_MAX: usize = 256;
+
+/// Parses an IPv6 packet (RFC 8200).
+#[inline]
+pub(super) fn parse(
+    bytes: &[u8],
+    mut context: Context<'_>,
+    headers: &mut Headers,
+) -> Result<(), DropReason> {
+    let Some(header) = array::<{ ipv6::HEADER_LEN }>(bytes, L3) else {
+        return Err(DropReason::Ipv6Header);
+    };
+    let ip_len = ipv6::HEADER_LEN + usize::from(be16(header, ipv6::PAYLOAD_LEN));
+    let (6, Some(packet)) = (header[0] >> 4, bytes.get(..L3 + ip_len)) else {
+        return Err(DropReason::Ipv6Header);
+    };
+    let hop_limit = header[ipv6::HOP_LIMIT];
+    if hop_limit == 0 {
+        return Err(DropReason::TtlZero);
+    }
+    let walk = walk(packet, L3 + ipv6::HEADER_LEN, header[ipv6::NEXT_HEADER])?;
+    // Atomic fragments too, for now (RFC 6946).
+    if walk.fragment != Fragment::None {
+        return Err(DropReason::Fragment);
+    }
+    // RFC 8200 §8.1: the pseudo header has the final destination, which is not the one in the header while
+    // segments are left, so the sum cannot be told right from wrong.
+    context.verify_checksums &= !walk.routed;
+    headers.l4 = walk.l4 as u16;
+    headers.ip_len = ip_len as u16;
+    headers.ttl = hop_limit;
+    headers.tos = (be16(header, 0) >> 4) as u8;
+    headers.protocol = walk.protocol;
+    headers.dont_fragment = true;
+    let mut tuple = TupleV6 {
+        src: part(header, ipv6::SRC),
+        dst: part(header, ipv6::DST),
+        protocol: walk.protocol,
+        ..TupleV6::default()
+    };
+    let addresses = Sum::ZERO
+        .eight(part(header, ipv6::SRC))
+        .eight(part(header, ipv6::SRC + 8))
+        .eight(part(header, ipv6::DST))
+        .eight(part(header, ipv6::DST + 8));
+    if walk.protocol == protocol::ICMPV6 {
+        headers.tuple = Tuple::V6(icmp::parse_v6(packet, context, headers, tuple, addresses)?);
+        return Ok(());
+    }
+    (tuple.src_id, tuple.dst_id) = transport::parse::<true>(packet, context, headers, addresses)?;
+    if context.interface.dhcp && is_dhcp(&tuple, context.origin) && headers.kind == Kind::Flow {
+        headers.kind = Kind::Untracked;
+    }
+    headers.tuple = Tuple::V6(tuple);
+    Ok(())
+}
+
+/// What a fragment header said.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Fragment {
+    /// There was none.
+    None,
+    /// Offset 0: the transport header is there.
+    First,
+    /// Another offset: what follows is from the middle.
+    Later,
+}
+
+/// Where a walk over extension headers ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Walk {
+    /// The transport protocol; 59 if nothing follows.
+    pub(super) protocol: u8,
+    /// Where its header begins.
+    pub(super) l4: usize,
+    /// Whether it is a fragment.
+    pub(super) fragment: Fragment,
+    /// Whether a routing header has segments left.
+    pub(super) routed: bool,
+}
+
+/// Walks over the extension headers from `start` to the transport header (RFC 8200 §4.1).
+#[inline]
+pub(super) fn walk(packet: &[u8], start: usize, next: u8) -> Result<Walk, DropReason> {
+    if !is_extension(next) {
+        return Ok(Walk { protocol: next, l4: start, fragment: Fragment::None, routed: false });
+    }
+    walk_on(packet, start, next)
+}
+
+const fn is_extension(next: u8) -> bool {
+    matches!(
+        next,
+        extension::HOP_BY_HOP | extension::ROUTING | extension::FRAGMENT | extension::DESTINATION
+    )
+}
+
+#[cold]
+fn walk_on(packet: &[u8], start: usize, next: u8) -> Result<Walk, DropReason> {
+    let mut walk = Walk { protocol: next, l4: start, fragment: Fragment::None, routed: false };
+    for index in 0..=EXTENSIONS_MAX {
+        if !is_extension(walk.protocol) {
+            return Ok(walk);
+        }
+        let Some(fixed) = array::<8>(packet, walk.l4) else { break };
+        let len = match walk.protocol {
+            extension::FRAGMENT => 8,
+            _ => usize::from(fixed[1]) * 8 + 8,
+        };
+        let end = walk.l4 + len;
+        let Some(header) = packet.get(walk.l4..end) else { break };
+        if end - start > EXTENSION_BYTES_MAX {
+            break;
+        }
+        match walk.protocol {
+            // RFC 8200 §4.1: only immediately after the IPv6 header.
+            extension::HOP_BY_HOP if index != 0 => break,
+            extension::HOP_BY_HOP => hop_by_hop(header.get(2..).unwrap_or_default())?,
+            // RFC 5095: type 0 is deprecated; it must not be acted upon, and it is not passed on to hosts.
+            extension::ROUTING if fixed[2] == 0 => break,
+            extension::ROUTING => walk.routed |= fixed[3] != 0,
+            extension::FRAGMENT => {
+                let later = be16(fixed, 2) & !7 != 0;
+                walk.fragment = if later { Fragment::Later } else { Fragment::First };
+            }
+            _ => {}
+        }
+        (walk.protocol, walk.l4) = (fixed[0], end);
+        if walk.fragment == Fragment::Later {
+            return Ok(walk);
+        }
+    }
+    Err(DropReason::Ipv6Extension)
+}
+
+/// Hop-by-hop options, which every router may look at: well formed, and no jumbogram (RFC 2675).
+fn hop_by_hop(options: &[u8]) -> Result<(), DropReason> {
+    let mut rest = options;
+    // Each turn takes at least a byte of at most `EXTENSION_BYTES_MAX`.
+    while let [kind, after @ ..] = rest {
+        if *kind == option::PAD1 {
+            rest = after;
+            continue;
+        }
+        let [len, data @ ..] = after else { return Err(DropReason::Ipv6Extension) };
+        let (false, Some(next)) = (*kind == option::JUMBO, data.get(usize::from(*len)..)) else {
+            return Err(DropReason::Ipv6Extension);
+        };
+        rest = next;
+    }
+    Ok(())
+}
+
+/// Whether it belongs to the host's DHCPv6 client (RFC 8415 §7.2): an answer from the link, or a question.
+fn is_dhcp(tuple: &TupleV6, origin: Origin) -> bool {
+    let ports = match origin {
+        Origin::Wire => (547, 546),
+        Origin::Host => (546, 547),
+    };
+    tuple.protocol == protocol::UDP
+        && (tuple.src_id, tuple.dst_id) == ports
+        && Ipv6Addr::from(tuple.src).is_unicast_link_local()
+}

@@ -1,0 +1,307 @@
+//! The side room for first packets. Each decision is made once, in netfilter's order, and kept in the
+//! entry: track, nat destination, route, limits, judge, nat source, confirm. A packet that is refused
+//! on the way leaves nothing behind.
+
+use core::net::IpAddr;
+
+use super::established::{UNROUTED, consent, judge, send, states, tcp_options};
+use super::family::Family;
+use super::leg::{self, Leg};
+use super::refuse::{Refusal, refuse};
+use super::{Context, Desk, stray};
+use crate::burst::{Origin, Packet, Visit};
+use crate::conntrack::ctstate::CtState;
+use crate::conntrack::datagram;
+use crate::conntrack::entry::{Cold, Warm, flags};
+use crate::conntrack::table::{InsertError, Table, TupleHash, deadline};
+use crate::conntrack::tcp;
+use crate::conntrack::tuple::{Direction, FamilyTuple, Tuple, protocol};
+use crate::headers::{Headers, Kind};
+use crate::nat::{plan, rewrite};
+use crate::rules::{Family as RuleFamily, Judgement, PathId};
+use crate::units::{EntryIdx, InterfaceId, NeighbourIdx, WorkerId};
+use crate::verdict::{DropReason, Verdict};
+
+/// A connection that is not in the table yet.
+struct Provisional<H> {
+    hot: H,
+    warm: Warm,
+    cold: Cold,
+}
+
+/// The whole walk of a packet that was not found in the table.
+#[cold]
+pub(super) fn pass<H: Family>(
+    table: &mut Table<'_, H>,
+    desk: &mut Desk,
+    packet: &mut Packet<'_>,
+    hash: TupleHash,
+    tuple: &H::Tuple,
+    context: &Context<'_>,
+) -> Verdict {
+    let Some(headers) = packet.parsed else {
+        return Verdict::Drop(DropReason::Stopping);
+    };
+    if let Some(verdict) = elsewhere(packet, &headers.tuple, context) {
+        return verdict;
+    }
+    let mut first = match begin(packet, &headers, tuple, context) {
+        Ok(first) => first,
+        Err(reason) => return stray::invalid(desk, packet, &headers, reason, context),
+    };
+    match admit(table, desk, packet, hash, &headers, &mut first, context) {
+        Ok((row, leg)) => {
+            context.counters.tracked.add(1);
+            context.counters.connections_new.add(1);
+            send(table, desk, packet, &headers, row, Direction::Original, &leg, context)
+        }
+        Err(refusal) => refuse(refusal, packet, desk, context),
+    }
+}
+
+/// The order of the steps.
+fn admit<H: Family>(
+    table: &mut Table<'_, H>,
+    desk: &mut Desk,
+    packet: &Packet<'_>,
+    hash: TupleHash,
+    headers: &Headers,
+    first: &mut Provisional<H>,
+    context: &Context<'_>,
+) -> Result<(EntryIdx, Leg), Refusal> {
+    let mut original = headers.tuple;
+    if packet.origin == Origin::Wire {
+        leg::check_source(packet.interface, original.src(), original.dst(), context)?;
+        original = destination(&headers.tuple, first, context);
+    }
+    let leg = match packet.origin {
+        Origin::Wire => leg::route(packet.interface, original.dst(), None, context)?,
+        Origin::Host => Leg::from_host(packet.interface),
+    };
+    if leg.ingress != InterfaceId::NONE && leg.egress != InterfaceId::NONE {
+        if leg::is_link_local_source(original.src()) {
+            return Err(Refusal::Drop(DropReason::LinkLocalScope));
+        }
+        leg::limits(headers, leg.egress, leg.route_mtu, context)?;
+    }
+    let states = states(CtState::New, first.hot.state().flags);
+    let (to, to_id) = (original.dst(), original.dst_id());
+    let judgement = judge(packet, headers, to, to_id, states, &leg, context);
+    consent(&judgement)?;
+    let reply = source(table, desk, original.inverted(), &leg, first, context)?;
+    let row = confirm(table, hash, headers, reply, &leg, &judgement, first, context)?;
+    Ok((row, leg))
+}
+
+/// While steering has older epochs, a packet that was not found may belong to a connection that was made
+/// under one of them: it is offered to each of their owners once, then comes back to be admitted.
+pub(super) fn elsewhere(
+    packet: &mut Packet<'_>,
+    tuple: &Tuple,
+    context: &Context<'_>,
+) -> Option<Verdict> {
+    let snapshot = context.snapshot;
+    if packet.visit.admit || snapshot.older_steering.is_empty() {
+        return None;
+    }
+    let visited = packet.visit.visited | 1 << context.me.0;
+    let owner_of = |worker: WorkerId| 1u16 << worker.0;
+    let next = snapshot
+        .older_steering
+        .iter()
+        .map(|steering| steering.owner(tuple))
+        .find(|&worker| visited & owner_of(worker) == 0);
+    if let Some(worker) = next {
+        packet.visit = Visit { visited, admit: false };
+        return Some(Verdict::HandOver { worker });
+    }
+    packet.visit = Visit { visited, admit: true };
+    let owner = snapshot.steering.owner(tuple);
+    (owner != context.me).then_some(Verdict::HandOver { worker: owner })
+}
+
+/// Track: may this packet begin a connection, and in which state.
+fn begin<H: Family>(
+    packet: &Packet<'_>,
+    headers: &Headers,
+    tuple: &H::Tuple,
+    context: &Context<'_>,
+) -> Result<Provisional<H>, DropReason> {
+    let mut first =
+        Provisional { hot: H::default(), warm: Warm::default(), cold: Cold::default() };
+    let state = first.hot.state_mut();
+    let snapshot = context.snapshot;
+    match headers.kind {
+        Kind::Tcp => {
+            let options = tcp_options(packet.bytes(), headers);
+            let policy = &snapshot.options.tcp;
+            let timeouts = &snapshot.timeouts;
+            let (warm, cold) = (&mut first.warm, &mut first.cold);
+            let tick = context.tick;
+            tcp::first(&headers.tcp, options, policy, timeouts, tick, state, warm, cold)?;
+        }
+        Kind::IcmpQuery if !is_query(headers) => return Err(DropReason::IcmpNotQuery),
+        _ => state.timeout_ms = datagram::first(headers.protocol, &snapshot.timeouts),
+    }
+    state.last_seen = context.tick.0;
+    if packet.origin == Origin::Host {
+        state.flags |= flags::FROM_HOST;
+    }
+    first.cold.created = context.tick.0;
+    if snapshot.options.accounting {
+        first.warm.packets[0] = 1;
+        first.warm.bytes[0] = u64::from(headers.ip_len);
+    }
+    first.hot.set_tuples(*tuple, tuple.inverted());
+    Ok(first)
+}
+
+/// Whether an ICMP query packet asks rather than answers.
+fn is_query(headers: &Headers) -> bool {
+    match headers.protocol {
+        protocol::ICMP => matches!(headers.icmp_type, 8 | 13 | 15 | 17),
+        _ => headers.icmp_type == 128,
+    }
+}
+
+/// Nat destination: where a port forward leads. Returns the tuple as it is after it.
+fn destination<H: Family>(
+    tuple: &Tuple,
+    first: &mut Provisional<H>,
+    context: &Context<'_>,
+) -> Tuple {
+    let forward = context.snapshot.nat.forward(tuple.dst(), tuple.protocol(), tuple.dst_id());
+    let Some((forward, port)) = forward else {
+        return *tuple;
+    };
+    first.hot.state_mut().flags |= flags::DNAT;
+    tuple.with_dst(forward.to, port).unwrap_or(*tuple)
+}
+
+/// Nat source: behind which address and port the connection appears. `reply` is the reply tuple so
+/// far; returns the one to use, which is not in the table.
+fn source<H: Family>(
+    table: &Table<'_, H>,
+    desk: &mut Desk,
+    reply: Tuple,
+    leg: &Leg,
+    first: &mut Provisional<H>,
+    context: &Context<'_>,
+) -> Result<Tuple, Refusal> {
+    let tick = context.tick;
+    let taken = |reply: &Tuple| {
+        H::Tuple::of(reply).is_none_or(|reply| {
+            let found = table.find(table.hash(reply), reply);
+            found.is_some_and(|(row, _)| !tick.reached(deadline(table.hot(row).state())))
+        })
+    };
+    let address = external_address::<H>(&reply, leg, first.hot.state().flags, context)?;
+    let Some(address) = address else {
+        // Not translated; yet no two connections may share a tuple.
+        return if taken(&reply) { Err(Refusal::Drop(DropReason::TupleInUse)) } else { Ok(reply) };
+    };
+    let steering = &context.snapshot.steering;
+    let chosen = plan::external(reply, address, context.me, steering, &mut desk.random, taken)
+        .ok_or(Refusal::Drop(DropReason::PortsExhausted))?;
+    if chosen != reply {
+        first.hot.state_mut().flags |= flags::SNAT | flags::MASQUERADE;
+    }
+    if chosen.dst_id() != reply.dst_id() {
+        context.counters.ports_changed.add(1);
+    }
+    Ok(chosen)
+}
+
+/// The address to appear behind: the egress interface's, if it masquerades; also on the way back to
+/// the interface it came in by when forwarded there (hairpin), so that the answer comes back to us.
+fn external_address<H: Family>(
+    reply: &Tuple,
+    leg: &Leg,
+    row_flags: u16,
+    context: &Context<'_>,
+) -> Result<Option<IpAddr>, Refusal> {
+    let Some(egress) = context.interface(leg.egress) else {
+        return Ok(None); // to the host
+    };
+    let hairpin = row_flags & flags::DNAT != 0 && leg.ingress == leg.egress;
+    let masquerade = egress.masquerade && H::FAMILY == RuleFamily::V4;
+    if !hairpin && !masquerade {
+        return Ok(None);
+    }
+    if leg.ingress == InterfaceId::NONE {
+        // The host chose one of our addresses itself, or must (a DHCP client has none yet): only the
+        // port may have to change.
+        return Ok(context.snapshot.steering.is_ours(reply.dst()).then(|| reply.dst()));
+    }
+    let towards = leg.next_hop_address.unwrap_or_else(|| reply.src());
+    let address = egress.address_towards(towards);
+    Ok(Some(address.ok_or(Refusal::Drop(DropReason::NoExternalAddress))?))
+}
+
+/// Confirm: both tuples go into the table.
+#[allow(clippy::too_many_arguments)] // the corridor's luggage
+fn confirm<H: Family>(
+    table: &mut Table<'_, H>,
+    hash: TupleHash,
+    headers: &Headers,
+    reply: Tuple,
+    leg: &Leg,
+    judgement: &Judgement,
+    first: &mut Provisional<H>,
+    context: &Context<'_>,
+) -> Result<EntryIdx, Refusal> {
+    let original = *first.hot.tuple(Direction::Original);
+    let in_use = Refusal::Drop(DropReason::TupleInUse);
+    let reply_tuple = *H::Tuple::of(&reply).ok_or(in_use)?;
+    if reply_tuple.same(&original) {
+        return Err(in_use); // a packet that claims to come from its own destination
+    }
+    let deltas = rewrite::deltas(&headers.tuple, &reply.inverted());
+    first.hot.set_tuples(original, reply_tuple);
+    let state = first.hot.state_mut();
+    (state.l3_delta, state.l4_delta) = (deltas.l3, deltas.l4);
+    state.generation = context.snapshot.generation.0;
+    state.paths = [judgement.path.0, PathId::UNCACHED.0];
+    state.path_states = CtState::New as u8;
+    state.interfaces = [[leg.ingress.0, leg.egress.0], [UNROUTED; 2]];
+    state.next_hops = [leg.next_hop.0, NeighbourIdx::NONE.0];
+    if leg.egress == InterfaceId::NONE {
+        state.flags |= flags::TO_HOST;
+    }
+    let forwarded = leg.ingress != InterfaceId::NONE && leg.egress != InterfaceId::NONE;
+    if forwarded && (leg.next_hop == NeighbourIdx::NONE || leg.route_mtu != 0) {
+        state.interfaces[0][1] = UNROUTED;
+    }
+
+    // A connection past its deadline that still holds the reply tuple makes way.
+    let reply_hash = table.hash(&reply_tuple);
+    if let Some((row, _)) = table.find(reply_hash, &reply_tuple) {
+        table.remove(row);
+        context.counters.connections_gone.add(1);
+    }
+    insert(table, first, [hash, reply_hash], context)
+}
+
+/// Inserts, making room if the table is full.
+fn insert<H: Family>(
+    table: &mut Table<'_, H>,
+    first: &Provisional<H>,
+    hashes: [TupleHash; 2],
+    context: &Context<'_>,
+) -> Result<EntryIdx, Refusal> {
+    let Provisional { hot, warm, cold } = first;
+    let inserted = match table.insert(hot, warm, cold, hashes) {
+        Err(InsertError::Full) if table.evict(context.tick) => {
+            context.counters.connections_evicted.add(1);
+            context.counters.connections_gone.add(1);
+            table.insert(hot, warm, cold, hashes)
+        }
+        other => other,
+    };
+    inserted.map_err(|error| {
+        Refusal::Drop(match error {
+            InsertError::Full => DropReason::TableFull,
+            InsertError::BucketFull => DropReason::BucketFull,
+        })
+    })
+}

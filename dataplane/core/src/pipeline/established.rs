@@ -1,0 +1,397 @@
+//! A packet of a known connection: track, the cached decision, rewrite. The fast lane.
+//!
+//! The decision, the way out and the next hop are kept in the entry's hot line. They hold while the
+//! snapshot's generation, the interface and the conntrack state are those they were made for; on any
+//! mismatch [`revalidate`] makes them again, and the entry stays.
+
+use super::family::Family;
+use super::leg::{self, Leg, NextHop};
+use super::refuse::{Refusal, refuse};
+use super::{Context, Desk, admit, stray};
+use crate::burst::{Origin, Packet};
+use crate::conntrack::ctstate::{CtState, CtStates};
+use crate::conntrack::datagram;
+use crate::conntrack::entry::{HotState, flags};
+use crate::conntrack::table::{Row, Table, TupleHash, deadline};
+use crate::conntrack::tcp::{self, Outcome};
+use crate::conntrack::tuple::{Direction, FamilyTuple, Tuple};
+use crate::headers::{Headers, Kind};
+use crate::nat::rewrite::{Deltas, TtlChange};
+use crate::reply::IcmpErrorKind;
+use crate::rules::{Action, Judgement, PathId, Subject};
+use crate::units::{EntryIdx, InterfaceId, NeighbourIdx};
+use crate::verdict::{DropReason, Verdict};
+
+/// In an entry's interfaces: the way out is not known under this generation.
+pub(super) const UNROUTED: u8 = u8::MAX - 1;
+const _: () = assert!(UNROUTED as usize >= crate::units::INTERFACES_MAX);
+
+/// The whole walk of a packet that was found in the table.
+#[inline]
+pub(super) fn pass<H: Family>(
+    table: &mut Table<'_, H>,
+    desk: &mut Desk,
+    packet: &mut Packet<'_>,
+    hash: TupleHash,
+    row: EntryIdx,
+    direction: Direction,
+    context: &Context<'_>,
+) -> Verdict {
+    let Some(headers) = packet.parsed else {
+        return Verdict::Drop(DropReason::Stopping);
+    };
+    let before = *table.hot(row).state();
+    if context.tick.reached(deadline(&before)) {
+        // Past its deadline it counts as absent, even if the wheel has not come to it.
+        return anew(table, desk, packet, hash, row, direction, context);
+    }
+
+    // Track.
+    let outcome = track(table.row(row), packet, &headers, direction, context);
+    match outcome {
+        Outcome::Pass | Outcome::Ignore | Outcome::Delete => {}
+        Outcome::Invalid(reason) => {
+            return stray::invalid(desk, packet, &headers, reason, context);
+        }
+        Outcome::Reopen => return anew(table, desk, packet, hash, row, direction, context),
+    }
+    table.settle(row, before.flags, before.timeout_ms);
+    let ctstate = ctstate(&before, direction);
+    context.counters.tracked.add(1);
+
+    // The decision and the way out: cached, or made again.
+    let verdict = match decide(table, desk, packet, &headers, row, direction, ctstate, context) {
+        Ok(leg) => send(table, desk, packet, &headers, row, direction, &leg, context),
+        Err(Refusal::Drop(DropReason::AddressGone)) => {
+            table.remove(row);
+            context.counters.connections_gone.add(1);
+            match direction {
+                // It may begin anew behind the current address.
+                Direction::Original => {
+                    let tuple = H::Tuple::of(&headers.tuple).copied().unwrap_or_default();
+                    return admit::pass(table, desk, packet, hash, &tuple, context);
+                }
+                Direction::Reply => Verdict::Drop(DropReason::AddressGone),
+            }
+        }
+        Err(refusal) => refuse(refusal, packet, desk, context),
+    };
+    if outcome == Outcome::Delete && table.is_live(row) {
+        table.remove(row);
+        context.counters.connections_gone.add(1);
+    }
+    verdict
+}
+
+/// Removes what is over and takes the packet for a first one.
+#[cold]
+fn anew<H: Family>(
+    table: &mut Table<'_, H>,
+    desk: &mut Desk,
+    packet: &mut Packet<'_>,
+    hash: TupleHash,
+    row: EntryIdx,
+    direction: Direction,
+    context: &Context<'_>,
+) -> Verdict {
+    let tuple = *table.hot(row).tuple(direction);
+    table.remove(row);
+    context.counters.connections_gone.add(1);
+    admit::pass(table, desk, packet, hash, &tuple, context)
+}
+
+/// Protocol state, window, timeout, counters.
+#[inline]
+fn track<H: Family>(
+    row: Row<'_, H>,
+    packet: &Packet<'_>,
+    headers: &Headers,
+    direction: Direction,
+    context: &Context<'_>,
+) -> Outcome {
+    let Row { hot, warm, cold } = row;
+    let state = hot.state_mut();
+    let snapshot = context.snapshot;
+    let outcome = if headers.kind == Kind::Tcp {
+        let options = tcp_options(packet.bytes(), headers);
+        let (policy, timeouts) = (&snapshot.options.tcp, &snapshot.timeouts);
+        tcp::packet(
+            direction,
+            &headers.tcp,
+            options,
+            policy,
+            timeouts,
+            context.tick,
+            state,
+            warm,
+            cold,
+        )
+    } else {
+        datagram::packet(headers.protocol, &snapshot.timeouts, context.tick, state, cold);
+        state.last_seen = context.tick.0;
+        Outcome::Pass
+    };
+    if !matches!(outcome, Outcome::Pass | Outcome::Ignore | Outcome::Delete) {
+        return outcome;
+    }
+    if direction == Direction::Reply {
+        state.flags |= flags::SEEN_REPLY;
+    }
+    if snapshot.options.accounting {
+        let d = direction.index();
+        warm.packets[d] = warm.packets[d].wrapping_add(1);
+        warm.bytes[d] = warm.bytes[d].wrapping_add(u64::from(headers.ip_len));
+    }
+    outcome
+}
+
+/// The option bytes of a TCP header.
+#[inline]
+pub(super) fn tcp_options<'p>(bytes: &'p [u8], headers: &Headers) -> &'p [u8] {
+    let header = usize::from(headers.l4);
+    let end = header + usize::from(headers.tcp.header_len);
+    bytes.get(header + 20..end).unwrap_or_default()
+}
+
+/// What conntrack calls the packet, going by the entry as the packet found it.
+#[inline]
+fn ctstate(before: &HotState, direction: Direction) -> CtState {
+    match direction {
+        Direction::Reply => CtState::Established,
+        Direction::Original if before.flags & flags::SEEN_REPLY != 0 => CtState::Established,
+        Direction::Original if before.flags & flags::EXPECTED != 0 => CtState::Related,
+        Direction::Original => CtState::New,
+    }
+}
+
+/// The states a rule sees: the packet's own, and what its connection's translation is.
+#[inline]
+pub(super) fn states(state: CtState, row_flags: u16) -> CtStates {
+    let mut states = CtStates::of(state);
+    if row_flags & flags::SNAT != 0 {
+        states = states.union(CtStates::SNAT);
+    }
+    if row_flags & flags::DNAT != 0 {
+        states = states.union(CtStates::DNAT);
+    }
+    states
+}
+
+/// The way out, and the rules' consent, from the entry if they still hold.
+#[inline]
+#[allow(clippy::too_many_arguments)] // the corridor's luggage
+fn decide<H: Family>(
+    table: &mut Table<'_, H>,
+    desk: &mut Desk,
+    packet: &Packet<'_>,
+    headers: &Headers,
+    row: EntryIdx,
+    direction: Direction,
+    ctstate: CtState,
+    context: &Context<'_>,
+) -> Result<Leg, Refusal> {
+    let d = direction.index();
+    let state = table.hot(row).state();
+    let [ingress, egress] = state.interfaces[d];
+    let here = match packet.origin {
+        Origin::Wire => ingress == packet.interface.0 && egress != UNROUTED,
+        Origin::Host => ingress == InterfaceId::NONE.0 && egress == packet.interface.0,
+    };
+    let leg = if here && state.generation == context.snapshot.generation.0 {
+        Leg {
+            ingress: InterfaceId(ingress),
+            egress: InterfaceId(egress),
+            next_hop: NeighbourIdx(state.next_hops[d]),
+            next_hop_address: None,
+            route_mtu: 0,
+        }
+    } else {
+        reroute(table, packet, headers, row, direction, context)?
+    };
+    if leg.ingress != InterfaceId::NONE && leg.egress != InterfaceId::NONE {
+        leg::limits(headers, leg.egress, leg.route_mtu, context)?;
+    }
+
+    let state = table.hot(row).state();
+    let judged_as = state.path_states >> (4 * d) & 0x0f;
+    let path = PathId(state.paths[d]);
+    let cached = if path != PathId::UNCACHED && judged_as == ctstate as u8 {
+        context.snapshot.policy.cached(context.me, path, u32::from(headers.ip_len))
+    } else {
+        None
+    };
+    let judgement = match cached {
+        Some(judgement) => judgement,
+        None => rejudge(table, packet, headers, row, direction, ctstate, &leg, context),
+    };
+    let _ = desk;
+    consent(&judgement)?;
+    Ok(leg)
+}
+
+/// The interface the connection's first packet came in by.
+pub(super) fn came_in_by<H: Family>(hot: &H) -> InterfaceId {
+    InterfaceId(hot.state().interfaces[Direction::Original.index()][0])
+}
+
+/// What a judgement means for the packet.
+#[inline]
+pub(super) fn consent(judgement: &Judgement) -> Result<(), Refusal> {
+    match (judgement.action, judgement.drop_reason()) {
+        (Action::Accept, _) | (_, None) => Ok(()),
+        (Action::Drop, Some(reason)) => Err(Refusal::Drop(reason)),
+        (Action::Reject(kind), Some(reason)) => Err(Refusal::Reject(reason, kind)),
+    }
+}
+
+/// Makes the way out again, after a change of snapshot or interface, and keeps it.
+#[cold]
+fn reroute<H: Family>(
+    table: &mut Table<'_, H>,
+    packet: &Packet<'_>,
+    headers: &Headers,
+    row: EntryIdx,
+    direction: Direction,
+    context: &Context<'_>,
+) -> Result<Leg, Refusal> {
+    let d = direction.index();
+    context.counters.revalidated.add(1);
+    let reply: Tuple = (*table.hot(row).tuple(Direction::Reply)).into();
+    let state = table.row(row).hot.state_mut();
+    if state.generation != context.snapshot.generation.0 {
+        state.generation = context.snapshot.generation.0;
+        state.paths = [PathId::UNCACHED.0; 2];
+        state.interfaces[0][1] = UNROUTED;
+        state.interfaces[1][1] = UNROUTED;
+    }
+    if state.flags & flags::MASQUERADE != 0 && !context.snapshot.steering.is_ours(reply.dst()) {
+        return Err(Refusal::Drop(DropReason::AddressGone));
+    }
+    let came_in_by = came_in_by(table.hot(row));
+
+    let out: Tuple = (*table.hot(row).tuple(direction.opposite())).into();
+    let leg = match packet.origin {
+        Origin::Host => Leg::from_host(packet.interface),
+        Origin::Wire => {
+            leg::check_source(packet.interface, headers.tuple.src(), out.src(), context)?;
+            let preferred = (direction == Direction::Reply).then_some(came_in_by);
+            leg::route(packet.interface, out.src(), preferred, context)?
+        }
+    };
+    let state = table.row(row).hot.state_mut();
+    if state.interfaces[d][0] != leg.ingress.0 {
+        state.paths[d] = PathId::UNCACHED.0;
+    }
+    state.interfaces[d] = [leg.ingress.0, leg.egress.0];
+    state.next_hops[d] = leg.next_hop.0;
+    let needs_next_hop = leg.ingress != InterfaceId::NONE && leg.egress != InterfaceId::NONE;
+    if (needs_next_hop && leg.next_hop == NeighbourIdx::NONE) || leg.route_mtu != 0 {
+        // Only the route knows: ask it again next time.
+        state.interfaces[d][1] = UNROUTED;
+    }
+    Ok(leg)
+}
+
+/// Walks the rules again, and keeps the path.
+#[cold]
+#[allow(clippy::too_many_arguments)] // the corridor's luggage
+fn rejudge<H: Family>(
+    table: &mut Table<'_, H>,
+    packet: &Packet<'_>,
+    headers: &Headers,
+    row: EntryIdx,
+    direction: Direction,
+    ctstate: CtState,
+    leg: &Leg,
+    context: &Context<'_>,
+) -> Judgement {
+    let d = direction.index();
+    let out: Tuple = (*table.hot(row).tuple(direction.opposite())).into();
+    let row_flags = table.hot(row).state().flags;
+    let states = states(ctstate, row_flags);
+    let judgement = judge(packet, headers, out.src(), out.src_id(), states, leg, context);
+    let state = table.row(row).hot.state_mut();
+    state.paths[d] = judgement.path.0;
+    let keep = state.path_states & !(0x0f << (4 * d));
+    state.path_states = keep | (ctstate as u8) << (4 * d);
+    judgement
+}
+
+/// Walks the rules for a packet of a flow whose destination, after translation, is given.
+pub(super) fn judge(
+    packet: &Packet<'_>,
+    headers: &Headers,
+    destination: core::net::IpAddr,
+    destination_id: u16,
+    states: CtStates,
+    leg: &Leg,
+    context: &Context<'_>,
+) -> Judgement {
+    debug_assert_eq!(leg.ingress, leg::ingress_of(packet));
+    let tuple = headers.tuple.with_dst(destination, destination_id).unwrap_or(headers.tuple);
+    let subject = Subject {
+        tuple: &tuple,
+        protocol: headers.protocol,
+        icmp_type: headers.icmp_type,
+        icmp_code: headers.icmp_code,
+        icmp_query: headers.kind == Kind::IcmpQuery,
+        tcp_flags: headers.tcp.flags,
+        ingress: leg.ingress,
+        egress: leg.egress,
+        states,
+        packet_len: u32::from(headers.ip_len),
+    };
+    context.snapshot.policy.judge(context.me, leg.hook(), &subject)
+}
+
+/// The last step of a flow's packet: next hop, rewrite, out.
+#[inline]
+#[allow(clippy::too_many_arguments)] // the corridor's luggage
+pub(super) fn send<H: Family>(
+    table: &Table<'_, H>,
+    desk: &mut Desk,
+    packet: &mut Packet<'_>,
+    headers: &Headers,
+    row: EntryIdx,
+    direction: Direction,
+    leg: &Leg,
+    context: &Context<'_>,
+) -> Verdict {
+    let forwarded = leg.ingress != InterfaceId::NONE && leg.egress != InterfaceId::NONE;
+    let mac = if forwarded {
+        match leg::next_hop_mac(leg, desk, context) {
+            NextHop::Known(mac) => Some(mac),
+            NextHop::Unknown => return Verdict::Hold,
+            NextHop::Failed => {
+                let refusal =
+                    Refusal::Icmp(DropReason::NeighbourFailed, IcmpErrorKind::HostUnreachable);
+                return refuse(refusal, packet, desk, context);
+            }
+        }
+    } else {
+        None
+    };
+
+    let hot = table.hot(row);
+    let state = hot.state();
+    let ttl = if forwarded { TtlChange::Decrement } else { TtlChange::Keep };
+    if forwarded || state.flags & (flags::SNAT | flags::DNAT) != 0 {
+        let deltas = Deltas { l3: state.l3_delta, l4: state.l4_delta };
+        let deltas = match direction {
+            Direction::Original => deltas,
+            Direction::Reply => deltas.reversed(),
+        };
+        let to = hot.tuple(direction.opposite()).inverted();
+        H::rewrite(packet.bytes_mut(), headers, &to, deltas, ttl);
+    }
+    match mac {
+        Some(mac) => {
+            leg::write_link_header(packet, leg.egress, mac, context);
+            Verdict::Forward { egress: leg.egress }
+        }
+        None if leg.egress == InterfaceId::NONE => {
+            Verdict::Deliver { interface: packet.interface }
+        }
+        None => Verdict::Forward { egress: leg.egress },
+    }
+}

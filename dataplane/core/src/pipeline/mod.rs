@@ -1,0 +1,293 @@
+//! The corridor: the order of the steps is written here and nowhere else.
+//!
+//! [`Pipeline::process_burst`] takes a burst through *parse, steer, find*, all packets one step at a
+//! time so that memory is asked for before it is needed; then each packet alone through
+//!
+//! - *track, judge, rewrite* if it belongs to a connection whose cached decision holds
+//!   ([`established`]): no other room is entered;
+//! - *track, nat destination, route, limits, judge, nat source, confirm, rewrite* if it is a
+//!   first packet ([`admit`]);
+//! - *related* if it is an ICMP error ([`related`]); *route, limits, judge* if it belongs to
+//!   nothing ([`stray`]): ARP, neighbour discovery, INVALID.
+//!
+//! It is netfilter's order, so that what a rule sees here is what it sees there. Packet bytes, a
+//! snapshot, `now` and the state of a seeded generator go in; verdicts and rewritten bytes come out.
+//!
+//! Owner: one worker. Allocates: never after [`Pipeline::new`].
+
+use core::net::IpAddr;
+
+use arrayvec::ArrayVec;
+
+use crate::burst::{BURST_MAX, Burst, Origin, Packet};
+use crate::conntrack::entry::{HotV4, HotV6};
+use crate::conntrack::siphash::SipKey;
+use crate::conntrack::table::{Layout, Table, TupleHash};
+use crate::conntrack::tuple::Tuple;
+use crate::counters::Counters;
+use crate::headers::{Headers, Kind};
+use crate::nat::plan::Random;
+use crate::parse;
+use crate::reply::RateLimit;
+use crate::snapshot::{Interface, Snapshot};
+use crate::time::{Instant, Tick};
+use crate::units::{InterfaceId, WorkerId};
+use crate::verdict::{DropReason, Verdict};
+
+mod admit;
+mod established;
+mod family;
+mod leg;
+mod refuse;
+mod related;
+mod resume;
+mod stray;
+mod table_view;
+
+pub use table_view::{ConnectionId, ConnectionView, Cursor, Filter};
+
+/// How large a worker's tables are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Most IPv4 connections.
+    pub connections_v4: u32,
+    /// Most IPv6 connections.
+    pub connections_v6: u32,
+}
+
+impl Limits {
+    /// Bytes of memory [`Pipeline::new`] wants for each family's table, aligned to 64.
+    pub fn bytes(&self) -> [usize; 2] {
+        let [v4, v6] = self.layouts();
+        [v4.bytes(), v6.bytes()]
+    }
+
+    fn layouts(&self) -> [Layout; 2] {
+        [Layout::new::<HotV4>(self.connections_v4), Layout::new::<HotV6>(self.connections_v6)]
+    }
+}
+
+/// One worker's packet path: its tables and what else it remembers between bursts.
+pub struct Pipeline<'m> {
+    v4: Table<'m, HotV4>,
+    v6: Table<'m, HotV6>,
+    desk: Desk,
+    sweep: table_view::Sweep,
+}
+
+/// What the rooms keep besides the tables.
+struct Desk {
+    random: Random,
+    reply_limit: RateLimit,
+    wanted: ArrayVec<(InterfaceId, IpAddr), WANTED_MAX>,
+}
+
+/// Most next hops reported as wanted between two calls of [`Pipeline::take_wanted`].
+pub const WANTED_MAX: usize = 64;
+
+/// What a room may consult; the same for a whole burst.
+#[derive(Clone, Copy)]
+struct Context<'a> {
+    me: WorkerId,
+    snapshot: &'a Snapshot,
+    counters: &'a Counters,
+    now: Instant,
+    tick: Tick,
+}
+
+impl Context<'_> {
+    fn interface(&self, id: InterfaceId) -> Option<&Interface> {
+        self.snapshot.interfaces.get(id)
+    }
+}
+
+impl<'m> Pipeline<'m> {
+    /// An empty pipeline for one worker. `memory` is zeroed, aligned to 64 bytes and sized by
+    /// [`Limits::bytes`]; `key` keys the tables' hash and seeds the choice of ports.
+    pub fn new(
+        limits: Limits,
+        memory: [&'m mut [u8]; 2],
+        key: SipKey,
+        seed: SipKey,
+        now: Instant,
+    ) -> Self {
+        let [v4, v6] = limits.layouts();
+        let [memory_v4, memory_v6] = memory;
+        Self {
+            v4: Table::new(v4, memory_v4, key, now.tick()),
+            v6: Table::new(v6, memory_v6, key, now.tick()),
+            desk: Desk {
+                random: Random::new(seed),
+                reply_limit: RateLimit::new(RateLimit::PER_SECOND, RateLimit::BURST, now),
+                wanted: ArrayVec::new(),
+            },
+            sweep: table_view::Sweep::default(),
+        }
+    }
+
+    /// Decides every packet of `burst` and rewrites what is to be sent. The caller carries the
+    /// verdicts out and counts them ([`Counters::settle`]).
+    #[inline(never)] // a place for profilers to stand
+    pub fn process_burst(
+        &mut self,
+        burst: &mut Burst<'_>,
+        me: WorkerId,
+        snapshot: &Snapshot,
+        counters: &Counters,
+        now: Instant,
+    ) {
+        let context = Context { me, snapshot, counters, now, tick: now.tick() };
+        burst.verdicts.clear();
+
+        // Parse, and steer: what is left is ours to decide.
+        let mut ours: u64 = 0;
+        for (index, packet) in burst.packets.iter_mut().enumerate() {
+            let verdict = open(packet, &context);
+            ours |= u64::from(verdict.is_none()) << index;
+            // A packet without a verdict gets one below.
+            burst.verdicts.push(verdict.unwrap_or(Verdict::Drop(DropReason::Stopping)));
+        }
+
+        // Find: hash all, ask for all buckets, then for all rows.
+        let mut hashes = [TupleHash::default(); BURST_MAX];
+        for index in bits(ours) {
+            hashes[index] = self.prefetch_bucket(&burst.packets[index]);
+        }
+        for index in bits(ours) {
+            self.prefetch_row(&burst.packets[index], hashes[index]);
+        }
+
+        // Everything else, packet by packet.
+        for index in bits(ours) {
+            let packet = &mut burst.packets[index];
+            burst.verdicts[index] = self.decide(packet, hashes[index], &context);
+        }
+    }
+
+    /// Asks for a packet's first bucket.
+    #[inline]
+    fn prefetch_bucket(&self, packet: &Packet<'_>) -> TupleHash {
+        match packet.parsed.as_ref().map(|headers| &headers.tuple) {
+            Some(Tuple::V4(tuple)) => {
+                let hash = self.v4.hash(tuple);
+                self.v4.prefetch_bucket(hash);
+                hash
+            }
+            Some(Tuple::V6(tuple)) => {
+                let hash = self.v6.hash(tuple);
+                self.v6.prefetch_bucket(hash);
+                hash
+            }
+            None => TupleHash::default(),
+        }
+    }
+
+    /// Asks for the row that a packet's first bucket promises.
+    #[inline]
+    fn prefetch_row(&self, packet: &Packet<'_>, hash: TupleHash) {
+        match packet.parsed.as_ref().map(|headers| &headers.tuple) {
+            Some(Tuple::V4(_)) => self.v4.prefetch_row(hash),
+            Some(Tuple::V6(_)) => self.v6.prefetch_row(hash),
+            None => {}
+        }
+    }
+
+    /// The rest of one packet's walk.
+    #[inline]
+    fn decide(
+        &mut self,
+        packet: &mut Packet<'_>,
+        hash: TupleHash,
+        context: &Context<'_>,
+    ) -> Verdict {
+        let Some(Headers { kind, tuple, .. }) = packet.parsed else {
+            return Verdict::Drop(DropReason::Stopping);
+        };
+        let desk = &mut self.desk;
+        match (kind, tuple) {
+            (Kind::Tcp | Kind::Flow | Kind::IcmpQuery, Tuple::V4(tuple)) => {
+                tracked(&mut self.v4, desk, packet, hash, &tuple, context)
+            }
+            (Kind::Tcp | Kind::Flow | Kind::IcmpQuery, Tuple::V6(tuple)) => {
+                tracked(&mut self.v6, desk, packet, hash, &tuple, context)
+            }
+            (Kind::IcmpError, Tuple::V4(tuple)) => {
+                related::pass(&mut self.v4, desk, packet, hash, &tuple, context)
+            }
+            (Kind::IcmpError, Tuple::V6(tuple)) => {
+                related::pass(&mut self.v6, desk, packet, hash, &tuple, context)
+            }
+            (Kind::Invalid | Kind::Untracked | Kind::Arp, _) => stray::pass(desk, packet, context),
+        }
+    }
+
+    /// Turns the timer wheels towards `now` and sweeps for connections whose external address is gone:
+    /// at most about `steps` of work each. To be called between bursts.
+    pub fn housekeep(
+        &mut self,
+        snapshot: &Snapshot,
+        counters: &Counters,
+        now: Instant,
+        steps: u32,
+    ) {
+        let gone = self.v4.expire(now.tick(), steps) + self.v6.expire(now.tick(), steps);
+        counters.connections_gone.add(u64::from(gone));
+        self.sweep_lost_addresses(snapshot, counters, steps);
+    }
+
+    /// Next hops that packets were held for, or would have been: control has the kernel resolve them.
+    pub fn take_wanted(&mut self) -> ArrayVec<(InterfaceId, IpAddr), WANTED_MAX> {
+        core::mem::take(&mut self.desk.wanted)
+    }
+}
+
+/// A packet of a connection, or the first one of a new connection.
+#[inline]
+fn tracked<H: family::Family>(
+    table: &mut Table<'_, H>,
+    desk: &mut Desk,
+    packet: &mut Packet<'_>,
+    hash: TupleHash,
+    tuple: &H::Tuple,
+    context: &Context<'_>,
+) -> Verdict {
+    match table.find(hash, tuple) {
+        Some((row, direction)) => {
+            established::pass(table, desk, packet, hash, row, direction, context)
+        }
+        None => admit::pass(table, desk, packet, hash, tuple, context),
+    }
+}
+
+/// Parses a packet unless that was done elsewhere, and hands it over if another worker owns it.
+#[inline]
+fn open(packet: &mut Packet<'_>, context: &Context<'_>) -> Option<Verdict> {
+    if packet.parsed.is_some() {
+        return None; // handed over: it was steered here
+    }
+    let Some(interface) = context.interface(packet.interface) else {
+        return Some(Verdict::Drop(DropReason::InterfaceDown));
+    };
+    let verify = context.snapshot.options.verify_checksums && packet.origin == Origin::Wire;
+    match parse::parse(packet.bytes(), interface, packet.origin, verify) {
+        Ok(headers) => {
+            let owner = context.snapshot.steering.owner(&headers.tuple);
+            let local = matches!(headers.kind, Kind::Arp | Kind::Untracked);
+            packet.parsed = Some(headers);
+            (owner != context.me && !local).then_some(Verdict::HandOver { worker: owner })
+        }
+        Err(reason) => Some(Verdict::Drop(reason)),
+    }
+}
+
+/// The indices of the bits set, lowest first.
+#[inline]
+fn bits(mut mask: u64) -> impl Iterator<Item = usize> {
+    core::iter::from_fn(move || {
+        let index = mask.trailing_zeros() as usize;
+        mask &= mask.wrapping_sub(1);
+        (index < u64::BITS as usize).then_some(index)
+    })
+}
+
+const _: () = assert!(BURST_MAX <= u64::BITS as usize);

@@ -1,0 +1,76 @@
+//! Held packets, taken up again: all was decided but the next hop.
+
+use super::established;
+use super::family::Family;
+use super::leg::{self, Leg};
+use super::refuse::refuse;
+use super::related;
+use super::{Context, Desk, Pipeline};
+use crate::burst::{Burst, Packet};
+use crate::conntrack::table::{Table, deadline};
+use crate::conntrack::tuple::{Direction, Tuple};
+use crate::counters::Counters;
+use crate::headers::Kind;
+use crate::parse;
+use crate::snapshot::Snapshot;
+use crate::time::Instant;
+use crate::units::WorkerId;
+use crate::verdict::{DropReason, Verdict};
+
+impl Pipeline<'_> {
+    /// Offers held packets again: each is sent if its next hop is known by now, refused if that has
+    /// failed, and otherwise stays [`Verdict::Hold`]. Their connections are not tracked a second time.
+    /// The caller counts them as resumed first.
+    pub fn resume(
+        &mut self,
+        burst: &mut Burst<'_>,
+        me: WorkerId,
+        snapshot: &Snapshot,
+        counters: &Counters,
+        now: Instant,
+    ) {
+        let context = Context { me, snapshot, counters, now, tick: now.tick() };
+        burst.verdicts.clear();
+        for packet in &mut burst.packets {
+            let desk = &mut self.desk;
+            let verdict = match packet.parsed.map(|headers| headers.tuple) {
+                Some(Tuple::V4(tuple)) => take_up(&mut self.v4, desk, packet, &tuple, &context),
+                Some(Tuple::V6(tuple)) => take_up(&mut self.v6, desk, packet, &tuple, &context),
+                None => Verdict::Drop(DropReason::HeldTooLong),
+            };
+            burst.verdicts.push(verdict);
+        }
+    }
+}
+
+fn take_up<H: Family>(
+    table: &mut Table<'_, H>,
+    desk: &mut Desk,
+    packet: &mut Packet<'_>,
+    tuple: &H::Tuple,
+    context: &Context<'_>,
+) -> Verdict {
+    let live = table
+        .find(table.hash(tuple), tuple)
+        .filter(|&(row, _)| !context.tick.reached(deadline(table.hot(row).state())));
+    let (Some((row, direction)), Some(headers)) = (live, packet.parsed) else {
+        return Verdict::Drop(DropReason::HeldTooLong);
+    };
+    if headers.kind == Kind::IcmpError {
+        let Some((outer_src, _)) = parse::addresses(packet.bytes(), &headers) else {
+            return Verdict::Drop(DropReason::HeldTooLong);
+        };
+        return related::relate(table, desk, packet, &headers, row, direction, outer_src, context)
+            .unwrap_or_else(|refusal| refuse(refusal, packet, desk, context));
+    }
+    let out: Tuple = (*table.hot(row).tuple(direction.opposite())).into();
+    let preferred = match direction {
+        Direction::Original => None,
+        Direction::Reply => Some(established::came_in_by(table.hot(row))),
+    };
+    let leg: Leg = match leg::route(packet.interface, out.src(), preferred, context) {
+        Ok(leg) => leg,
+        Err(refusal) => return refuse(refusal, packet, desk, context),
+    };
+    established::send(table, desk, packet, &headers, row, direction, &leg, context)
+}

@@ -1,0 +1,279 @@
+//! The tables as control sees them: connections as values, a slice at a time, so that a dump of
+//! millions costs the packet path a bounded amount a turn.
+
+use super::Pipeline;
+use super::family::Family;
+use crate::conntrack::entry::flags;
+use crate::conntrack::table::{Table, deadline};
+use crate::conntrack::tuple::{Direction, Tuple};
+use crate::counters::Counters;
+use crate::snapshot::Snapshot;
+use crate::time::{Instant, Tick};
+use crate::units::{EntryIdx, Generation, WorkerId};
+
+/// Names a connection for as long as the appliance runs; never reused. Worker, family, row and the
+/// row's incarnation in 64 bits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct ConnectionId(pub u64);
+
+impl ConnectionId {
+    const ROW_BITS: u32 = 30;
+    const FAMILY_BIT: u32 = 30;
+    const WORKER_SHIFT: u32 = 31;
+    const INCARNATION_SHIFT: u32 = 35;
+
+    fn new(worker: WorkerId, v6: bool, row: u32, incarnation: u32) -> Self {
+        Self(
+            u64::from(row)
+                | u64::from(v6) << Self::FAMILY_BIT
+                | u64::from(worker.0) << Self::WORKER_SHIFT
+                | u64::from(incarnation) << Self::INCARNATION_SHIFT,
+        )
+    }
+
+    /// The worker that holds it.
+    pub const fn worker(self) -> WorkerId {
+        WorkerId((self.0 >> Self::WORKER_SHIFT) as u8 & 0x0f)
+    }
+
+    const fn is_v6(self) -> bool {
+        self.0 >> Self::FAMILY_BIT & 1 != 0
+    }
+
+    const fn row(self) -> EntryIdx {
+        EntryIdx(self.0 as u32 & ((1 << Self::ROW_BITS) - 1))
+    }
+}
+
+/// One connection, as a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionView {
+    /// Its id.
+    pub id: ConnectionId,
+    /// As packets of the original direction arrive.
+    pub original: Tuple,
+    /// As packets of the reply direction arrive.
+    pub reply: Tuple,
+    /// See [`flags`].
+    pub flags: u16,
+    /// [`tcp::State`](crate::conntrack::tcp::State) for TCP, else 0.
+    pub protocol_state: u8,
+    /// Milliseconds until it goes unless it is used.
+    pub remaining_ms: u32,
+    /// Packets by direction, modulo 2^32; 0 without accounting.
+    pub packets: [u32; 2],
+    /// Bytes by direction; 0 without accounting.
+    pub bytes: [u64; 2],
+    /// Connection mark.
+    pub mark: u32,
+}
+
+/// Which connections are meant. Every field that is set must match; the default means all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// IP protocol number.
+    pub protocol: Option<u8>,
+    /// Only IPv6 (`true`) or only IPv4 (`false`).
+    pub v6: Option<bool>,
+    /// Original source address.
+    pub orig_src: Option<core::net::IpAddr>,
+    /// Original destination address.
+    pub orig_dst: Option<core::net::IpAddr>,
+    /// Reply source address.
+    pub reply_src: Option<core::net::IpAddr>,
+    /// Reply destination address.
+    pub reply_dst: Option<core::net::IpAddr>,
+    /// Original source port.
+    pub sport: Option<u16>,
+    /// Original destination port.
+    pub dport: Option<u16>,
+    /// [`tcp::State`](crate::conntrack::tcp::State), TCP only.
+    pub tcp_state: Option<u8>,
+    /// Connection mark.
+    pub mark: Option<u32>,
+}
+
+impl Filter {
+    /// Whether `view` is meant.
+    pub fn matches(&self, view: &ConnectionView) -> bool {
+        fn fits<T: PartialEq>(wanted: Option<T>, found: T) -> bool {
+            wanted.is_none_or(|wanted| wanted == found)
+        }
+        let original = &view.original;
+        fits(self.protocol, original.protocol())
+            && fits(self.v6, matches!(original, Tuple::V6(_)))
+            && fits(self.orig_src, original.src())
+            && fits(self.orig_dst, original.dst())
+            && fits(self.reply_src, view.reply.src())
+            && fits(self.reply_dst, view.reply.dst())
+            && fits(self.sport, original.src_id())
+            && fits(self.dport, original.dst_id())
+            && fits(self.tcp_state, view.protocol_state)
+            && fits(self.mark, view.mark)
+    }
+}
+
+/// Where a walk over both tables stands: rows of the IPv4 table, then of the IPv6 one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cursor {
+    v6: bool,
+    row: u32,
+}
+
+/// The sweep for connections whose external address is gone.
+#[derive(Debug, Default)]
+pub(super) struct Sweep {
+    cursor: Cursor,
+    generation: Generation,
+    running: bool,
+}
+
+impl Pipeline<'_> {
+    /// Connections held, of both families.
+    pub fn connections(&self) -> u32 {
+        self.v4.len() + self.v6.len()
+    }
+
+    /// Connections held and capacity, IPv4 then IPv6.
+    pub fn usage(&self) -> [(u32, u32); 2] {
+        [(self.v4.len(), self.v4.capacity()), (self.v6.len(), self.v6.capacity())]
+    }
+
+    /// Looks at up to `rows` rows from `cursor` on and gives the connections in them that `filter` means
+    /// to `take`. Returns where to go on, or `None` at the end. Rows never move, so a walk in slices
+    /// sees every connection that lives throughout it exactly once.
+    pub fn visit(
+        &self,
+        me: WorkerId,
+        cursor: Cursor,
+        rows: u32,
+        filter: &Filter,
+        now: Instant,
+        mut take: impl FnMut(ConnectionView),
+    ) -> Option<Cursor> {
+        let Cursor { v6, row } = cursor;
+        let tick = now.tick();
+        let used = if v6 { self.v6.rows_used() } else { self.v4.rows_used() };
+        let end = used.min(row.saturating_add(rows));
+        for row in (row..end).map(EntryIdx) {
+            let view = if v6 {
+                view(&self.v6, me, true, row, tick)
+            } else {
+                view(&self.v4, me, false, row, tick)
+            };
+            if let Some(view) = view.filter(|view| filter.matches(view)) {
+                take(view);
+            }
+        }
+        match (end < used, v6) {
+            (true, _) => Some(Cursor { v6, row: end }),
+            (false, false) => Some(Cursor { v6: true, row: 0 }),
+            (false, true) => None,
+        }
+    }
+
+    /// One connection, if it lives.
+    pub fn get(&self, me: WorkerId, id: ConnectionId, now: Instant) -> Option<ConnectionView> {
+        let found = if id.is_v6() {
+            view(&self.v6, me, true, id.row(), now.tick())
+        } else {
+            view(&self.v4, me, false, id.row(), now.tick())
+        };
+        found.filter(|view| view.id == id)
+    }
+
+    /// Removes one connection; `false` if it was gone already.
+    pub fn delete(
+        &mut self,
+        me: WorkerId,
+        id: ConnectionId,
+        counters: &Counters,
+        now: Instant,
+    ) -> bool {
+        if self.get(me, id, now).is_none() {
+            return false;
+        }
+        if id.is_v6() {
+            self.v6.remove(id.row());
+        } else {
+            self.v4.remove(id.row());
+        }
+        counters.connections_gone.add(1);
+        true
+    }
+
+    /// Goes on with, or begins, the sweep that a changed set of addresses calls for.
+    pub(super) fn sweep_lost_addresses(
+        &mut self,
+        snapshot: &Snapshot,
+        counters: &Counters,
+        rows: u32,
+    ) {
+        if self.sweep.generation != snapshot.generation {
+            self.sweep =
+                Sweep { generation: snapshot.generation, running: true, ..Sweep::default() };
+        }
+        if !self.sweep.running {
+            return;
+        }
+        let Cursor { v6, row } = self.sweep.cursor;
+        let used = if v6 { self.v6.rows_used() } else { self.v4.rows_used() };
+        let end = used.min(row.saturating_add(rows));
+        for row in (row..end).map(EntryIdx) {
+            let removed = if v6 {
+                remove_if_lost(&mut self.v6, row, snapshot)
+            } else {
+                remove_if_lost(&mut self.v4, row, snapshot)
+            };
+            counters.connections_gone.add(u64::from(removed));
+        }
+        self.sweep.cursor = Cursor { v6, row: end };
+        if end == used {
+            self.sweep.running = !v6;
+            self.sweep.cursor = Cursor { v6: true, row: 0 };
+        }
+    }
+}
+
+fn remove_if_lost<H: Family>(table: &mut Table<'_, H>, row: EntryIdx, snapshot: &Snapshot) -> bool {
+    let hot = table.hot(row);
+    let masquerade = flags::LIVE | flags::MASQUERADE;
+    if hot.state().flags & masquerade != masquerade {
+        return false;
+    }
+    let reply: Tuple = (*hot.tuple(Direction::Reply)).into();
+    let lost = !snapshot.steering.is_ours(reply.dst());
+    if lost {
+        table.remove(row);
+    }
+    lost
+}
+
+fn view<H: Family>(
+    table: &Table<'_, H>,
+    me: WorkerId,
+    v6: bool,
+    row: EntryIdx,
+    now: Tick,
+) -> Option<ConnectionView> {
+    if !table.is_live(row) {
+        return None;
+    }
+    let hot = table.hot(row);
+    let remaining = deadline(hot.state()).since(now);
+    if remaining <= 0 {
+        return None;
+    }
+    let (warm, cold) = (table.warm(row), table.cold(row));
+    Some(ConnectionView {
+        id: ConnectionId::new(me, v6, row.0, cold.incarnation),
+        original: (*hot.tuple(Direction::Original)).into(),
+        reply: (*hot.tuple(Direction::Reply)).into(),
+        flags: hot.state().flags,
+        protocol_state: hot.state().protocol_state,
+        remaining_ms: remaining as u32,
+        packets: warm.packets,
+        bytes: warm.bytes,
+        mark: cold.mark,
+    })
+}

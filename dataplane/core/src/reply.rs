@@ -178,9 +178,7 @@ pub fn tcp_reset(
             let pseudo = Sum::ZERO.four(src.octets()).four(dst.octets());
             transport.with_pseudo(pseudo)
         }
-        (IpAddr::V6(src), IpAddr::V6(dst)) => {
-            write_ipv6(packet.bytes_mut(), src, dst, transport)
-        }
+        (IpAddr::V6(src), IpAddr::V6(dst)) => write_ipv6(packet.bytes_mut(), src, dst, transport),
         _ => return Err(DropReason::RejectedByRule),
     };
     write_checksum(packet.bytes_mut(), ip_header_len + tcp::CHECKSUM, sum);
@@ -209,9 +207,15 @@ impl RateLimit {
 
     /// `per_second` packets a second in the long run, `burst` at once; the bucket is full.
     pub const fn new(per_second: u32, burst: u32, now: Instant) -> Self {
-        let cost = Duration::from_secs(1).as_nanos() as u64 / if per_second == 0 { 1 } else { per_second as u64 };
+        let cost = Duration::from_secs(1).as_nanos() as u64
+            / if per_second == 0 { 1 } else { per_second as u64 };
         let credit = cost * burst as u64;
-        Self { cost: if per_second == 0 { None } else { Some(cost) }, credit_max: credit, credit, last: now }
+        Self {
+            cost: if per_second == 0 { None } else { Some(cost) },
+            credit_max: credit,
+            credit,
+            last: now,
+        }
     }
 
     /// Whether one may be sent now; if so it is taken as sent.
@@ -242,10 +246,9 @@ fn sender_to_answer(bytes: &[u8], headers: &Headers) -> Result<IpAddr, DropReaso
         return Err(DropReason::TransportChecksum);
     }
     let (sender_ok, receiver_ok) = match (from, to) {
-        (IpAddr::V4(from), IpAddr::V4(to)) => (
-            is_unicast(from),
-            !to.is_multicast() && !to.is_broadcast() && !to.is_unspecified(),
-        ),
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            (is_unicast(from), !to.is_multicast() && !to.is_broadcast() && !to.is_unspecified())
+        }
         (IpAddr::V6(from), IpAddr::V6(to)) => (
             !from.is_multicast() && !from.is_unspecified() && !from.is_loopback(),
             !to.is_multicast() && !to.is_unspecified(),

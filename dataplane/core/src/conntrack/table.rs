@@ -17,7 +17,7 @@ use super::entry::{Cold, Hot, Warm, flags};
 use super::siphash::SipKey;
 use super::tuple::{Direction, FamilyTuple};
 use super::wheel::{self, Wheel};
-use crate::arch::prefetch;
+use crate::arch::{self, prefetch};
 use crate::time::Tick;
 use crate::units::EntryIdx;
 
@@ -45,11 +45,7 @@ impl Bucket {
     /// Bit mask of the places whose tag is `tag`.
     #[inline]
     fn matches(&self, tag: u16) -> u32 {
-        let mut mask = 0;
-        for (place, &held) in self.tags.iter().enumerate() {
-            mask |= u32::from(held == tag) << place;
-        }
-        mask
+        arch::matches(&self.tags, tag)
     }
 
     fn len(&self) -> u32 {

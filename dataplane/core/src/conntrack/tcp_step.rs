@@ -55,8 +55,7 @@ impl Step<'_> {
     pub(super) fn begin(mut self, state: State) {
         window::begin(&self.segment, self.options, self.warm);
         self.cold.last_options = 0;
-        self.note(self.class);
-        self.note_numbers();
+        self.note_accepted();
         self.hot.protocol_state = state as u8;
         self.hot.flags &= !flags::CLOSED;
         self.hot.timeout_ms = self.timeout_ms(state);
@@ -365,10 +364,7 @@ impl Step<'_> {
         let direction = self.segment.direction;
         let is_rst = self.class == Class::Rst;
         let lingers = old == State::Close && self.hot.flags & flags::CLOSED != 0;
-        self.note(self.class);
-        if self.class == Class::Ack {
-            self.note_numbers();
-        }
+        self.note_accepted();
         self.hot.protocol_state = new as u8;
         if new == State::FinWait && old != new {
             self.warm.peer_flags[direction.index()] |= peer_flags::CLOSE_INIT;
@@ -452,6 +448,17 @@ impl Step<'_> {
             _ => Class::None,
         };
         Some((class, Direction::from_index(u32::from(self.cold.last_kind & note::REPLY))))
+    }
+
+    /// Remembers an accepted segment: an ACK with its numbers.
+    fn note_accepted(&mut self) {
+        self.note(self.class);
+        match self.class {
+            Class::Ack => self.note_numbers(),
+            // It was not ignored: no segment answers it as if it had been.
+            Class::Syn => self.cold.last_end = self.segment.seq,
+            _ => {}
+        }
     }
 
     /// Remembers the segment as the last one.

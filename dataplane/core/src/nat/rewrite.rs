@@ -14,6 +14,8 @@ mod tests;
 
 pub use icmp_error::{ErrorPlan, icmp_error};
 
+use zerocopy::IntoBytes;
+
 use crate::conntrack::tuple::{Tuple, TupleV4, TupleV6, protocol};
 use crate::headers::Headers;
 use crate::wire::checksum::{self, apply, apply_udp, combine};
@@ -57,7 +59,8 @@ const TTL_DELTA: u16 = !0x0100;
 /// An ICMP checksum does not cover addresses, so there only the identifier counts; that of ICMPv6 covers
 /// the pseudo header, as TCP and UDP do (RFC 4443 §2.3).
 pub fn deltas(from: &Tuple, to: &Tuple) -> Deltas {
-    let ids = |id: fn(&Tuple) -> u16| checksum::delta(&id(from).to_be_bytes(), &id(to).to_be_bytes());
+    let ids =
+        |id: fn(&Tuple) -> u16| checksum::delta(&id(from).to_be_bytes(), &id(to).to_be_bytes());
     let ids = combine(ids(Tuple::src_id), ids(Tuple::dst_id));
     match (from, to) {
         (Tuple::V4(a), Tuple::V4(b)) => {
@@ -78,13 +81,8 @@ pub fn deltas(from: &Tuple, to: &Tuple) -> Deltas {
 /// Translates an IPv4 packet to `to` and changes its TTL. `deltas` must be those from the packet's tuple to
 /// `to`. A packet that already has that tuple changes its TTL only.
 #[inline]
-pub fn flow_v4(
-    bytes: &mut [u8],
-    headers: &Headers,
-    to: &TupleV4,
-    deltas: Deltas,
-    ttl: TtlChange,
-) {
+pub fn flow_v4(bytes: &mut [u8], headers: &Headers, to: &TupleV4, deltas: Deltas, ttl: TtlChange) {
+    let Tuple::V4(own) = &headers.tuple else { return };
     let Some(header) = array_mut::<{ ipv4::HEADER_LEN }>(bytes, usize::from(headers.l3)) else {
         return;
     };
@@ -93,12 +91,7 @@ pub fn flow_v4(
         header[ipv4::TTL] = header[ipv4::TTL].wrapping_sub(1);
         delta = TTL_DELTA;
     }
-    let translated = match &headers.tuple {
-        Tuple::V4(own) => {
-            (own.src, own.dst, own.src_id, own.dst_id) != (to.src, to.dst, to.src_id, to.dst_id)
-        }
-        Tuple::V6(_) => return,
-    };
+    let translated = ends::<12>(own.as_bytes()) != ends(to.as_bytes());
     if translated {
         put(header, ipv4::SRC, to.src);
         put(header, ipv4::DST, to.dst);
@@ -113,30 +106,26 @@ pub fn flow_v4(
 
 /// Translates an IPv6 packet to `to` and changes its hop limit; as [`flow_v4`].
 #[inline]
-pub fn flow_v6(
-    bytes: &mut [u8],
-    headers: &Headers,
-    to: &TupleV6,
-    deltas: Deltas,
-    ttl: TtlChange,
-) {
+pub fn flow_v6(bytes: &mut [u8], headers: &Headers, to: &TupleV6, deltas: Deltas, ttl: TtlChange) {
+    let Tuple::V6(own) = &headers.tuple else { return };
     let Some(header) = array_mut::<{ ipv6::HEADER_LEN }>(bytes, usize::from(headers.l3)) else {
         return;
     };
     if ttl == TtlChange::Decrement {
         header[ipv6::HOP_LIMIT] = header[ipv6::HOP_LIMIT].wrapping_sub(1);
     }
-    let translated = match &headers.tuple {
-        Tuple::V6(own) => {
-            (own.src, own.dst, own.src_id, own.dst_id) != (to.src, to.dst, to.src_id, to.dst_id)
-        }
-        Tuple::V4(_) => return,
-    };
+    let translated = ends::<36>(own.as_bytes()) != ends(to.as_bytes());
     if translated {
         put(header, ipv6::SRC, to.src);
         put(header, ipv6::DST, to.dst);
         transport(bytes, headers, (to.src_id, to.dst_id), deltas.l4);
     }
+}
+
+/// The first bytes of a tuple: addresses and ids.
+#[inline(always)]
+fn ends<const N: usize>(tuple: &[u8]) -> Option<&[u8; N]> {
+    tuple.first_chunk()
 }
 
 /// Writes ports or identifier and brings the transport checksum up to date.
@@ -150,15 +139,26 @@ fn transport(bytes: &mut [u8], headers: &Headers, ids: (u16, u16), delta: u16) {
             let sum = be16(header, tcp::CHECKSUM);
             put16(header, tcp::CHECKSUM, apply(sum, delta));
         }
-        // UDP-Lite's checksum is never zero either (RFC 3828 §3.1), and covers the header and the pseudo
-        // header however little else.
-        protocol::UDP | protocol::UDP_LITE => {
-            let Some(header) = array_mut::<{ udp::HEADER_LEN }>(bytes, l4) else { return };
-            put_ports(header, ids);
-            let sum = be16(header, udp::CHECKSUM);
-            put16(header, udp::CHECKSUM, apply_udp(sum, delta));
-        }
+        protocol::UDP => udp(bytes, l4, ids, delta),
+        _ => other(bytes, headers, ids, delta),
+    }
+}
+
+#[inline(always)]
+fn udp(bytes: &mut [u8], l4: usize, ids: (u16, u16), delta: u16) {
+    let Some(header) = array_mut::<{ udp::HEADER_LEN }>(bytes, l4) else { return };
+    put_ports(header, ids);
+    let sum = be16(header, udp::CHECKSUM);
+    put16(header, udp::CHECKSUM, apply_udp(sum, delta));
+}
+
+#[inline(never)]
+fn other(bytes: &mut [u8], headers: &Headers, ids: (u16, u16), delta: u16) {
+    match headers.protocol {
         protocol::ICMP | protocol::ICMPV6 => query(bytes, headers, ids, delta),
+        // Its checksum is never zero either (RFC 3828 §3.1), and covers ports and pseudo header however little
+        // else.
+        protocol::UDP_LITE => udp(bytes, usize::from(headers.l4), ids, delta),
         protocol::SCTP => sctp(bytes, headers, ids),
         _ => {}
     }

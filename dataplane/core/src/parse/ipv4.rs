@@ -3,73 +3,119 @@
 use super::{Context, L3, icmp, transport};
 use crate::burst::Origin;
 use crate::conntrack::tuple::{Tuple, TupleV4, protocol};
-use crate::headers::{Headers, Kind};
+use crate::headers::Headers;
 use crate::verdict::DropReason;
 use crate::wire::checksum::Sum;
 use crate::wire::ipv4::{self, option};
 use crate::wire::{array, be16, part};
 
 /// Parses an IPv4 packet (RFC 791; RFC 1812 §5.2.2).
-#[inline]
-pub(super) fn parse(
-    bytes: &[u8],
-    context: Context<'_>,
-    headers: &mut Headers,
-) -> Result<(), DropReason> {
+#[inline(always)]
+pub(super) fn parse(bytes: &[u8], context: Context<'_>) -> Result<Headers, DropReason> {
     let Some(header) = array::<{ ipv4::HEADER_LEN }>(bytes, L3) else {
         return Err(DropReason::Ipv4Header);
     };
-    let Some(header_len) = ipv4::header_len(header[ipv4::VERSION_IHL]) else {
-        return Err(DropReason::Ipv4Header);
-    };
-    let ip_len = be16(header, ipv4::TOTAL_LEN);
-    if usize::from(ip_len) < header_len {
-        return Err(DropReason::Ipv4Header);
-    }
-    // Shorter than the frame is fine: Ethernet pads.
-    let Some(packet) = bytes.get(..L3 + usize::from(ip_len)) else {
-        return Err(DropReason::Ipv4Header);
-    };
-    let addresses = Sum::ZERO.eight(part(header, ipv4::SRC));
-    let fixed = Sum::ZERO.eight(part(header, 0)).four(part(header, ipv4::TTL)).plus(addresses);
-    let l4 = L3 + header_len;
-    if header_len == ipv4::HEADER_LEN {
-        if !fixed.is_right() {
+    let fixed = Fixed::of(header);
+    if header[ipv4::VERSION_IHL] == ipv4::VERSION_IHL_PLAIN {
+        if !fixed.sum().is_right() {
             return Err(DropReason::Ipv4Checksum);
         }
-    } else {
-        options(packet.get(L3 + ipv4::HEADER_LEN..l4).unwrap_or_default(), fixed)?;
+        // All offsets are constants here.
+        return with_header(bytes, context, header, fixed, ipv4::HEADER_LEN);
+    }
+    parse_with_options(bytes, context, header, fixed)
+}
+
+#[cold]
+fn parse_with_options(
+    bytes: &[u8],
+    context: Context<'_>,
+    header: &[u8; ipv4::HEADER_LEN],
+    fixed: Fixed,
+) -> Result<Headers, DropReason> {
+    let Some(len) = ipv4::header_len(header[ipv4::VERSION_IHL]) else {
+        return Err(DropReason::Ipv4Header);
+    };
+    let total_len = usize::from(be16(header, ipv4::TOTAL_LEN));
+    let (true, Some(all)) = (len <= total_len, bytes.get(L3 + ipv4::HEADER_LEN..L3 + len)) else {
+        return Err(DropReason::Ipv4Header);
+    };
+    options(all, fixed.sum())?;
+    with_header(bytes, context, header, fixed, len)
+}
+
+/// Sums of the parts of a header without options.
+#[derive(Clone, Copy)]
+struct Fixed {
+    /// All before the addresses.
+    numbers: Sum,
+    addresses: Sum,
+}
+
+impl Fixed {
+    #[inline(always)]
+    fn of(header: &[u8; ipv4::HEADER_LEN]) -> Self {
+        Self {
+            numbers: Sum::ZERO.eight(part(header, 0)).four(part(header, ipv4::TTL)),
+            addresses: Sum::ZERO.eight(part(header, ipv4::SRC)),
+        }
+    }
+
+    #[inline(always)]
+    fn sum(self) -> Sum {
+        self.numbers.plus(self.addresses)
+    }
+}
+
+/// Goes on after the header, whose checksum is right.
+#[inline(always)]
+fn with_header(
+    bytes: &[u8],
+    context: Context<'_>,
+    header: &[u8; ipv4::HEADER_LEN],
+    fixed: Fixed,
+    header_len: usize,
+) -> Result<Headers, DropReason> {
+    let ip_len = be16(header, ipv4::TOTAL_LEN);
+    let l4 = L3 + header_len;
+    // Shorter than the frame is fine: Ethernet pads.
+    let Some(payload) = bytes.get(l4..L3 + usize::from(ip_len)) else {
+        return Err(DropReason::Ipv4Header);
+    };
+    let fragment = be16(header, ipv4::FRAGMENT);
+    if fragment & (ipv4::MORE_FRAGMENTS | ipv4::OFFSET_MASK) != 0 {
+        return Err(DropReason::Fragment);
     }
     let ttl = header[ipv4::TTL];
     if ttl == 0 {
         return Err(DropReason::TtlZero);
     }
-    let fragment = be16(header, ipv4::FRAGMENT);
-    if fragment & (ipv4::MORE_FRAGMENTS | ipv4::OFFSET_MASK) != 0 {
-        return Err(DropReason::Fragment);
-    }
-    headers.l4 = l4 as u16;
-    headers.ip_len = ip_len;
-    headers.ttl = ttl;
-    headers.tos = header[ipv4::TOS];
-    headers.protocol = header[ipv4::PROTOCOL];
-    headers.dont_fragment = fragment & ipv4::DONT_FRAGMENT != 0;
-    let mut tuple = TupleV4 {
+    let protocol = header[ipv4::PROTOCOL];
+    let tuple = TupleV4 {
         src: part(header, ipv4::SRC),
         dst: part(header, ipv4::DST),
-        protocol: headers.protocol,
+        protocol,
         ..TupleV4::default()
     };
-    if headers.protocol == protocol::ICMP {
-        headers.tuple = Tuple::V4(icmp::parse_v4(packet, context, headers, tuple)?);
-        return Ok(());
+    let base = Headers {
+        l3: L3 as u16,
+        l4: l4 as u16,
+        ip_len,
+        ttl,
+        tos: header[ipv4::TOS],
+        protocol,
+        dont_fragment: fragment & ipv4::DONT_FRAGMENT != 0,
+        l2_group: context.l2_group,
+        ..Headers::default()
+    };
+    if protocol == protocol::ICMP {
+        return icmp::parse_v4(payload, context, base, tuple);
     }
-    (tuple.src_id, tuple.dst_id) = transport::parse::<false>(packet, context, headers, addresses)?;
-    if context.interface.dhcp && is_dhcp(&tuple, context.origin) && headers.kind == Kind::Flow {
-        headers.kind = Kind::Untracked;
-    }
-    headers.tuple = Tuple::V4(tuple);
-    Ok(())
+    let found = transport::parse::<false>(payload, context, protocol, fixed.addresses)?;
+    let (src_id, dst_id) = found.ids;
+    let tuple = TupleV4 { src_id, dst_id, ..tuple };
+    let dhcp = context.interface.dhcp && is_dhcp(&tuple, context.origin);
+    Ok(Headers { tuple: Tuple::V4(tuple), ..found.into_headers(base, dhcp) })
 }
 
 /// Verifies the checksum of a header with options and walks them (RFC 791 §3.1). Source routes are refused

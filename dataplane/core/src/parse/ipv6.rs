@@ -5,7 +5,7 @@ use core::net::Ipv6Addr;
 use super::{Context, L3, icmp, transport};
 use crate::burst::Origin;
 use crate::conntrack::tuple::{Tuple, TupleV6, protocol};
-use crate::headers::{Headers, Kind};
+use crate::headers::Headers;
 use crate::verdict::DropReason;
 use crate::wire::checksum::Sum;
 use crate::wire::ipv6::{self, extension, option};
@@ -17,12 +17,8 @@ const EXTENSIONS_MAX: usize = 8;
 const EXTENSION_BYTES_MAX: usize = 256;
 
 /// Parses an IPv6 packet (RFC 8200).
-#[inline]
-pub(super) fn parse(
-    bytes: &[u8],
-    mut context: Context<'_>,
-    headers: &mut Headers,
-) -> Result<(), DropReason> {
+#[inline(always)]
+pub(super) fn parse(bytes: &[u8], context: Context<'_>) -> Result<Headers, DropReason> {
     let Some(header) = array::<{ ipv6::HEADER_LEN }>(bytes, L3) else {
         return Err(DropReason::Ipv6Header);
     };
@@ -30,11 +26,25 @@ pub(super) fn parse(
     let (6, Some(packet)) = (header[0] >> 4, bytes.get(..L3 + ip_len)) else {
         return Err(DropReason::Ipv6Header);
     };
-    let hop_limit = header[ipv6::HOP_LIMIT];
-    if hop_limit == 0 {
+    if header[ipv6::HOP_LIMIT] == 0 {
         return Err(DropReason::TtlZero);
     }
-    let walk = walk(packet, L3 + ipv6::HEADER_LEN, header[ipv6::NEXT_HEADER])?;
+    let next = header[ipv6::NEXT_HEADER];
+    let start = L3 + ipv6::HEADER_LEN;
+    if is_extension(next) {
+        return parse_with_extensions(packet, context, header, next);
+    }
+    with_header(packet, context, header, next, start)
+}
+
+#[cold]
+fn parse_with_extensions(
+    packet: &[u8],
+    mut context: Context<'_>,
+    header: &[u8; ipv6::HEADER_LEN],
+    next: u8,
+) -> Result<Headers, DropReason> {
+    let walk = walk(packet, L3 + ipv6::HEADER_LEN, next)?;
     // Atomic fragments too, for now (RFC 6946).
     if walk.fragment != Fragment::None {
         return Err(DropReason::Fragment);
@@ -42,33 +52,49 @@ pub(super) fn parse(
     // RFC 8200 §8.1: the pseudo header has the final destination, which is not the one in the header while
     // segments are left, so the sum cannot be told right from wrong.
     context.verify_checksums &= !walk.routed;
-    headers.l4 = walk.l4 as u16;
-    headers.ip_len = ip_len as u16;
-    headers.ttl = hop_limit;
-    headers.tos = (be16(header, 0) >> 4) as u8;
-    headers.protocol = walk.protocol;
-    headers.dont_fragment = true;
-    let mut tuple = TupleV6 {
+    with_header(packet, context, header, walk.protocol, walk.l4)
+}
+
+/// Goes on after the header and its extensions. `packet` begins with the frame and ends with the packet.
+#[inline(always)]
+fn with_header(
+    packet: &[u8],
+    context: Context<'_>,
+    header: &[u8; ipv6::HEADER_LEN],
+    protocol: u8,
+    l4: usize,
+) -> Result<Headers, DropReason> {
+    let Some(payload) = packet.get(l4..) else { return Err(DropReason::Ipv6Header) };
+    let tuple = TupleV6 {
         src: part(header, ipv6::SRC),
         dst: part(header, ipv6::DST),
-        protocol: walk.protocol,
+        protocol,
         ..TupleV6::default()
+    };
+    let base = Headers {
+        l3: L3 as u16,
+        l4: l4 as u16,
+        ip_len: (packet.len() - L3) as u16,
+        ttl: header[ipv6::HOP_LIMIT],
+        tos: (be16(header, 0) >> 4) as u8,
+        protocol,
+        dont_fragment: true,
+        l2_group: context.l2_group,
+        ..Headers::default()
     };
     let addresses = Sum::ZERO
         .eight(part(header, ipv6::SRC))
         .eight(part(header, ipv6::SRC + 8))
         .eight(part(header, ipv6::DST))
         .eight(part(header, ipv6::DST + 8));
-    if walk.protocol == protocol::ICMPV6 {
-        headers.tuple = Tuple::V6(icmp::parse_v6(packet, context, headers, tuple, addresses)?);
-        return Ok(());
+    if protocol == protocol::ICMPV6 {
+        return icmp::parse_v6(payload, context, base, tuple, addresses);
     }
-    (tuple.src_id, tuple.dst_id) = transport::parse::<true>(packet, context, headers, addresses)?;
-    if context.interface.dhcp && is_dhcp(&tuple, context.origin) && headers.kind == Kind::Flow {
-        headers.kind = Kind::Untracked;
-    }
-    headers.tuple = Tuple::V6(tuple);
-    Ok(())
+    let found = transport::parse::<true>(payload, context, protocol, addresses)?;
+    let (src_id, dst_id) = found.ids;
+    let tuple = TupleV6 { src_id, dst_id, ..tuple };
+    let dhcp = context.interface.dhcp && is_dhcp(&tuple, context.origin);
+    Ok(Headers { tuple: Tuple::V6(tuple), ..found.into_headers(base, dhcp) })
 }
 
 /// What a fragment header said.
@@ -95,15 +121,6 @@ pub(super) struct Walk {
     pub(super) routed: bool,
 }
 
-/// Walks over the extension headers from `start` to the transport header (RFC 8200 §4.1).
-#[inline]
-pub(super) fn walk(packet: &[u8], start: usize, next: u8) -> Result<Walk, DropReason> {
-    if !is_extension(next) {
-        return Ok(Walk { protocol: next, l4: start, fragment: Fragment::None, routed: false });
-    }
-    walk_on(packet, start, next)
-}
-
 const fn is_extension(next: u8) -> bool {
     matches!(
         next,
@@ -111,8 +128,8 @@ const fn is_extension(next: u8) -> bool {
     )
 }
 
-#[cold]
-fn walk_on(packet: &[u8], start: usize, next: u8) -> Result<Walk, DropReason> {
+/// Walks over the extension headers from `start` to the transport header (RFC 8200 §4.1).
+pub(super) fn walk(packet: &[u8], start: usize, next: u8) -> Result<Walk, DropReason> {
     let mut walk = Walk { protocol: next, l4: start, fragment: Fragment::None, routed: false };
     for index in 0..=EXTENSIONS_MAX {
         if !is_extension(walk.protocol) {

@@ -30,7 +30,7 @@ use crate::snapshot::Interface;
 use crate::units::Mac;
 use crate::verdict::DropReason;
 use crate::wire::ethernet::{self, ethertype};
-use crate::wire::{array, arp, be16, ipv4 as v4, ipv6 as v6, part};
+use crate::wire::{arp, array, be16, ipv4 as v4, ipv6 as v6, part};
 
 /// Where the IP header begins.
 const L3: usize = ethernet::HEADER_LEN;
@@ -41,6 +41,7 @@ struct Context<'a> {
     interface: &'a Interface,
     origin: Origin,
     verify_checksums: bool,
+    l2_group: bool,
 }
 
 /// Parses a frame that came in by `interface`, or from the host by its TAP.
@@ -60,20 +61,16 @@ pub fn parse(
     if bytes.len() > usize::from(interface.mtu) + ethernet::HEADER_LEN {
         return Err(DropReason::FrameTooBig);
     }
-    let mut headers = Headers { l3: L3 as u16, ..Headers::default() };
-    let dst = Mac(part(frame, ethernet::DST));
-    if dst != interface.mac {
-        headers.l2_group = for_others_too(dst, interface, origin)?;
-    }
-    let context = Context { interface, origin, verify_checksums };
+    let own_mac = frame.first_chunk() == Some(&interface.mac.0);
+    let l2_group = !own_mac && for_others_too(Mac(part(frame, ethernet::DST)), interface, origin)?;
+    let context = Context { interface, origin, verify_checksums, l2_group };
     match be16(frame, ethernet::ETHERTYPE) {
-        ethertype::IPV4 => ipv4::parse(bytes, context, &mut headers)?,
-        ethertype::IPV6 => ipv6::parse(bytes, context, &mut headers)?,
-        ethertype::ARP => parse_arp(bytes, context, &mut headers)?,
-        ethertype::VLAN | ethertype::SERVICE_VLAN => return Err(DropReason::VlanTagged),
-        _ => return Err(DropReason::UnknownEtherType),
+        ethertype::IPV4 => ipv4::parse(bytes, context),
+        ethertype::IPV6 => ipv6::parse(bytes, context),
+        ethertype::ARP => parse_arp(bytes, context),
+        ethertype::VLAN | ethertype::SERVICE_VLAN => Err(DropReason::VlanTagged),
+        _ => Err(DropReason::UnknownEtherType),
     }
-    Ok(headers)
 }
 
 /// The source and destination address of the packet itself; for an ICMP error those are not the tuple's.
@@ -110,11 +107,8 @@ fn for_others_too(dst: Mac, interface: &Interface, origin: Origin) -> Result<boo
 
 /// ARP (RFC 826): between the wire and the host, which answers, asks and keeps the cache. Only what cannot
 /// be right is kept from it.
-fn parse_arp(
-    bytes: &[u8],
-    context: Context<'_>,
-    headers: &mut Headers,
-) -> Result<(), DropReason> {
+#[cold]
+fn parse_arp(bytes: &[u8], context: Context<'_>) -> Result<Headers, DropReason> {
     let Some(packet) = array::<{ arp::LEN }>(bytes, L3) else {
         return Err(DropReason::ArpInvalid);
     };
@@ -131,12 +125,17 @@ fn parse_arp(
         && !mac.is_group()
         && mac != Mac::default()
         && (probe || is_unicast(sender));
-    if !sane || (context.origin == Origin::Wire && !probe && !may_claim(context.interface, sender)) {
+    if !sane || (context.origin == Origin::Wire && !probe && !may_claim(context.interface, sender))
+    {
         return Err(DropReason::ArpInvalid);
     }
-    headers.kind = Kind::Arp;
-    headers.ip_len = arp::LEN as u16;
-    Ok(())
+    Ok(Headers {
+        l3: L3 as u16,
+        ip_len: arp::LEN as u16,
+        kind: Kind::Arp,
+        l2_group: context.l2_group,
+        ..Headers::default()
+    })
 }
 
 /// Whether somebody on the wire may say that `sender` is theirs: not if it is ours (C171), nor if it lies
@@ -161,10 +160,4 @@ fn may_claim(interface: &Interface, sender: Ipv4Addr) -> bool {
 pub(crate) fn is_unicast(address: Ipv4Addr) -> bool {
     // 0/8 "this network", 127/8 loopback, 224/4 multicast, 240/4 reserved and broadcast (RFC 1122 §3.2.1.3).
     !matches!(address.octets()[0], 0 | 127 | 224..=255)
-}
-
-/// Marks a packet as INVALID.
-fn invalid(headers: &mut Headers, reason: DropReason) {
-    headers.kind = Kind::Invalid;
-    headers.invalid = Some(reason);
 }

@@ -1,6 +1,6 @@
 //! TCP, UDP, UDP-Lite, SCTP, and protocols of which nothing is known.
 
-use super::{Context, invalid};
+use super::Context;
 use crate::conntrack::tcp::flags_valid;
 use crate::conntrack::tuple::protocol;
 use crate::headers::{Headers, Kind, TcpSummary};
@@ -8,42 +8,60 @@ use crate::verdict::DropReason;
 use crate::wire::checksum::Sum;
 use crate::wire::{array, be16, be32, tcp, udp};
 
-/// Parses the transport header and returns the ids of the tuple. `packet` ends where the IP packet ends;
-/// `addresses` is the sum of both addresses, for the pseudo header.
+/// What the transport header said.
+#[derive(Clone, Copy)]
+pub(super) struct Found {
+    /// Of the tuple.
+    pub(super) ids: (u16, u16),
+    kind: Kind,
+    invalid: Option<DropReason>,
+    tcp: TcpSummary,
+}
+
+impl Found {
+    #[inline(always)]
+    fn new(ids: (u16, u16), kind: Kind, invalid: Option<DropReason>) -> Self {
+        let kind = if invalid.is_some() { Kind::Invalid } else { kind };
+        Self { ids, kind, invalid, tcp: TcpSummary::default() }
+    }
+
+    /// Put into the IP header's findings. `untracked`: whether it is an exception that is not tracked if it is
+    /// right.
+    #[inline(always)]
+    pub(super) fn into_headers(self, base: Headers, untracked: bool) -> Headers {
+        let untracked = untracked && self.kind == Kind::Flow;
+        let kind = if untracked { Kind::Untracked } else { self.kind };
+        Headers { kind, invalid: self.invalid, tcp: self.tcp, ..base }
+    }
+}
+
+/// Parses the transport header. `payload` is that of the IP packet; `addresses` is the sum of both addresses,
+/// for the pseudo header.
 #[inline(always)]
 pub(super) fn parse<const V6: bool>(
-    packet: &[u8],
+    payload: &[u8],
     context: Context<'_>,
-    headers: &mut Headers,
+    protocol: u8,
     addresses: Sum,
-) -> Result<(u16, u16), DropReason> {
-    let l4 = packet.get(usize::from(headers.l4)..).unwrap_or_default();
+) -> Result<Found, DropReason> {
     // Of the pseudo header (RFC 9293 §3.1, RFC 8200 §8.1) all but the length.
-    let pseudo = addresses.word(u16::from(headers.protocol));
-    let ids = match headers.protocol {
-        protocol::TCP => parse_tcp(l4, context, headers, pseudo)?,
-        protocol::UDP => parse_udp::<V6>(l4, context, headers, pseudo)?,
-        protocol::SCTP => match array::<{ udp::SCTP_HEADER_LEN }>(l4, 0) {
-            Some(header) => (be16(header, udp::SRC), be16(header, udp::DST)),
-            None => return Err(DropReason::TruncatedTransport),
-        },
-        protocol::UDP_LITE => parse_udp_lite(l4, context, headers, pseudo)?,
-        _ => return Ok((0, 0)),
+    let pseudo = addresses.word(u16::from(protocol));
+    let found = match protocol {
+        protocol::TCP => parse_tcp(payload, context, pseudo)?,
+        protocol::UDP => parse_udp::<V6>(payload, context, pseudo)?,
+        protocol => parse_other(payload, context, protocol, pseudo)?,
     };
     // RFC 6335 §6: port 0 is reserved (C167).
-    if ids.0 == 0 || ids.1 == 0 {
+    let has_ports =
+        matches!(protocol, protocol::TCP | protocol::UDP | protocol::SCTP | protocol::UDP_LITE);
+    if has_ports && (found.ids.0 == 0 || found.ids.1 == 0) {
         return Err(DropReason::PortZero);
     }
-    Ok(ids)
+    Ok(found)
 }
 
 #[inline(always)]
-fn parse_tcp(
-    segment: &[u8],
-    context: Context<'_>,
-    headers: &mut Headers,
-    pseudo: Sum,
-) -> Result<(u16, u16), DropReason> {
+fn parse_tcp(segment: &[u8], context: Context<'_>, pseudo: Sum) -> Result<Found, DropReason> {
     let Some(header) = array::<{ tcp::HEADER_LEN }>(segment, 0) else {
         return Err(DropReason::TruncatedTransport);
     };
@@ -52,31 +70,34 @@ fn parse_tcp(
     if header_len < tcp::HEADER_LEN || header_len > segment.len() {
         return Err(DropReason::TruncatedTransport);
     }
-    headers.kind = Kind::Tcp;
-    headers.tcp = TcpSummary {
+    let flags = header[tcp::FLAGS];
+    let sum = || pseudo.word(segment.len() as u16).bytes(segment);
+    // C164.
+    let invalid = if context.verify_checksums && !sum().is_right() {
+        Some(DropReason::TransportChecksum)
+    } else if !flags_valid(flags) {
+        Some(DropReason::TcpFlags)
+    } else {
+        None
+    };
+    let tcp = TcpSummary {
         seq: be32(header, tcp::SEQ),
         ack: be32(header, tcp::ACK),
         window: be16(header, tcp::WINDOW),
         payload_len: (segment.len() - header_len) as u16,
-        flags: header[tcp::FLAGS],
+        flags,
         header_len: header_len as u8,
     };
-    // C164.
-    if context.verify_checksums && !pseudo.word(segment.len() as u16).bytes(segment).is_right() {
-        invalid(headers, DropReason::TransportChecksum);
-    } else if !flags_valid(headers.tcp.flags) {
-        invalid(headers, DropReason::TcpFlags);
-    }
-    Ok((be16(header, tcp::SRC), be16(header, tcp::DST)))
+    let ids = (be16(header, tcp::SRC), be16(header, tcp::DST));
+    Ok(Found { tcp, ..Found::new(ids, Kind::Tcp, invalid) })
 }
 
 #[inline(always)]
 fn parse_udp<const V6: bool>(
     payload: &[u8],
     context: Context<'_>,
-    headers: &mut Headers,
     pseudo: Sum,
-) -> Result<(u16, u16), DropReason> {
+) -> Result<Found, DropReason> {
     let Some(header) = array::<{ udp::HEADER_LEN }>(payload, 0) else {
         return Err(DropReason::TruncatedTransport);
     };
@@ -87,29 +108,41 @@ fn parse_udp<const V6: bool>(
     else {
         return Err(DropReason::TruncatedTransport);
     };
-    headers.kind = Kind::Flow;
-    if context.verify_checksums {
-        let right = match be16(header, udp::CHECKSUM) {
-            // No checksum: RFC 768 allows it, RFC 8200 §8.1 does not.
-            0 => !V6,
-            _ => pseudo.word(len).bytes(datagram).is_right(),
-        };
-        if !right {
-            invalid(headers, DropReason::TransportChecksum);
-        }
-    }
-    Ok((be16(header, udp::SRC), be16(header, udp::DST)))
+    let right = || match be16(header, udp::CHECKSUM) {
+        // No checksum: RFC 768 allows it, RFC 8200 §8.1 does not.
+        0 => !V6,
+        _ => pseudo.word(len).bytes(datagram).is_right(),
+    };
+    let wrong = context.verify_checksums && !right();
+    let ids = (be16(header, udp::SRC), be16(header, udp::DST));
+    Ok(Found::new(ids, Kind::Flow, wrong.then_some(DropReason::TransportChecksum)))
 }
 
-/// RFC 3828 §3.1: the length field says how much the checksum covers; the pseudo header has the length of
-/// the IP payload. Zero is not a checksum.
-#[cold]
+#[inline(never)]
+fn parse_other(
+    payload: &[u8],
+    context: Context<'_>,
+    protocol: u8,
+    pseudo: Sum,
+) -> Result<Found, DropReason> {
+    let (ids, wrong) = match protocol {
+        protocol::SCTP => match array::<{ udp::SCTP_HEADER_LEN }>(payload, 0) {
+            Some(header) => ((be16(header, udp::SRC), be16(header, udp::DST)), false),
+            None => return Err(DropReason::TruncatedTransport),
+        },
+        protocol::UDP_LITE => parse_udp_lite(payload, context, pseudo)?,
+        _ => ((0, 0), false),
+    };
+    Ok(Found::new(ids, Kind::Flow, wrong.then_some(DropReason::TransportChecksum)))
+}
+
+/// Ports, and whether the checksum is wrong. RFC 3828 §3.1: the length field says how much the checksum
+/// covers; the pseudo header has the length of the IP payload. Zero is not a checksum.
 fn parse_udp_lite(
     payload: &[u8],
     context: Context<'_>,
-    headers: &mut Headers,
     pseudo: Sum,
-) -> Result<(u16, u16), DropReason> {
+) -> Result<((u16, u16), bool), DropReason> {
     let Some(header) = array::<{ udp::HEADER_LEN }>(payload, 0) else {
         return Err(DropReason::TruncatedTransport);
     };
@@ -121,8 +154,6 @@ fn parse_udp_lite(
     let Some(covered) = covered else { return Err(DropReason::TruncatedTransport) };
     let right = be16(header, udp::CHECKSUM) != 0
         && pseudo.word(payload.len() as u16).bytes(covered).is_right();
-    if context.verify_checksums && !right {
-        invalid(headers, DropReason::TransportChecksum);
-    }
-    Ok((be16(header, udp::SRC), be16(header, udp::DST)))
+    let ids = (be16(header, udp::SRC), be16(header, udp::DST));
+    Ok((ids, context.verify_checksums && !right))
 }

@@ -9,6 +9,8 @@
 //! ([`combine`]), turn round by complement ([`reverse`]) and are applied by RFC 1624 eqn. 3, so a
 //! checksum that was wrong before stays wrong by as much.
 
+use super::part;
+
 /// A one's complement sum under way.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sum(u64);
@@ -55,25 +57,26 @@ impl Sum {
 
     /// With `bytes` added, which begin at an even offset of what is summed; an odd last byte counts as if a
     /// zero followed.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn bytes(self, bytes: &[u8]) -> Self {
-        let (blocks, rest) = bytes.as_chunks::<32>();
-        // Four sums side by side: the carries of one do not wait for another's.
-        let mut lanes = [self.0, 0, 0, 0];
-        for block in blocks {
-            let (words, _) = block.as_chunks::<8>();
-            for (lane, word) in lanes.iter_mut().zip(words) {
-                *lane = add(*lane, u64::from_ne_bytes(*word));
-            }
+        let (mut sum, mut rest) = match bytes.len() {
+            0..LONG => (self.0, bytes),
+            _ => long(self.0, bytes),
+        };
+        while let Some((words, after)) = rest.split_first_chunk::<16>() {
+            sum = add(
+                add(sum, u64::from_ne_bytes(part(words, 0))),
+                u64::from_ne_bytes(part(words, 8)),
+            );
+            rest = after;
         }
-        let mut sum = add(add(lanes[0], lanes[1]), add(lanes[2], lanes[3]));
-        let (words, tail) = rest.as_chunks::<8>();
-        for word in words {
+        if let Some((word, after)) = rest.split_first_chunk::<8>() {
             sum = add(sum, u64::from_ne_bytes(*word));
+            rest = after;
         }
-        if !tail.is_empty() {
-            sum = add(sum, last_word(bytes, tail));
+        if !rest.is_empty() {
+            sum = add(sum, last_word(bytes, rest.len()));
         }
         Self(sum)
     }
@@ -81,11 +84,10 @@ impl Sum {
     /// The 16-bit one's complement sum, host order. 0xffff for a sum that is right, checksum included.
     #[inline(always)]
     pub const fn fold(self) -> u16 {
-        let sum = (self.0 >> 32) + (self.0 & 0xffff_ffff);
-        let sum = (sum >> 16) + (sum & 0xffff);
-        let sum = (sum >> 16) + (sum & 0xffff);
-        let sum = (sum >> 16) + (sum & 0xffff);
-        u16::from_be(sum as u16)
+        let (sum, carry) = (self.0 as u32).overflowing_add((self.0 >> 32) as u32);
+        let sum = sum + carry as u32;
+        let (sum, carry) = (sum as u16).overflowing_add((sum >> 16) as u16);
+        u16::from_be(sum + carry as u16)
     }
 
     /// The checksum to write: the sum's complement.
@@ -101,15 +103,33 @@ impl Sum {
     }
 }
 
-/// The one to seven bytes at the end of `bytes` as a word with zeros behind: its last eight bytes, those
-/// before the tail shifted out.
+/// From how many bytes on four sums side by side pay.
+const LONG: usize = 96;
+
+/// Adds all whole blocks of 32 bytes in four sums side by side, so that the carries of one do not wait for
+/// another's. Returns what is left.
+#[inline(never)]
+fn long(sum: u64, bytes: &[u8]) -> (u64, &[u8]) {
+    let (blocks, rest) = bytes.as_chunks::<32>();
+    let mut lanes = [sum, 0, 0, 0];
+    for block in blocks {
+        let (words, _) = block.as_chunks::<8>();
+        for (lane, word) in lanes.iter_mut().zip(words) {
+            *lane = add(*lane, u64::from_ne_bytes(*word));
+        }
+    }
+    (add(add(lanes[0], lanes[1]), add(lanes[2], lanes[3])), rest)
+}
+
+/// The `len` bytes at the end of `bytes`, one to seven, as a word with zeros behind: the last eight bytes,
+/// those before shifted out.
 #[inline(always)]
-fn last_word(bytes: &[u8], tail: &[u8]) -> u64 {
+fn last_word(bytes: &[u8], len: usize) -> u64 {
     match bytes.last_chunk::<8>() {
-        Some(last) => (u64::from_le_bytes(*last) >> (64 - 8 * tail.len() as u32)).to_le(),
+        Some(last) => (u64::from_le_bytes(*last) >> ((8 * (8 - len)) & 63)).to_le(),
         None => {
             let mut word = [0; 8];
-            for (to, from) in word.iter_mut().zip(tail) {
+            for (to, from) in word.iter_mut().zip(bytes) {
                 *to = *from;
             }
             u64::from_ne_bytes(word)
@@ -117,18 +137,10 @@ fn last_word(bytes: &[u8], tail: &[u8]) -> u64 {
     }
 }
 
-/// Folds a sum of a few 16-bit numbers.
-#[inline(always)]
-const fn fold32(sum: u32) -> u16 {
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    sum as u16
-}
-
 /// The delta of one 16-bit word: `~m + m'`.
 #[inline(always)]
 pub const fn delta16(old: u16, new: u16) -> u16 {
-    fold32((!old) as u32 + new as u32)
+    combine(!old, new)
 }
 
 /// The delta of changing `old` into `new`, big-endian words of one length; a byte missing to a word counts
@@ -144,7 +156,9 @@ pub fn delta(old: &[u8], new: &[u8]) -> u16 {
 /// The delta of both changes.
 #[inline(always)]
 pub const fn combine(a: u16, b: u16) -> u16 {
-    fold32(a as u32 + b as u32)
+    let (sum, carry) = a.overflowing_add(b);
+    // After a carry `sum` is at most 0xfffe.
+    sum + carry as u16
 }
 
 /// The delta of the change undone.
@@ -156,7 +170,9 @@ pub const fn reverse(delta: u16) -> u16 {
 /// A checksum after the change: RFC 1624 eqn. 3, `HC' = ~(~HC + ~m + m')`.
 #[inline(always)]
 pub const fn apply(checksum: u16, delta: u16) -> u16 {
-    !fold32((!checksum) as u32 + delta as u32)
+    // Which is HC - delta, borrowing from the other end.
+    let (difference, borrow) = checksum.overflowing_sub(delta);
+    difference.wrapping_sub(borrow as u16)
 }
 
 /// A UDP checksum after the change (RFC 768): zero means that there is none and stays; a computed zero is

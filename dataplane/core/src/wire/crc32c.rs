@@ -30,9 +30,11 @@ impl Crc32c {
     /// With `bytes` appended.
     #[must_use]
     pub fn update(self, bytes: &[u8]) -> Self {
-        Self(bytes.iter().fold(self.0, |crc, &byte| {
-            (crc >> 8) ^ TABLE[usize::from(crc as u8 ^ byte)]
-        }))
+        Self(
+            bytes
+                .iter()
+                .fold(self.0, |crc, &byte| (crc >> 8) ^ TABLE[usize::from(crc as u8 ^ byte)]),
+        )
     }
 
     /// The checksum. SCTP sends its least significant byte first.

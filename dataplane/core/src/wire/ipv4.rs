@@ -2,6 +2,8 @@
 
 /// Version (4 bits) and header length in 32-bit words (4 bits).
 pub const VERSION_IHL: usize = 0;
+/// [`VERSION_IHL`] of a header without options.
+pub const VERSION_IHL_PLAIN: u8 = 0x45;
 /// Type of service; DSCP and ECN since RFC 2474 and RFC 3168.
 pub const TOS: usize = 1;
 /// Length of the packet, header included.
@@ -43,8 +45,7 @@ pub mod option {
 #[inline(always)]
 pub const fn header_len(first: u8) -> Option<usize> {
     match first {
-        0x45 => Some(HEADER_LEN),
-        0x46..=0x4f => Some((first & 0x0f) as usize * 4),
+        0x45..=0x4f => Some((first & 0x0f) as usize * 4),
         _ => None,
     }
 }

@@ -21,13 +21,13 @@ pub(crate) mod testing;
 /// The `N` bytes at `at`, or `None` if `bytes` ends before them.
 #[inline(always)]
 pub fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<&[u8; N]> {
-    bytes.get(at..)?.first_chunk()
+    bytes.get(at..at.checked_add(N)?)?.try_into().ok()
 }
 
 /// The `N` bytes at `at`, to be changed.
 #[inline(always)]
 pub fn array_mut<const N: usize>(bytes: &mut [u8], at: usize) -> Option<&mut [u8; N]> {
-    bytes.get_mut(at..)?.first_chunk_mut()
+    bytes.get_mut(at..at.checked_add(N)?)?.try_into().ok()
 }
 
 /// The 16-bit number at `at`, a constant below `N - 1`.

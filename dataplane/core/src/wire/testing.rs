@@ -133,7 +133,7 @@ pub(crate) fn frame_with(tuple: &Tuple, ttl: u8, options: &[u8], payload: &[u8])
                 Tuple::V4(t) => sum.add_4bytes(t.src).add_4bytes(t.dst),
                 Tuple::V6(t) => sum.add_16bytes(t.src).add_16bytes(t.dst),
             };
-            packet[6..8].copy_from_slice(&sum.to_ones_complement_with_no_zero().to_be_bytes());
+            packet[6..8].copy_from_slice(&sum.to_ones_complement_with_no_zero().to_ne_bytes());
             ip.write(&mut out, IpNumber(protocol::UDP_LITE), &packet).unwrap();
         }
         (other, _) => ip.write(&mut out, IpNumber(other), payload).unwrap(),
@@ -170,41 +170,48 @@ pub(crate) fn icmp_frame(
 }
 
 /// Writes the checksums of the IPv4 header and of UDP, TCP, ICMP or ICMPv6 anew, after a test has changed
-/// the packet. Any one that is not there stays.
+/// the packet: as far as they are there and lengths do not point out of the frame.
 pub(crate) fn mend(frame: &mut [u8]) {
-    let ipv4 = frame[12..14] == [8, 0];
-    if ipv4 {
-        let end = 14 + usize::from(frame[14] & 15) * 4;
-        frame[24..26].fill(0);
-        let sum = Sum16BitWords::new().add_slice(&frame[14..end]).ones_complement();
-        frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    if frame.len() < 34 {
+        return;
     }
-    let (l4, end, protocol) = if ipv4 {
-        let total = usize::from(u16::from_be_bytes([frame[16], frame[17]]));
-        (14 + usize::from(frame[14] & 15) * 4, 14 + total, frame[23])
-    } else {
-        (54, 54 + usize::from(u16::from_be_bytes([frame[18], frame[19]])), frame[20])
-    };
-    let at = l4 + match protocol {
-        protocol::TCP => 16,
-        protocol::UDP => 6,
-        protocol::ICMP | protocol::ICMPV6 => 2,
+    let number = |at| usize::from(u16::from_be_bytes([frame[at], frame[at + 1]]));
+    let (l4, end, protocol) = match number(12) {
+        0x0800 => (14 + usize::from(frame[14] & 15) * 4, 14 + number(16), frame[23]),
+        0x86dd => (54, 54 + number(18), frame[20]),
         _ => return,
     };
+    let v4 = frame[12] == 8;
+    if l4 > frame.len() || l4 < 34 {
+        return;
+    }
+    if v4 {
+        frame[24..26].fill(0);
+        let sum = Sum16BitWords::new().add_slice(&frame[14..l4]).ones_complement();
+        frame[24..26].copy_from_slice(&sum.to_ne_bytes());
+    }
+    let at = l4
+        + match protocol {
+            protocol::TCP => 16,
+            protocol::UDP => 6,
+            protocol::ICMP | protocol::ICMPV6 => 2,
+            _ => return,
+        };
+    if end > frame.len() || at + 2 > end {
+        return;
+    }
     frame[at..at + 2].fill(0);
     let mut sum = Sum16BitWords::new().add_slice(&frame[l4..end]);
     if protocol != protocol::ICMP {
-        let addresses = if ipv4 { &frame[26..34] } else { &frame[22..54] };
+        let addresses = if v4 { &frame[26..34] } else { &frame[22..54] };
         let len = ((end - l4) as u16).to_be_bytes();
         sum = sum.add_slice(addresses).add_2bytes([0, protocol]).add_2bytes(len);
     }
-    let sum = if protocol == protocol::UDP {
-        sum.to_ones_complement_with_no_zero()
-    } else {
-        sum.ones_complement()
+    let sum = match protocol {
+        protocol::UDP => sum.to_ones_complement_with_no_zero(),
+        _ => sum.ones_complement(),
     };
-    // `Sum16BitWords` sums as the machine does.
-    frame[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+    frame[at..at + 2].copy_from_slice(&sum.to_ne_bytes());
 }
 
 /// Decodes a frame strictly and asserts every checksum that is in it.
@@ -217,7 +224,11 @@ pub(crate) fn decode(frame: &[u8]) -> SlicedPacket<'_> {
             let (src, dst) = (header.source, header.destination);
             match transport {
                 Some(TransportSlice::Tcp(tcp)) => {
-                    assert_eq!(Ok(tcp.checksum()), tcp.calc_checksum_ipv4(src, dst), "TCP checksum");
+                    assert_eq!(
+                        Ok(tcp.checksum()),
+                        tcp.calc_checksum_ipv4(src, dst),
+                        "TCP checksum"
+                    );
                 }
                 Some(TransportSlice::Udp(udp)) if udp.checksum() != 0 => {
                     let sum = udp.to_header().calc_checksum_ipv4_raw(src, dst, udp.payload());
@@ -234,7 +245,11 @@ pub(crate) fn decode(frame: &[u8]) -> SlicedPacket<'_> {
             let (src, dst) = (ip.header().source(), ip.header().destination());
             match transport {
                 Some(TransportSlice::Tcp(tcp)) => {
-                    assert_eq!(Ok(tcp.checksum()), tcp.calc_checksum_ipv6(src, dst), "TCP checksum");
+                    assert_eq!(
+                        Ok(tcp.checksum()),
+                        tcp.calc_checksum_ipv6(src, dst),
+                        "TCP checksum"
+                    );
                 }
                 Some(TransportSlice::Udp(udp)) => {
                     let sum = udp.to_header().calc_checksum_ipv6_raw(src, dst, udp.payload());

@@ -1,0 +1,103 @@
+//! A command line as it was understood: what to do, with which rules.
+
+use postern_core::rules::Count;
+use postern_core::rules::model::ChainPolicy;
+
+use crate::model::{Spec, Target};
+
+/// A command.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Command {
+    pub(crate) action: Action,
+    pub(crate) format: Format,
+    /// `-Z` beside `-L` or `-S`.
+    pub(crate) zero: bool,
+}
+
+/// How to print a listing.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Format {
+    pub(crate) verbose: bool,
+    pub(crate) numeric: bool,
+    pub(crate) exact: bool,
+    pub(crate) line_numbers: bool,
+}
+
+/// What to do. Rules are numbered from 1.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Action {
+    Append {
+        chain: String,
+        rules: NewRules,
+    },
+    Insert {
+        chain: String,
+        number: usize,
+        rules: NewRules,
+    },
+    Replace {
+        chain: String,
+        number: usize,
+        rules: NewRules,
+    },
+    Delete {
+        chain: String,
+        rules: NewRules,
+    },
+    DeleteNumber {
+        chain: String,
+        number: usize,
+    },
+    Check {
+        chain: String,
+        rules: NewRules,
+    },
+    List {
+        chain: Option<String>,
+        number: Option<usize>,
+    },
+    ListRules {
+        chain: Option<String>,
+        number: Option<usize>,
+    },
+    Flush {
+        chain: Option<String>,
+    },
+    Zero {
+        chain: Option<String>,
+        number: Option<usize>,
+    },
+    NewChain {
+        chain: String,
+    },
+    DeleteChain {
+        chain: Option<String>,
+    },
+    RenameChain {
+        from: String,
+        to: String,
+    },
+    Policy {
+        chain: String,
+        policy: Option<ChainPolicy>,
+        count: Option<Count>,
+    },
+    Version,
+    Help,
+    /// `-4` or `-6` said that the line is for the other family.
+    OtherFamily,
+}
+
+/// The rules that one command line makes: several if it lists several addresses.
+#[derive(Debug, PartialEq)]
+pub(crate) struct NewRules {
+    pub(crate) specs: Vec<Spec>,
+    pub(crate) count: Count,
+}
+
+impl NewRules {
+    /// Whether they jump to a chain.
+    pub(crate) fn jump(&self) -> bool {
+        self.specs.first().is_some_and(|spec| matches!(spec.target, Target::Jump(_)))
+    }
+}

@@ -1,0 +1,179 @@
+//! Rulesets to the core's policy.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use postern_core::rules::model::{
+    BaseChain, ChainRef, Condition, Filter, Filters, Network, Rule as CoreRule, Side,
+    Target as CoreTarget, Test,
+};
+use postern_core::rules::{CompileError, Family, Fault, Hook, InterfaceSet, Policy};
+use postern_core::units::InterfaceId;
+
+use crate::error::Error;
+use crate::model::{Counts, Interface, Match, Rule, RuleId, Rulesets, Spec, Table, Target};
+use crate::names::ICMP_ANY;
+
+/// A policy, and which rule is which in it.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    policy: Arc<Policy>,
+    /// By [`RuleIdx`](postern_core::rules::RuleIdx).
+    rules: Arc<[RuleId]>,
+}
+
+impl Compiled {
+    /// What the snapshot carries.
+    pub fn policy(&self) -> &Arc<Policy> {
+        &self.policy
+    }
+
+    /// The rules by their number in the policy.
+    pub fn rules(&self) -> &[RuleId] {
+        &self.rules
+    }
+
+    /// What was counted under this policy so far.
+    pub fn counts(&self) -> Counts {
+        let counted = self.policy.counters();
+        let rules = self.rules.iter().copied().zip(counted.rules);
+        Counts { rules: rules.collect(), policies: counted.policies }
+    }
+}
+
+/// Compiles the rulesets. Interfaces that are not in `interfaces` never match, as in Linux.
+///
+/// # Errors
+/// Chains that packets could not leave; see [`Fault`].
+pub fn compile(
+    rulesets: &Rulesets,
+    interfaces: &[(&str, InterfaceId)],
+    workers: usize,
+) -> Result<Compiled, Error> {
+    let (filters, rules) = filters(rulesets, interfaces);
+    let policy = Policy::compile(&filters, workers).map_err(|error| explain(rulesets, error))?;
+    Ok(Compiled { policy: Arc::new(policy), rules: rules.into() })
+}
+
+/// Refuses jumps that lead in circles or too deep.
+pub(crate) fn check(rulesets: &Rulesets, family: Family) -> Result<(), Error> {
+    let mut filters = Filters::default();
+    let table = &rulesets.family(family).filter;
+    filters.0[family.index()] = filter(table, &[], &mut Vec::new());
+    filters.check().map_err(|error| explain(rulesets, error))
+}
+
+fn filters(rulesets: &Rulesets, interfaces: &[(&str, InterfaceId)]) -> (Filters, Vec<RuleId>) {
+    let mut ids = Vec::new();
+    let filters =
+        Family::ALL.map(|family| filter(&rulesets.family(family).filter, interfaces, &mut ids));
+    (Filters(filters), ids)
+}
+
+/// A family's table in the core's words. Adds the rules' ids in the order that numbers them there.
+fn filter(table: &Table, interfaces: &[(&str, InterfaceId)], ids: &mut Vec<RuleId>) -> Filter {
+    let places: HashMap<_, _> =
+        table.user.keys().enumerate().map(|(place, name)| (name.as_str(), place)).collect();
+    let mut rules = |rules: &[Rule]| -> Vec<CoreRule> {
+        ids.extend(rules.iter().map(|rule| rule.id));
+        rules
+            .iter()
+            .map(|rule| CoreRule {
+                conditions: conditions(&rule.spec, interfaces),
+                target: match &rule.spec.target {
+                    Target::None => CoreTarget::Continue,
+                    Target::Accept => CoreTarget::Accept,
+                    Target::Drop => CoreTarget::Drop,
+                    Target::Return => CoreTarget::Return,
+                    Target::Reject(kind) => CoreTarget::Reject(*kind),
+                    // A chain that is not there is refused by the core.
+                    Target::Jump(to) => {
+                        CoreTarget::Jump(places.get(to.as_str()).copied().unwrap_or(usize::MAX))
+                    }
+                },
+            })
+            .collect()
+    };
+    let base = Hook::ALL.map(|hook| {
+        let chain = &table.base[hook.index()];
+        BaseChain { policy: chain.policy, rules: rules(&chain.rules) }
+    });
+    Filter { base, chains: table.user.values().map(|chain| rules(&chain.rules)).collect() }
+}
+
+fn conditions(spec: &Spec, interfaces: &[(&str, InterfaceId)]) -> Vec<Condition> {
+    let mut out = Vec::new();
+    let mut add = |negated, test| out.push(Condition { negated, test });
+    if let Some(one) = &spec.ingress {
+        add(one.negated, Test::Ingress(interface_set(one, interfaces)));
+    }
+    if let Some(one) = &spec.egress {
+        add(one.negated, Test::Egress(interface_set(one, interfaces)));
+    }
+    let core = |address, mask| Network { address, mask };
+    if let Some(one) = spec.source {
+        add(one.negated, Test::Source(core(one.address, one.mask)));
+    }
+    if let Some(one) = spec.destination {
+        add(one.negated, Test::Destination(core(one.address, one.mask)));
+    }
+    if let Some((number, negated)) = spec.protocol {
+        add(negated, Test::Protocol(number));
+    }
+    for one in &spec.matches {
+        match one {
+            Match::Transport { source, destination, flags, .. } => {
+                for (side, test) in [(Side::Source, source), (Side::Destination, destination)] {
+                    if let Some(test) = test {
+                        add(test.negated, Test::Ports { side, ranges: vec![test.range] });
+                    }
+                }
+                if let Some(flags) = flags {
+                    add(flags.negated, Test::TcpFlags { mask: flags.mask, set: flags.set });
+                }
+            }
+            &Match::Icmp { kind, codes, negated } => {
+                let kind = (kind != ICMP_ANY).then_some(kind);
+                add(negated, Test::Icmp { kind, codes });
+            }
+            Match::Multiport { side, ranges, negated } => {
+                add(*negated, Test::Ports { side: *side, ranges: ranges.clone() });
+            }
+            Match::Conntrack { states, negated } | Match::State { states, negated } => {
+                add(*negated, Test::States(*states));
+            }
+            Match::Comment(_) => {}
+        }
+    }
+    out
+}
+
+/// The interfaces that a name or the beginning of names (`eth+`) stands for.
+fn interface_set(wanted: &Interface, interfaces: &[(&str, InterfaceId)]) -> InterfaceSet {
+    match wanted.name.strip_suffix('+') {
+        Some("") => InterfaceSet::ALL,
+        Some(start) => set_of(interfaces, |name| name.starts_with(start)),
+        None => set_of(interfaces, |name| name == wanted.name),
+    }
+}
+
+fn set_of(interfaces: &[(&str, InterfaceId)], is_in: impl Fn(&str) -> bool) -> InterfaceSet {
+    let members = interfaces.iter().filter(|(name, _)| is_in(name));
+    members.fold(InterfaceSet::EMPTY, |set, &(_, id)| set.with(id))
+}
+
+/// The core's complaint with the chain's name.
+fn explain(rulesets: &Rulesets, error: CompileError) -> Error {
+    let table = &rulesets.family(error.family).filter;
+    let chain = match error.chain {
+        ChainRef::Base(hook) => hook.chain_name(),
+        ChainRef::User(place) => table.user.keys().nth(place).map_or("?", String::as_str),
+    };
+    let message = match error.fault {
+        Fault::Loop | Fault::TooDeep => "Too many levels of symbolic links.",
+        Fault::NoSuchChain => return Error::no_chain(),
+        _ => "Invalid argument.",
+    };
+    let rule = error.rule.map_or(String::new(), |place| format!(", rule {}", place + 1));
+    Error::refused(message).hint(format!("chain {chain}{rule}: {}", error.fault.text()))
+}

@@ -1,0 +1,291 @@
+//! The rules as the operator sees them: chains by name, rules as written, counters that survive edits.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use postern_core::conntrack::ctstate::CtStates;
+use postern_core::rules::model::{ChainPolicy, Side};
+use postern_core::rules::{Count, Family, Hook, RejectKind};
+
+use crate::RESERVED_PREFIX;
+
+/// The rulesets of both families. Cheap to clone: rules are shared.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Rulesets {
+    pub(crate) families: [Ruleset; 2],
+    pub(crate) last_id: RuleId,
+}
+
+/// One family's tables; so far only `filter`.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Ruleset {
+    pub(crate) filter: Table,
+}
+
+/// A table: the base chains and, sorted by name, the user's.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub(crate) struct Table {
+    pub(crate) base: [Chain; 3],
+    pub(crate) user: BTreeMap<String, Chain>,
+}
+
+/// A chain.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Chain {
+    /// What becomes of packets that no rule decided; user chains do not use it.
+    pub(crate) policy: ChainPolicy,
+    /// Added to what the policy counts live.
+    pub(crate) base: Count,
+    pub(crate) rules: Vec<Rule>,
+}
+
+/// Names a rule for as long as it exists, whatever happens around it. Never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct RuleId(pub u64);
+
+/// A rule in its chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    pub(crate) id: RuleId,
+    /// Added to what the rule counts live: earlier policies' counts, less what was zeroed.
+    pub(crate) base: Count,
+    pub(crate) spec: Arc<Spec>,
+}
+
+/// What a rule says. Two rules with equal specs are the same to `-D` and `-C`.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Spec {
+    /// `-s`
+    pub(crate) source: Option<Network>,
+    /// `-d`
+    pub(crate) destination: Option<Network>,
+    /// `-i`
+    pub(crate) ingress: Option<Interface>,
+    /// `-o`
+    pub(crate) egress: Option<Interface>,
+    /// `-p`: the number and whether it is negated
+    pub(crate) protocol: Option<(u8, bool)>,
+    /// Everything said by `-m`, in the order it was loaded.
+    pub(crate) matches: Vec<Match>,
+    /// `-j`
+    pub(crate) target: Target,
+}
+
+/// Addresses: those that agree with `address` in the bits of `mask`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Network {
+    pub(crate) address: IpAddr,
+    pub(crate) mask: IpAddr,
+    pub(crate) negated: bool,
+}
+
+/// An interface's name, or with a final `+` the beginning of names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Interface {
+    pub(crate) name: String,
+    pub(crate) negated: bool,
+}
+
+/// A range of ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PortTest {
+    pub(crate) range: (u16, u16),
+    pub(crate) negated: bool,
+}
+
+/// TCP flags: of those in `mask` exactly those in `set` are set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FlagsTest {
+    pub(crate) mask: u8,
+    pub(crate) set: u8,
+    pub(crate) negated: bool,
+}
+
+/// One `-m` with its options.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Match {
+    /// `tcp`, `udp`, `sctp` and `dccp`
+    Transport {
+        protocol: u8,
+        source: Option<PortTest>,
+        destination: Option<PortTest>,
+        flags: Option<FlagsTest>,
+    },
+    /// `icmp`, in the IPv6 table `icmp6`
+    Icmp { kind: u8, codes: (u8, u8), negated: bool },
+    /// `multiport`
+    Multiport { side: Side, ranges: Vec<(u16, u16)>, negated: bool },
+    /// `conntrack`
+    Conntrack { states: CtStates, negated: bool },
+    /// `state`
+    State { states: CtStates, negated: bool },
+    /// `comment`
+    Comment(String),
+}
+
+/// What `-j` says.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub(crate) enum Target {
+    /// Nothing: the rule only counts.
+    #[default]
+    None,
+    Accept,
+    Drop,
+    Return,
+    Reject(RejectKind),
+    Jump(String),
+}
+
+/// What the workers counted: by rule, and for the base chains' policies.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Counts {
+    pub(crate) rules: HashMap<RuleId, Count>,
+    pub(crate) policies: [[Count; 3]; 2],
+}
+
+impl Counts {
+    /// Adds what another policy counted: while a new policy is being taken over, both count.
+    pub fn add(&mut self, other: &Self) {
+        for (&id, &count) in &other.rules {
+            let sum = self.rules.entry(id).or_default();
+            *sum = sum.plus(count);
+        }
+        for family in 0..2 {
+            for hook in 0..3 {
+                let sum = &mut self.policies[family][hook];
+                *sum = sum.plus(other.policies[family][hook]);
+            }
+        }
+    }
+
+    pub(crate) fn of(&self, id: RuleId) -> Count {
+        self.rules.get(&id).copied().unwrap_or_default()
+    }
+}
+
+impl Rulesets {
+    /// Empty chains, policies ACCEPT: what Linux starts with. See [`builtin`](crate::builtin) for what Postern starts with.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The ruleset of a family.
+    pub fn family(&self, family: Family) -> &Ruleset {
+        &self.families[family.index()]
+    }
+
+    pub(crate) fn next_id(&mut self) -> RuleId {
+        self.last_id.0 += 1;
+        self.last_id
+    }
+
+    /// Takes over what a policy counted in its life: call it once, when the last worker has left the policy. From then on the
+    /// policy's counts must not be part of the live counts any more.
+    pub fn settle(&mut self, counts: &Counts) {
+        for family in Family::ALL {
+            let table = &mut self.families[family.index()].filter;
+            for hook in Hook::ALL {
+                let base = &mut table.base[hook.index()].base;
+                *base = base.plus(counts.policies[family.index()][hook.index()]);
+            }
+            for rule in table.chains_mut().flat_map(|chain| &mut chain.rules) {
+                rule.base = rule.base.plus(counts.of(rule.id));
+            }
+        }
+    }
+}
+
+impl Ruleset {
+    /// Every chain with its name: `INPUT`, `FORWARD`, `OUTPUT`, then the user chains by name.
+    pub fn chains(&self) -> impl Iterator<Item = (&str, &Chain)> {
+        self.filter.chains()
+    }
+
+    /// The chain of that name.
+    pub fn chain(&self, name: &str) -> Option<&Chain> {
+        self.filter.chain(name)
+    }
+}
+
+impl Table {
+    pub(crate) fn chains(&self) -> impl Iterator<Item = (&str, &Chain)> {
+        let base = Hook::ALL.into_iter().map(|hook| (hook.chain_name(), &self.base[hook.index()]));
+        base.chain(self.user.iter().map(|(name, chain)| (name.as_str(), chain)))
+    }
+
+    pub(crate) fn chains_mut(&mut self) -> impl Iterator<Item = &mut Chain> {
+        self.base.iter_mut().chain(self.user.values_mut())
+    }
+
+    pub(crate) fn chain(&self, name: &str) -> Option<&Chain> {
+        match hook_of(name) {
+            Some(hook) => Some(&self.base[hook.index()]),
+            None => self.user.get(name),
+        }
+    }
+
+    pub(crate) fn chain_mut(&mut self, name: &str) -> Option<&mut Chain> {
+        match hook_of(name) {
+            Some(hook) => Some(&mut self.base[hook.index()]),
+            None => self.user.get_mut(name),
+        }
+    }
+
+    /// How many rules jump to a chain.
+    pub(crate) fn references(&self, name: &str) -> usize {
+        let rules = self.chains().flat_map(|(_, chain)| &chain.rules);
+        rules.filter(|rule| matches!(&rule.spec.target, Target::Jump(to) if to == name)).count()
+    }
+}
+
+impl Chain {
+    /// Its rules, first to last.
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// Its policy; meaningless for user chains.
+    pub fn policy(&self) -> ChainPolicy {
+        self.policy
+    }
+}
+
+impl Rule {
+    /// Its id.
+    pub fn id(&self) -> RuleId {
+        self.id
+    }
+
+    /// What it says.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// What it counted, given what is counted live.
+    pub fn count(&self, live: &Counts) -> Count {
+        self.base.plus(live.of(self.id))
+    }
+
+    pub(crate) fn jumps_to_reserved(&self) -> bool {
+        matches!(&self.spec.target, Target::Jump(to) if is_reserved(to))
+    }
+}
+
+/// The hook whose base chain has this name.
+pub(crate) fn hook_of(name: &str) -> Option<Hook> {
+    Hook::ALL.into_iter().find(|hook| hook.chain_name() == name)
+}
+
+/// Whether a chain belongs to the daemon.
+pub(crate) fn is_reserved(chain: &str) -> bool {
+    chain.starts_with(RESERVED_PREFIX)
+}
+
+/// The word for a policy.
+pub(crate) fn policy_name(policy: ChainPolicy) -> &'static str {
+    match policy {
+        ChainPolicy::Accept => "ACCEPT",
+        ChainPolicy::Drop => "DROP",
+    }
+}

@@ -1,0 +1,471 @@
+//! The running appliance as the control socket sees it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use postern_core::pipeline::{
+    ConnectionId as CoreId, ConnectionView, Cursor as CoreCursor, Filter,
+};
+use postern_core::snapshot::Snapshot;
+use postern_core::units::InterfaceId;
+use postern_io::runtime::{Answer, Command, Handle};
+use postern_io::xdp::socket::CopyMode;
+
+use super::board::{ActiveForward, Board, BoardError};
+use super::views;
+use crate::api::backend::{Backend, BackendError, ConnectionPage, Cursor};
+use crate::api::connection::{Connection, ConnectionId};
+use crate::api::filter::ConnectionFilter;
+use crate::api::model::{
+    Books, ConfigFault, ConnectionCount, DeviceMode, DropCount, Drops, FamilyRuleCounts, Forward,
+    ForwardKey, ForwardRequest, InterfaceStatus, ReloadOutcome, RuleCounts, RulesOutcome,
+    RulesRequest, Status, TableUse, WorkerStatus,
+};
+use crate::config::{self, Config, ForwardError, ForwardSpec, PortRange, ThisHost};
+
+/// How long a worker may take to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the workers may take to adopt a snapshot before a change is reported as done anyway.
+const ADOPTION: Duration = Duration::from_secs(1);
+/// Connections asked for at once.
+const PAGE: usize = 512;
+
+/// What the running appliance's parts share.
+pub struct Shared {
+    /// What is in force.
+    pub board: Mutex<Board>,
+    /// The threads.
+    pub handle: Handle,
+    /// Copy mode and queues of each device.
+    pub modes: Vec<(CopyMode, u32)>,
+    /// The core of each worker.
+    pub cores: Vec<u16>,
+    /// What the operator should know.
+    pub warnings: Mutex<Vec<String>>,
+    /// When it started.
+    pub started: Instant,
+}
+
+impl Shared {
+    /// The board, for a moment.
+    pub fn board(&self) -> MutexGuard<'_, Board> {
+        // A panic while it was held left nothing half done: changes are made to copies.
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Publishes a snapshot and waits until every thread runs on it.
+    async fn put_into_force(&self, snapshot: Arc<Snapshot>) {
+        self.handle.publish(snapshot);
+        let until = Instant::now() + ADOPTION;
+        while !self.handle.snapshots().is_adopted() && Instant::now() < until {
+            tokio::time::sleep(Duration::from_micros(500)).await;
+        }
+    }
+}
+
+/// [`Backend`] over [`Shared`].
+pub struct Running(pub Arc<Shared>);
+
+impl Running {
+    /// Asks a worker, off the control thread.
+    async fn ask(&self, worker: usize, command: Command) -> Result<Answer, BackendError> {
+        let shared = Arc::clone(&self.0);
+        let asked = tokio::task::spawn_blocking(move || match shared.handle.workers.get(worker) {
+            Some(worker) => {
+                worker.commands.ask(command, PATIENCE).map_err(|error| error.to_string())
+            }
+            None => Err("there is no such worker".to_owned()),
+        });
+        match asked.await {
+            Ok(answer) => answer.map_err(BackendError::Unavailable),
+            Err(error) => Err(BackendError::Internal(error.to_string())),
+        }
+    }
+
+    fn show(&self, view: &ConnectionView) -> Connection {
+        let board = self.0.board();
+        let config = board.config();
+        let name = |id: InterfaceId| Some(config.interfaces.get(id.index())?.name.clone());
+        views::connection(view, config.conntrack.accounting, name)
+    }
+
+    /// The connections of a slice of rows that pass `filter`, and where to go on.
+    async fn page(
+        &self,
+        filter: &ConnectionFilter,
+        Cursor(cursor): Cursor,
+    ) -> Result<ConnectionPage, BackendError> {
+        let worker = (cursor >> 32) as usize;
+        if worker >= self.0.handle.workers.len() {
+            return Err(BackendError::Invalid("the cursor leads nowhere".to_owned()));
+        }
+        let command = Command::Visit {
+            filter: Filter::default(),
+            cursor: CoreCursor::from_bits(cursor as u32),
+            buffer: Vec::with_capacity(PAGE),
+        };
+        let Answer::Visited { buffer, cursor } = self.ask(worker, command).await? else {
+            return Err(BackendError::Internal("not an answer to what was asked".to_owned()));
+        };
+        let next_worker = worker + 1;
+        let next = match cursor {
+            Some(cursor) => Some(Cursor((worker as u64) << 32 | u64::from(cursor.to_bits()))),
+            None if next_worker < self.0.handle.workers.len() => {
+                Some(Cursor((next_worker as u64) << 32))
+            }
+            None => None,
+        };
+        let shown = buffer.iter().map(|view| self.show(view));
+        Ok(ConnectionPage { connections: shown.filter(|c| filter.matches(c)).collect(), next })
+    }
+
+    async fn delete(&self, ids: Vec<CoreId>) -> Result<u64, BackendError> {
+        let mut deleted = 0;
+        for worker in 0..self.0.handle.workers.len() {
+            let own: Vec<_> =
+                ids.iter().copied().filter(|id| usize::from(id.worker().0) == worker).collect();
+            if own.is_empty() {
+                continue;
+            }
+            if let Answer::Deleted { count, .. } =
+                self.ask(worker, Command::Delete { ids: own }).await?
+            {
+                deleted += count;
+            }
+        }
+        Ok(deleted)
+    }
+
+    async fn view(&self, ConnectionId(id): ConnectionId) -> Result<ConnectionView, BackendError> {
+        let id = CoreId(id);
+        let gone = || BackendError::NotFound(format!("there is no connection {}", id.0));
+        let worker = usize::from(id.worker().0);
+        if worker >= self.0.handle.workers.len() {
+            return Err(gone());
+        }
+        match self.ask(worker, Command::Get { id }).await? {
+            Answer::Got(Some(view)) => Ok(view),
+            _ => Err(gone()),
+        }
+    }
+
+    async fn usage(&self) -> Result<Vec<[TableUse; 2]>, BackendError> {
+        let mut all = Vec::new();
+        for worker in 0..self.0.handle.workers.len() {
+            let Answer::Usage(usage) = self.ask(worker, Command::Usage).await? else {
+                return Err(BackendError::Internal("not an answer to what was asked".to_owned()));
+            };
+            all.push(usage.map(|(used, capacity)| TableUse {
+                used: u64::from(used),
+                capacity: u64::from(capacity),
+            }));
+        }
+        Ok(all)
+    }
+
+    /// The interface a forward is on when none is named: the only one that leads outside.
+    fn forward_interface(&self, named: Option<&str>) -> Result<String, BackendError> {
+        if let Some(name) = named {
+            return Ok(name.to_owned());
+        }
+        let board = self.0.board();
+        let outside: Vec<_> = board.config().interfaces.iter().filter(|i| i.is_outside()).collect();
+        match outside.as_slice() {
+            [only] => Ok(only.name.clone()),
+            _ => Err(BackendError::Invalid("say which interface is meant".to_owned())),
+        }
+    }
+}
+
+#[async_trait]
+impl Backend for Running {
+    async fn status(&self) -> Result<Status, BackendError> {
+        let usage = self.usage().await?;
+        let shared = &self.0;
+        let values = shared.handle.values();
+        let board = shared.board();
+        let workers = shared.handle.workers.iter().zip(&usage).enumerate();
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_s: shared.started.elapsed().as_secs(),
+            generation: board.snapshot().generation.0,
+            config: Some(board.config().file.display().to_string()),
+            workers: workers
+                .map(|(place, (worker, &[ipv4, ipv6]))| {
+                    let values = worker.counters.values();
+                    let adopted = shared.handle.snapshots().adopted(place);
+                    WorkerStatus {
+                        id: worker.worker.0,
+                        core: shared.cores.get(place).map(|&core| u32::from(core)),
+                        generation: adopted.map_or(0, |generation| generation.0),
+                        received: values.received,
+                        forwarded: values.forwarded,
+                        delivered: values.delivered,
+                        dropped: values.dropped(),
+                        ipv4,
+                        ipv6,
+                    }
+                })
+                .collect(),
+            connections: sum(&usage),
+            books: Books::from(&values),
+            counters: values.named().map(|(name, n)| (name.to_owned(), n)).collect(),
+            drops: self.drop_counts().into_iter().filter(|d| d.packets > 0).collect(),
+            interfaces: interfaces(&board, &shared.modes),
+            forwards: board.forwards().len() as u32,
+            rules: rule_counts(&board),
+            warnings: shared.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        })
+    }
+
+    async fn drops(&self) -> Result<Drops, BackendError> {
+        let reasons = self.drop_counts();
+        Ok(Drops { total: reasons.iter().map(|r| r.packets).sum(), reasons })
+    }
+
+    async fn rules(&self, request: RulesRequest) -> Result<RulesOutcome, BackendError> {
+        let (output, snapshot) = self.0.board().rules(&request);
+        if let Some(snapshot) = snapshot {
+            self.0.put_into_force(snapshot).await;
+        }
+        Ok(RulesOutcome {
+            stdout: output.stdout,
+            stderr: output.stderr,
+            code: u8::try_from(output.code).unwrap_or(1),
+        })
+    }
+
+    async fn forwards(&self) -> Result<Vec<Forward>, BackendError> {
+        Ok(self.0.board().forwards().iter().map(forward).collect())
+    }
+
+    async fn add_forward(&self, request: ForwardRequest) -> Result<Forward, BackendError> {
+        let interface = self.forward_interface(request.interface.as_deref())?;
+        let spec = ForwardSpec::parse(&interface, &request.protocol, &request.port, &request.to)
+            .map_err(refused)?;
+        let (added, snapshot) = self.0.board().add_forward(spec)?;
+        self.0.put_into_force(snapshot).await;
+        Ok(forward(&added))
+    }
+
+    async fn remove_forward(&self, key: ForwardKey) -> Result<Forward, BackendError> {
+        let interface = self.forward_interface(key.interface.as_deref())?;
+        let ports: PortRange = key.port.parse().map_err(refused)?;
+        let protocol = key.protocol.parse().map_err(refused)?;
+        let (removed, snapshot) = self.0.board().remove_forward(|spec| {
+            spec.interface() == interface && spec.protocol() == protocol && spec.ports() == ports
+        })?;
+        self.0.put_into_force(snapshot).await;
+        Ok(forward(&removed))
+    }
+
+    async fn connections(
+        &self,
+        filter: &ConnectionFilter,
+        cursor: Cursor,
+    ) -> Result<ConnectionPage, BackendError> {
+        self.page(filter, cursor).await
+    }
+
+    async fn connection(&self, id: ConnectionId) -> Result<Connection, BackendError> {
+        let view = self.view(id).await?;
+        Ok(self.show(&view))
+    }
+
+    async fn connection_count(&self) -> Result<ConnectionCount, BackendError> {
+        Ok(sum(&self.usage().await?))
+    }
+
+    async fn delete_connections(
+        &self,
+        filter: &ConnectionFilter,
+        cursor: Cursor,
+    ) -> Result<(u64, Option<Cursor>), BackendError> {
+        let page = self.page(filter, cursor).await?;
+        let ids = page.connections.iter().map(|c| CoreId(c.id.0)).collect();
+        Ok((self.delete(ids).await?, page.next))
+    }
+
+    async fn delete_connection(&self, id: ConnectionId) -> Result<Connection, BackendError> {
+        let view = self.view(id).await?;
+        let shown = self.show(&view);
+        match self.delete(vec![view.id]).await? {
+            0 => Err(BackendError::NotFound(format!("there is no connection {id}"))),
+            _ => Ok(shown),
+        }
+    }
+
+    async fn flush_connections(&self) -> Result<u64, BackendError> {
+        let mut flushed = 0;
+        for worker in 0..self.0.handle.workers.len() {
+            let command = Command::DeleteMatching { filter: Filter::default() };
+            if let Answer::DeletedMatching(count) = self.ask(worker, command).await? {
+                flushed += count;
+            }
+        }
+        Ok(flushed)
+    }
+
+    async fn check_config(&self, text: String) -> Result<Vec<ConfigFault>, BackendError> {
+        let file = self.0.board().config().file.clone();
+        let parsed = config::parse(&file, text.as_bytes());
+        let faults = match &parsed {
+            Ok(config) => config::check_host(config, &ThisHost),
+            Err(faults) => faults.clone(),
+        };
+        Ok(faults.iter().map(ConfigFault::from).collect())
+    }
+
+    async fn reload(&self) -> Result<ReloadOutcome, BackendError> {
+        let file = self.0.board().config().file.clone();
+        let config = config::load(&file, &ThisHost)
+            .map_err(|faults| BackendError::Faults(faults.iter().map(Into::into).collect()))?;
+        check_same_machine(self.0.board().config(), &config)?;
+        let addresses_changed = self
+            .0
+            .board()
+            .config()
+            .interfaces
+            .iter()
+            .zip(&config.interfaces)
+            .any(|(old, new)| (&old.addresses, &old.gateways) != (&new.addresses, &new.gateways));
+        let (mut changes, snapshot) = self.0.board().reload(config.clone())?;
+        if addresses_changed {
+            configure(&config)?;
+            changes.push("addresses or gateways were set anew".to_owned());
+        }
+        let generation = snapshot.generation.0;
+        self.0.put_into_force(snapshot).await;
+        Ok(ReloadOutcome { generation, changes })
+    }
+}
+
+impl Running {
+    /// Drops by reason, of every worker and of the host thread, which comes last.
+    fn drop_counts(&self) -> Vec<DropCount> {
+        let handle = &self.0.handle;
+        let mut values: Vec<_> =
+            handle.workers.iter().map(|worker| worker.counters.values()).collect();
+        values.push(handle.host.counters.values());
+        Drops::from_values(&values).reasons
+    }
+}
+
+/// Gives the TAPs other addresses and gateways.
+fn configure(config: &Config) -> Result<(), BackendError> {
+    super::start::configure_kernel(config).map_err(|e| BackendError::Internal(e.to_string()))
+}
+
+/// What cannot change while the appliance runs.
+fn check_same_machine(old: &Config, new: &Config) -> Result<(), BackendError> {
+    let restart = |what: &str| {
+        Err(BackendError::Conflict(format!("{what} cannot change while the appliance runs: restart it")))
+    };
+    let devices = |config: &Config| -> Vec<(String, String)> {
+        config.interfaces.iter().map(|i| (i.name.clone(), i.device.clone())).collect()
+    };
+    if devices(old) != devices(new) {
+        return restart("interfaces and their devices");
+    }
+    if old.workers != new.workers {
+        return restart("workers");
+    }
+    if (old.conntrack.capacity, old.conntrack.hash_key)
+        != (new.conntrack.capacity, new.conntrack.hash_key)
+    {
+        return restart("conntrack.capacity and conntrack.hash_key");
+    }
+    if (&old.control, &old.run_dir) != (&new.control, &new.run_dir) {
+        return restart("control and run_dir");
+    }
+    Ok(())
+}
+
+fn refused(error: ForwardError) -> BackendError {
+    BackendError::Invalid(error.to_string())
+}
+
+impl From<BoardError> for BackendError {
+    fn from(error: BoardError) -> Self {
+        match error {
+            BoardError::NoForward => Self::NotFound(error.to_string()),
+            BoardError::ConfiguredForward | BoardError::Forward(ForwardError::Overlap(_)) => {
+                Self::Conflict(error.to_string())
+            }
+            BoardError::Forward(_) | BoardError::Policy(_) | BoardError::Rules(_) => Self::Invalid(error.to_string()),
+        }
+    }
+}
+
+fn forward(active: &ActiveForward) -> Forward {
+    let spec = &active.forward.spec;
+    let to_ports = if spec.to_port() == spec.to_last() {
+        spec.to_port().to_string()
+    } else {
+        format!("{}-{}", spec.to_port(), spec.to_last())
+    };
+    let to = match spec.to() {
+        std::net::IpAddr::V4(address) => format!("{address}:{to_ports}"),
+        std::net::IpAddr::V6(address) => format!("[{address}]:{to_ports}"),
+    };
+    Forward {
+        interface: spec.interface().to_owned(),
+        protocol: spec.protocol().to_string(),
+        port: spec.ports().to_string(),
+        to,
+        origin: active.origin,
+    }
+}
+
+fn sum(usage: &[[TableUse; 2]]) -> ConnectionCount {
+    let add = |a: TableUse, b: TableUse| TableUse {
+        used: a.used + b.used,
+        capacity: a.capacity + b.capacity,
+    };
+    usage.iter().fold(ConnectionCount::default(), |sum, &[ipv4, ipv6]| ConnectionCount {
+        ipv4: add(sum.ipv4, ipv4),
+        ipv6: add(sum.ipv6, ipv6),
+    })
+}
+
+fn interfaces(board: &Board, modes: &[(CopyMode, u32)]) -> Vec<InterfaceStatus> {
+    let shown = |(place, settings): (usize, &config::InterfaceSettings)| {
+        let live = board.snapshot().interfaces.get(InterfaceId(place as u8))?;
+        let (mode, queues) = modes.get(place).copied().unwrap_or((CopyMode::Copy, 0));
+        Some(InterfaceStatus {
+            name: settings.name.clone(),
+            device: settings.device.clone(),
+            zone: Some(settings.zone.clone()),
+            up: live.up,
+            mac: live.mac.to_string(),
+            mtu: u32::from(live.mtu),
+            addresses: live
+                .addresses
+                .iter()
+                .map(|a| format!("{}/{}", a.address, a.length))
+                .collect(),
+            masquerade: live.masquerade,
+            mode: Some(match mode {
+                CopyMode::ZeroCopy => DeviceMode::ZeroCopy,
+                CopyMode::Copy => DeviceMode::Copy,
+            }),
+            queues,
+        })
+    };
+    board.config().interfaces.iter().enumerate().filter_map(shown).collect()
+}
+
+fn rule_counts(board: &Board) -> RuleCounts {
+    let family = |family| {
+        let chains = board.rulesets().family(family).chains();
+        chains.fold(FamilyRuleCounts::default(), |sum, (_, chain)| FamilyRuleCounts {
+            chains: sum.chains + 1,
+            rules: sum.rules + chain.rules().len() as u32,
+        })
+    };
+    RuleCounts {
+        ipv4: family(postern_core::rules::Family::V4),
+        ipv6: family(postern_core::rules::Family::V6),
+    }
+}

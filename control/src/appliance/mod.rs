@@ -1,0 +1,323 @@
+//! The appliance: joins devices, tables, threads, kernel and control socket into one running thing.
+//!
+//! - [`start`]: takes the devices over and starts the threads.
+//! - [`board`]: what is in force, and the snapshots made of it.
+//! - [`backend`]: what the control socket asks for; [`views`]: how it is shown.
+//! - here: the control loop, which follows the kernel, the threads and signals; and `guard` and `release`.
+//!
+//! Everything on this side runs on one thread, pinned off the workers' cores.
+
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use postern_core::units::Generation;
+use postern_io::device::{Device, TakenOver};
+use postern_io::runtime::{Event, Wanted};
+use postern_io::xdp::program;
+use postern_io::{tap, xdp};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, info, warn};
+
+pub mod backend;
+pub mod board;
+pub mod parts;
+pub mod policy;
+pub mod start;
+pub mod views;
+
+use crate::api::backend::Backend;
+use crate::api::server::{Limits, Server};
+use crate::api::socket::control_group;
+use crate::config::{self, Config, Fault, ThisHost};
+use crate::netlink::Follower;
+use backend::{Running, Shared};
+use board::BoardError;
+use start::Started;
+
+/// Why the appliance did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplianceError {
+    /// The configuration was refused.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Faults(Vec<Fault>),
+    /// Something could not be taken over or started.
+    #[error("{0}")]
+    Start(String),
+    /// Rules or forwards could not be put into force.
+    #[error(transparent)]
+    Board(#[from] BoardError),
+    /// It ended though nobody asked it to.
+    #[error("{0}")]
+    Ended(String),
+}
+
+/// How often the kernel's stale neighbours, retired policies and old epochs are seen to.
+const TICK: Duration = Duration::from_secs(1);
+/// Longest the bridge from the threads' channels sleeps.
+const BRIDGE: Duration = Duration::from_millis(100);
+
+/// Runs the appliance until SIGTERM or SIGINT.
+///
+/// # Errors
+/// See [`ApplianceError`]. The devices stay closed, however it ends.
+pub fn run(path: &Path) -> Result<(), ApplianceError> {
+    init_log();
+    let config = load(path)?;
+    let run_dir = config.run_dir.clone();
+    fs::create_dir_all(&run_dir)
+        .map_err(|e| ApplianceError::Start(format!("{}: {e}", run_dir.display())))?;
+    // Before anything is taken over: a second instance must not disturb the first.
+    let server = Server::open(&config.control, control_group(), Limits::default())
+        .map_err(|e| ApplianceError::Start(e.to_string()))?;
+    let started = start::start(config)?;
+    if let Some(core) = start::spare_core(&started.cores) {
+        core_affinity::set_for_current(core_affinity::CoreId { id: core });
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| ApplianceError::Start(e.to_string()))?;
+    runtime.block_on(control(server, started))
+}
+
+fn load(path: &Path) -> Result<Config, ApplianceError> {
+    config::load(path, &ThisHost).map_err(ApplianceError::Faults)
+}
+
+fn init_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("POSTERN_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .try_init();
+}
+
+/// What the threads tell control.
+enum Note {
+    Wanted(Wanted),
+    Event(Event),
+}
+
+/// The control loop.
+async fn control(server: Server, started: Started) -> Result<(), ApplianceError> {
+    let Started { handle, threads, taken, board, mut follower, cores, warnings } = started;
+    let modes = taken.iter().map(|t| (t.mode, t.queues)).collect();
+    let shared = Arc::new(Shared {
+        board: Mutex::new(board),
+        handle,
+        modes,
+        cores,
+        warnings: Mutex::new(warnings),
+        started: Instant::now(),
+    });
+    let (notes, mut heard) = mpsc::channel(1024);
+    let bridge = bridge(Arc::clone(&shared), notes);
+    let (stop_server, stopped) = oneshot::channel::<()>();
+    let backend: Arc<dyn Backend> = Arc::new(Running(Arc::clone(&shared)));
+    let serving = tokio::spawn(server.serve(Arc::clone(&backend), async {
+        let _ = stopped.await;
+    }));
+    info!("running");
+    sd_notify("READY=1");
+
+    let why = follow(&shared, &backend, &mut follower, &mut heard).await;
+    sd_notify("STOPPING=1");
+    let _ = stop_server.send(());
+    let _ = serving.await;
+    shared.handle.stop();
+    drop(heard);
+    let _ = bridge.join();
+    let remains = threads.join();
+    let panicked = remains.host.is_err() || remains.workers.iter().any(Result::is_err);
+    // `taken` holds the devices' locks until here; their programs stay and drop everything.
+    drop(taken);
+    info!("stopped; the devices are closed");
+    match why {
+        Err(error) => Err(error),
+        Ok(()) if panicked => Err(ApplianceError::Ended("a thread panicked".to_owned())),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Follows kernel, threads and signals until one says to stop.
+async fn follow(
+    shared: &Arc<Shared>,
+    backend: &Arc<dyn Backend>,
+    follower: &mut Follower,
+    heard: &mut mpsc::Receiver<Note>,
+) -> Result<(), ApplianceError> {
+    let failed = |e: std::io::Error| ApplianceError::Ended(e.to_string());
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hangup.recv() => match backend.reload().await {
+                Ok(done) => info!(generation = done.generation, "reloaded: {:?}", done.changes),
+                Err(error) => error!("not reloaded, nothing has changed: {error}"),
+            },
+            changes = follower.changed() => {
+                let changes = changes.map_err(failed)?;
+                if changes.state() {
+                    let snapshot = shared.board().set_kernel(follower.state());
+                    if let Some(snapshot) = snapshot {
+                        shared.handle.publish(snapshot);
+                    }
+                }
+            }
+            Some(note) = heard.recv() => hear(note, follower)?,
+            _ = tick.tick() => every_second(shared, follower),
+        }
+    }
+}
+
+fn hear(note: Note, follower: &mut Follower) -> Result<(), ApplianceError> {
+    match note {
+        Note::Wanted(Wanted { interface, address }) => {
+            follower.resolve(interface, address, Instant::now());
+        }
+        Note::Event(Event::Died(node)) => {
+            return Err(ApplianceError::Ended(format!("{node:?} panicked")));
+        }
+        Note::Event(event) => warn!("{event:?}"),
+    }
+    Ok(())
+}
+
+fn every_second(shared: &Shared, follower: &mut Follower) {
+    follower.tick(Instant::now());
+    let threads = shared.handle.workers.len() + 1;
+    let snapshots = shared.handle.snapshots();
+    let newest = shared.board().snapshot().generation;
+    // Ages, not numbers: generations wrap.
+    let age = |generation: Generation| newest.0.wrapping_sub(generation.0);
+    let oldest = (0..threads).filter_map(|place| snapshots.adopted(place)).max_by_key(|&g| age(g));
+    let snapshot = {
+        let mut board = shared.board();
+        board.settle(oldest.unwrap_or(newest));
+        board.forget_old_epochs(Instant::now())
+    };
+    if let Some(snapshot) = snapshot {
+        shared.handle.publish(snapshot);
+    }
+    let mut warnings = shared.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+    for warning in follower.warnings() {
+        if !warnings.iter().any(|known| known == warning) {
+            warnings.push(warning.to_owned());
+        }
+    }
+}
+
+/// Carries what the threads say into the control loop, which cannot wait for their channels itself.
+fn bridge(shared: Arc<Shared>, notes: mpsc::Sender<Note>) -> thread::JoinHandle<()> {
+    thread::spawn(move || {
+        let handle = &shared.handle;
+        while !notes.is_closed() {
+            let note = crossbeam::select! {
+                recv(handle.wanted) -> wanted => wanted.map(Note::Wanted),
+                recv(handle.events) -> event => event.map(Note::Event),
+                default(BRIDGE) => continue,
+            };
+            match note {
+                Ok(note) => {
+                    if notes.blocking_send(note).is_err() {
+                        return;
+                    }
+                }
+                // The threads are gone.
+                Err(_) => return,
+            }
+        }
+    })
+}
+
+/// Tells systemd, if it started us and asked for it (sd_notify(3)).
+fn sd_notify(state: &str) {
+    let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let sent = std::os::unix::net::UnixDatagram::unbound().and_then(|from| {
+        match socket.to_str().and_then(|name| name.strip_prefix('@')) {
+            Some(name) => {
+                use std::os::linux::net::SocketAddrExt;
+                let to = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
+                from.send_to_addr(state.as_bytes(), &to)
+            }
+            None => from.send_to(state.as_bytes(), &socket),
+        }
+    });
+    if let Err(error) = sent {
+        warn!("cannot notify systemd: {error}");
+    }
+}
+
+/// Closes the configured devices, before the network comes up: attaches the dropping program and takes the
+/// raw devices out of the kernel's use.
+///
+/// # Errors
+/// See [`ApplianceError`].
+pub fn guard(path: &Path) -> Result<(), ApplianceError> {
+    let config = load(path)?;
+    for interface in &config.interfaces {
+        let failed = |e: &dyn std::fmt::Display| {
+            ApplianceError::Start(format!("interface {}: {e}", interface.name))
+        };
+        let device = Device::open(&interface.device).map_err(|e| failed(&e))?;
+        let mode = start::attach_mode(interface);
+        program::attach_drop_only(&device, &config.run_dir, mode).map_err(|e| failed(&e))?;
+    }
+    Ok(())
+}
+
+/// Gives devices, TAPs and settings back as they were found. All of it is tried, whatever fails.
+///
+/// # Errors
+/// Everything that failed, in one text.
+pub fn release(path: &Path) -> Result<(), ApplianceError> {
+    // The devices may be gone: only what the file says counts here.
+    let text = fs::read(path)
+        .map_err(|e| ApplianceError::Start(format!("{}: {e}", path.display())))?;
+    let config = config::parse(path, &text).map_err(ApplianceError::Faults)?;
+    let run_dir = &config.run_dir;
+    let mut failures = Vec::new();
+    let mut note = |what: &str, error: &dyn std::fmt::Display| {
+        failures.push(format!("{what}: {error}"));
+    };
+    if let Err(error) = tap::release_host(run_dir) {
+        note("the host's settings", &error);
+    }
+    for interface in &config.interfaces {
+        let (name, device) = (&interface.name, &interface.device);
+        match program::release(device, run_dir) {
+            Err(xdp::program::ProgramError::AnotherInstance { .. }) => {
+                return Err(ApplianceError::Start(format!("{device}: the appliance is running")));
+            }
+            Err(error) => note(device, &error),
+            Ok(()) => {}
+        }
+        match TakenOver::load(run_dir, device) {
+            Ok(Some(taken)) => {
+                if let Err(error) = taken.release() {
+                    note(device, &error);
+                }
+            }
+            Ok(None) => {}
+            Err(error) => note(device, &error),
+        }
+        if let Err(error) = tap::delete(name) {
+            note(name, &error);
+        }
+    }
+    if let Err(error) = program::release_bpffs(run_dir) {
+        note("bpffs", &error);
+    }
+    if failures.is_empty() { Ok(()) } else { Err(ApplianceError::Start(failures.join("; "))) }
+}

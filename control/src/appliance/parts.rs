@@ -1,0 +1,70 @@
+//! Putting a snapshot together from its parts.
+
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+use postern_core::conntrack::siphash::SipKey;
+use postern_core::forward::Neighbours;
+use postern_core::snapshot::Snapshot;
+use postern_core::steering::Steering;
+use postern_core::units::{Generation, InterfaceId};
+use postern_rules::{Compiled, Rulesets};
+
+use crate::compile::{self, NumberedForward};
+use crate::config::Settings;
+use crate::netlink::KernelState;
+
+/// Names and ids of the interfaces.
+pub fn interface_ids(config: &Settings) -> Vec<(&str, InterfaceId)> {
+    let names = config.interfaces.iter().map(|i| i.name.as_str());
+    names.zip((0..).map(InterfaceId)).collect()
+}
+
+/// Compiles the rules for this configuration's interfaces.
+///
+/// # Errors
+/// Chains that packets could not leave.
+pub fn compile_rules(
+    config: &Settings,
+    rulesets: &Rulesets,
+    workers: u8,
+) -> Result<Compiled, postern_rules::Error> {
+    postern_rules::compile(rulesets, &interface_ids(config), usize::from(workers))
+}
+
+/// What a first snapshot is made of.
+#[derive(Clone, Copy)]
+pub struct Inputs<'a> {
+    /// The configuration.
+    pub config: &'a Settings,
+    /// The kernel's side.
+    pub kernel: &'a KernelState,
+    /// The forwards in force.
+    pub forwards: &'a [NumberedForward],
+    /// The rules.
+    pub rules: &'a Compiled,
+    /// The neighbours, updated in place.
+    pub neighbours: &'a Arc<Neighbours>,
+    /// How many workers.
+    pub workers: u8,
+    /// Keys steering.
+    pub key: SipKey,
+}
+
+/// The first snapshot.
+pub fn first_snapshot(inputs: Inputs<'_>) -> Snapshot {
+    let Inputs { config, kernel, forwards, rules, neighbours, workers, key } = inputs;
+    let steering = compile::steering_inputs(config, kernel, forwards, workers, key);
+    Snapshot {
+        generation: Generation::default().next(),
+        interfaces: Arc::new(compile::interfaces(config, kernel)),
+        policy: Arc::clone(rules.policy()),
+        nat: Arc::new(compile::nat_rules(config, kernel, forwards)),
+        steering: Arc::new(Steering::new(steering)),
+        older_steering: ArrayVec::new(),
+        routes: Arc::new(compile::routes(kernel)),
+        neighbours: Arc::clone(neighbours),
+        timeouts: Arc::new(compile::timeouts(config)),
+        options: compile::options(config),
+    }
+}

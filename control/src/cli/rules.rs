@@ -1,0 +1,163 @@
+//! `iptables` and its kin: arguments and text go to the daemon, what it printed comes back. Files named
+//! on the command line are read and written here, with the caller's rights: the daemon opens none.
+
+use std::fs;
+use std::io::{self, IsTerminal, Read, Write};
+use std::path::Path;
+
+use super::args::RulesCommand;
+use super::client::{Client, Method};
+use super::text::{escaped_lines, print_json};
+use super::{CliError, Output};
+use crate::api::model::{RESTORE_TEXT_MAX, RulesOutcome, RulesProgram, RulesRequest};
+
+/// Runs the command; the exit code is the one the tool would have.
+///
+/// # Errors
+/// If the daemon cannot be asked, or a file not read or written.
+pub fn run(
+    client: &Client,
+    command: RulesCommand,
+    output: &mut Output<'_>,
+) -> Result<u8, CliError> {
+    let (family, program, mut args) = command.into_parts();
+    let (mut stdin, mut save_to) = (None, None);
+    match program {
+        RulesProgram::Iptables => {}
+        RulesProgram::Save => save_to = take_output_file(&mut args)?,
+        RulesProgram::Restore if wants_words_only(&args) => {}
+        RulesProgram::Restore => stdin = Some(read_text(take_input_file(&mut args).as_deref())?),
+    }
+    let request = RulesRequest { family, program, args, stdin };
+    let outcome: RulesOutcome = client.call(Method::POST, "/v1/rules", Some(&request))?;
+    if let Some(path) = save_to.filter(|_| outcome.code == 0) {
+        fs::write(&path, &outcome.stdout)
+            .map_err(|error| CliError::Failed(format!("{path}: {error}")))?;
+        print_stderr(&outcome, output)?;
+        return Ok(outcome.code);
+    }
+    if output.json {
+        print_json(&outcome, output.out)?;
+        return Ok(outcome.code);
+    }
+    // A file gets the text as it is, so that a restore finds what was saved; a terminal does not.
+    if output.terminal {
+        output.out.write_all(escaped_lines(&outcome.stdout).as_bytes())?;
+    } else {
+        output.out.write_all(outcome.stdout.as_bytes())?;
+    }
+    output.out.flush()?;
+    print_stderr(&outcome, output)?;
+    Ok(outcome.code)
+}
+
+fn print_stderr(outcome: &RulesOutcome, output: &mut Output<'_>) -> io::Result<()> {
+    output.err.write_all(escaped_lines(&outcome.stderr).as_bytes())
+}
+
+/// Whether the arguments ask for help or the version: then no text is read.
+fn wants_words_only(args: &[String]) -> bool {
+    args.iter().any(|arg| matches!(arg.as_str(), "-h" | "--help" | "-V" | "--version"))
+}
+
+/// Takes the file out of `iptables-restore [options] [FILE]`.
+fn take_input_file(args: &mut Vec<String>) -> Option<String> {
+    let mut value_follows = false;
+    let at = args.iter().position(|arg| {
+        let is_value = std::mem::replace(
+            &mut value_follows,
+            matches!(arg.as_str(), "-T" | "--table" | "-M" | "--modprobe"),
+        );
+        // -w and -W may be followed by seconds.
+        let is_seconds = arg.bytes().all(|byte| byte.is_ascii_digit());
+        !is_value && !is_seconds && !arg.starts_with('-')
+    })?;
+    Some(args.remove(at))
+}
+
+/// Takes the file out of `iptables-save [-f FILE]`.
+fn take_output_file(args: &mut Vec<String>) -> Result<Option<String>, CliError> {
+    if let Some(at) = args.iter().position(|arg| arg.starts_with("--file=")) {
+        return Ok(args.remove(at).strip_prefix("--file=").map(str::to_owned));
+    }
+    let Some(at) = args.iter().position(|arg| arg == "-f" || arg == "--file") else {
+        return Ok(None);
+    };
+    if at + 1 == args.len() {
+        return Err(CliError::Usage(format!("{} needs the name of a file", args[at])));
+    }
+    args.remove(at);
+    Ok(Some(args.remove(at)))
+}
+
+/// The text to restore, from the file or standard input, up to the limit.
+fn read_text(file: Option<&str>) -> Result<String, CliError> {
+    let name = file.unwrap_or("standard input");
+    let failed = |error: io::Error| CliError::Failed(format!("{name}: {error}"));
+    let mut text = Vec::new();
+    let most = RESTORE_TEXT_MAX as u64 + 1;
+    match file {
+        Some(path) => {
+            fs::File::open(Path::new(path)).map_err(failed)?.take(most).read_to_end(&mut text)
+        }
+        None => {
+            let stdin = io::stdin();
+            if stdin.is_terminal() {
+                let _ =
+                    writeln!(io::stderr(), "postern: reading rules from the terminal, end with ^D");
+            }
+            stdin.lock().take(most).read_to_end(&mut text)
+        }
+    }
+    .map_err(failed)?;
+    if text.len() > RESTORE_TEXT_MAX {
+        return Err(CliError::Failed(format!("{name}: more than 16 MiB")));
+    }
+    String::from_utf8(text).map_err(|error| {
+        let line = error.as_bytes()[..error.utf8_error().valid_up_to()]
+            .iter()
+            .filter(|&&byte| byte == b'\n')
+            .count();
+        CliError::Failed(format!("{name}: line {}: not UTF-8 text", line + 1))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<String> {
+        line.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_file_to_restore_is_the_argument_that_is_no_option() {
+        for (line, file, rest) in [
+            ("", None, ""),
+            ("-n --test", None, "-n --test"),
+            ("rules.v4", Some("rules.v4"), ""),
+            ("-T filter rules.v4 -c", Some("rules.v4"), "-T filter -c"),
+            ("-w 5 rules.v4", Some("rules.v4"), "-w 5"),
+            ("--table filter", None, "--table filter"),
+        ] {
+            let mut args = words(line);
+            assert_eq!(take_input_file(&mut args).as_deref(), file, "{line}");
+            assert_eq!(args, words(rest), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_file_to_save_to_is_ours() {
+        for (line, file, rest) in [
+            ("-c -t filter", None, "-c -t filter"),
+            ("-f out -c", Some("out"), "-c"),
+            ("-c --file=out", Some("out"), "-c"),
+            ("--file out", Some("out"), ""),
+        ] {
+            let mut args = words(line);
+            assert_eq!(take_output_file(&mut args).unwrap().as_deref(), file, "{line}");
+            assert_eq!(args, words(rest), "{line}");
+        }
+        assert!(matches!(take_output_file(&mut words("-c -f")), Err(CliError::Usage(_))));
+    }
+}

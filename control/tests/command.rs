@@ -1,0 +1,220 @@
+//! The `postern` command against a server: what is printed, with which exit code, and for whom. C201.
+
+mod common;
+
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use common::{CONNECTIONS, Fake, Folder, Running};
+use postern_control::api::model::RulesProgram;
+use postern_control::api::server::Limits;
+
+const POSTERN: &str = env!("CARGO_BIN_EXE_postern");
+
+fn postern(running: &Running, line: &str) -> Output {
+    postern_with(running, line, "")
+}
+
+fn postern_with(running: &Running, line: &str, stdin: &str) -> Output {
+    let mut child = Command::new(POSTERN)
+        .arg("--control")
+        .arg(&running.socket)
+        .args(line.split_whitespace())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn json(output: &Output) -> serde_json::Value {
+    assert_eq!(output.status.code(), Some(0), "{}", err(output));
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", out(output)))
+}
+
+#[test]
+fn iptables_works_as_typed() {
+    let running = Running::new();
+    let line = "iptables -A INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT";
+    let done = postern(&running, line);
+    assert_eq!(done.status.code(), Some(0), "{}", err(&done));
+    assert_eq!(
+        out(&done),
+        "iptables [\"-A\", \"INPUT\", \"-m\", \"conntrack\", \"--ctstate\", \"ESTABLISHED,RELATED\", \"-j\", \"ACCEPT\"] 0\n"
+    );
+    assert_eq!(err(&done), "warning\n");
+    assert_eq!(postern(&running, "iptables refuse").status.code(), Some(2), "the tool's own code");
+}
+
+#[test]
+fn a_restore_takes_its_text_from_standard_input_or_from_a_file_of_the_callers() {
+    let running = Running::new();
+    let text = "*filter\nCOMMIT\n";
+    let file = running.folder.join("rules.v4");
+    std::fs::write(&file, text).unwrap();
+    assert!(postern_with(&running, "iptables-restore -n", text).status.success());
+    assert!(postern(&running, &format!("ip6tables-restore {}", file.display())).status.success());
+    let missing = postern(&running, "iptables-restore /nowhere");
+    assert_eq!(missing.status.code(), Some(1));
+    let save = running.folder.join("saved");
+    assert!(postern(&running, &format!("iptables-save -f {}", save.display())).status.success());
+    assert_eq!(std::fs::read_to_string(save).unwrap(), "iptables-save [] 0\n");
+
+    let rules = running.fake.rules.lock().unwrap();
+    assert_eq!(rules.len(), 3);
+    for (request, args) in rules.iter().zip([&["-n"][..], &[]]) {
+        assert_eq!(request.program, RulesProgram::Restore);
+        assert_eq!(request.stdin.as_deref(), Some(text));
+        assert_eq!(request.args, args);
+    }
+}
+
+#[test]
+fn connections_are_listed_counted_and_deleted() {
+    let running = Running::new();
+    let list = postern(&running, "conntrack list --sport 1024 -o id");
+    assert_eq!(
+        out(&list),
+        "tcp      6 7440 ESTABLISHED src=192.168.1.2 dst=192.0.2.9 sport=1024 dport=443 src=192.0.2.9 dst=192.168.1.2 sport=443 dport=1024 [ASSURED] mark=0 use=1 id=1152921504606846976\n"
+    );
+    assert_eq!(err(&list), "postern: 1 connections have been shown.\n");
+    let all = json(&postern(&running, "conntrack list --json"));
+    assert_eq!(all.as_array().unwrap().len() as u64, CONNECTIONS);
+    assert_eq!(all[3]["original_ingress"], "lan");
+    assert_eq!(json(&postern(&running, "--json conntrack list -p udp")), serde_json::json!([]));
+
+    let one = json(&postern(&running, "conntrack get 1152921504606846977 --json"));
+    assert_eq!(one["original"]["sport"], 1025);
+    assert!(out(&postern(&running, "conntrack get --sport 1026")).contains("sport=1026"));
+    assert_eq!(postern(&running, "conntrack get -p tcp").status.code(), Some(1), "many");
+    assert_eq!(postern(&running, "conntrack get").status.code(), Some(2));
+    assert_eq!(postern(&running, "conntrack get 5").status.code(), Some(1));
+
+    assert_eq!(out(&postern(&running, "conntrack count")), format!("{CONNECTIONS}\n"));
+    for (line, code) in [
+        ("conntrack delete -p tcp", 0),
+        ("conntrack delete -p udp", 1),
+        ("conntrack delete", 2),
+        ("conntrack delete 1152921504606846977", 0),
+        ("conntrack delete 7", 1),
+        ("conntrack delete 1152921504606846977 -p tcp", 2),
+        ("conntrack delete -s 1.2.3.4/33", 2),
+        ("conntrack flush", 0),
+    ] {
+        assert_eq!(postern(&running, line).status.code(), Some(code), "{line}");
+    }
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let running = Running::with(Fake { endless: true, ..Fake::default() }, Limits::default(), None);
+    let pipe =
+        format!("{POSTERN} --control {} conntrack list | head -n 2", running.socket.display());
+    let done = Command::new("bash").args(["-o", "pipefail", "-c", &pipe]).output().unwrap();
+    assert_eq!(out(&done).lines().count(), 2);
+    assert_eq!((done.status.code(), err(&done).as_str()), (Some(0), ""));
+}
+
+#[test]
+fn forwards_are_added_listed_and_removed() {
+    let running = Running::new();
+    let add = "forward add --interface wan --protocol tcp --port 8080 --to 192.168.1.10:80";
+    assert_eq!(out(&postern(&running, add)), "added wan tcp 8080 -> 192.168.1.10:80\n");
+    let again = postern(&running, "forward add tcp 8080 192.168.1.11:80");
+    assert_eq!(again.status.code(), Some(1));
+    assert_eq!(err(&again), "postern: overlaps the forward there\n");
+    let list = out(&postern(&running, "forward list"));
+    assert_eq!(list, "wan  tcp  8080  -> 192.168.1.10:80  (until the next start)\n");
+    assert_eq!(json(&postern(&running, "forward list --json"))[0]["to"], "192.168.1.10:80");
+    assert!(postern(&running, "forward remove tcp 8080").status.success());
+    assert_eq!(postern(&running, "forward remove tcp 8080").status.code(), Some(1));
+}
+
+#[test]
+fn status_drops_and_version_are_printed_as_text_and_as_json() {
+    let running = Running::new();
+    assert!(
+        out(&postern(&running, "status")).starts_with("postern 0.1.0, up 00:00:00, generation 7")
+    );
+    assert_eq!(json(&postern(&running, "status --json"))["generation"], 7);
+    assert_eq!(out(&postern(&running, "drops")), "  3  denied_by_rule  a rule said DROP\n");
+    assert!(out(&postern(&running, "drops --all")).lines().count() > 20);
+    assert_eq!(json(&postern(&running, "drops --json"))["total"], 3);
+    assert!(out(&postern(&running, "version")).starts_with("postern "));
+    assert_eq!(json(&postern(&running, "api"))["info"]["title"], "Postern control API");
+}
+
+#[test]
+fn a_refused_reload_shows_the_faults() {
+    let running = Running::new();
+    let reload = postern(&running, "reload");
+    assert_eq!(reload.status.code(), Some(1));
+    assert!(err(&reload).ends_with("postern.toml:3:7: no interfaces\n"), "{}", err(&reload));
+}
+
+#[test]
+fn nobody_at_home_is_said_plainly() {
+    let folder = Folder::new();
+    let status = Command::new(POSTERN)
+        .arg("--control")
+        .arg(folder.join("nothing.sock"))
+        .arg("status")
+        .output()
+        .unwrap();
+    assert_eq!(status.status.code(), Some(1));
+    assert!(err(&status).contains("no appliance answers at"), "{}", err(&status));
+}
+
+/// C201: the credentials count, not only the file's mode. Needs root, to become somebody else.
+#[test]
+fn another_user_is_refused_and_a_member_of_the_group_is_not() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED: needs root");
+        return;
+    }
+    const GROUP: u32 = 61_234;
+    let running = Running::with(Fake::default(), Limits::default(), Some(GROUP));
+    // Where another user can reach it.
+    let program: PathBuf = running.folder.join("postern");
+    std::fs::copy(POSTERN, &program).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let as_user = |groups: &str, line: &str| {
+        Command::new("setpriv")
+            .args(["--reuid=61233", "--regid=61233", groups, "--"])
+            .arg(&program)
+            .arg("--control")
+            .arg(&running.socket)
+            .args(line.split_whitespace())
+            .output()
+            .unwrap()
+    };
+    let stranger = as_user("--clear-groups", "status");
+    assert_eq!(stranger.status.code(), Some(1));
+    assert!(err(&stranger).contains("permission denied"), "by the mode: {}", err(&stranger));
+
+    std::fs::set_permissions(&running.socket, std::fs::Permissions::from_mode(0o666)).unwrap();
+    for line in ["status", "conntrack flush", "iptables -F"] {
+        let stranger = as_user("--clear-groups", line);
+        assert_eq!(stranger.status.code(), Some(1), "{line}");
+        assert!(err(&stranger).contains("only root and members"), "{line}: {}", err(&stranger));
+    }
+    assert!(running.fake.rules.lock().unwrap().is_empty());
+    std::fs::set_permissions(&running.socket, std::fs::Permissions::from_mode(0o660)).unwrap();
+    let member = as_user(&format!("--groups={GROUP}"), "status");
+    assert_eq!(member.status.code(), Some(0), "{}", err(&member));
+    let groups: Vec<_> = (62_000..62_100).chain([GROUP]).map(|gid: u32| gid.to_string()).collect();
+    let member = as_user(&format!("--groups={}", groups.join(",")), "status");
+    assert_eq!(member.status.code(), Some(0), "one of many groups: {}", err(&member));
+}

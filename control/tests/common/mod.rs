@@ -1,0 +1,244 @@
+//! A control server on a fake appliance, in a folder of its own.
+#![allow(dead_code, reason = "no test file uses all of it")]
+
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use nix::unistd::Gid;
+use postern_control::api::backend::{Backend, BackendError, ConnectionPage, Cursor};
+use postern_control::api::connection::{Connection, ConnectionId, Ids, Protocol, TupleInfo};
+use postern_control::api::filter::ConnectionFilter;
+use postern_control::api::model::*;
+use postern_control::api::server::{Limits, Server};
+use tokio::sync::oneshot;
+
+/// A folder that goes with the test.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name =
+            format!("postern-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        // Other users' processes must get as far as the socket.
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        Self(path)
+    }
+
+    pub(crate) fn join(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Connections the fake holds, one a page row.
+pub(crate) const CONNECTIONS: u64 = 1000;
+/// Connections on a page.
+const PAGE: u64 = 100;
+
+/// An appliance that remembers what it was asked.
+#[derive(Default)]
+pub(crate) struct Fake {
+    pub(crate) pages: AtomicU64,
+    /// Never comes to the end of its connections.
+    pub(crate) endless: bool,
+    pub(crate) rules: Mutex<Vec<RulesRequest>>,
+    pub(crate) forwards: Mutex<Vec<Forward>>,
+}
+
+fn connection(number: u64) -> Connection {
+    let (src, dst) = (IpAddr::from([192, 168, 1, 2]), IpAddr::from([192, 0, 2, 9]));
+    let sport = 1024 + number as u16;
+    let tuple = |src, dst, ids| TupleInfo { src, dst, ids, counted: None };
+    Connection {
+        id: ConnectionId(1 << 60 | number),
+        family: Family::Ipv4,
+        protocol: Protocol(6),
+        protocol_number: 6,
+        timeout_s: 7440,
+        state: Some("ESTABLISHED".to_owned()),
+        seen_reply: true,
+        assured: true,
+        snat: false,
+        dnat: false,
+        original: tuple(src, dst, Ids::Ports { sport, dport: 443 }),
+        reply: tuple(dst, src, Ids::Ports { sport: 443, dport: sport }),
+        mark: 0,
+        zone: 0,
+        original_ingress: Some("lan".to_owned()),
+        original_egress: Some("wan".to_owned()),
+        age_s: 1,
+        worker: 0,
+    }
+}
+
+#[async_trait]
+impl Backend for Fake {
+    async fn status(&self) -> Result<Status, BackendError> {
+        Ok(Status { version: "0.1.0".to_owned(), generation: 7, ..Status::default() })
+    }
+
+    async fn drops(&self) -> Result<Drops, BackendError> {
+        let mut values = postern_core::counters::Values::default();
+        values.drops[postern_core::verdict::DropReason::DeniedByRule as usize] = 3;
+        Ok(Drops::from_values(&[values]))
+    }
+
+    async fn rules(&self, request: RulesRequest) -> Result<RulesOutcome, BackendError> {
+        assert!(!request.args.iter().any(|arg| arg == "panic"), "as asked");
+        let code = u8::from(request.args.iter().any(|arg| arg == "refuse")) * 2;
+        let bytes = request.stdin.as_ref().map_or(0, String::len);
+        let stdout = format!("{} {:?} {bytes}\n", request.program_name(), request.args);
+        self.rules.lock().unwrap().push(request);
+        Ok(RulesOutcome { stdout, stderr: "warning\n".to_owned(), code })
+    }
+
+    async fn forwards(&self) -> Result<Vec<Forward>, BackendError> {
+        Ok(self.forwards.lock().unwrap().clone())
+    }
+
+    async fn add_forward(&self, request: ForwardRequest) -> Result<Forward, BackendError> {
+        let forward = Forward {
+            interface: request.interface.unwrap_or_else(|| "wan".to_owned()),
+            protocol: request.protocol,
+            port: request.port,
+            to: request.to,
+            origin: ForwardOrigin::Runtime,
+        };
+        let mut forwards = self.forwards.lock().unwrap();
+        if forwards.iter().any(|there| there.port == forward.port) {
+            return Err(BackendError::Conflict("overlaps the forward there".to_owned()));
+        }
+        forwards.push(forward.clone());
+        Ok(forward)
+    }
+
+    async fn remove_forward(&self, key: ForwardKey) -> Result<Forward, BackendError> {
+        let mut forwards = self.forwards.lock().unwrap();
+        let at = forwards.iter().position(|there| there.port == key.port);
+        at.map(|at| forwards.remove(at))
+            .ok_or_else(|| BackendError::NotFound("no such forward".to_owned()))
+    }
+
+    async fn connections(
+        &self,
+        filter: &ConnectionFilter,
+        Cursor(from): Cursor,
+    ) -> Result<ConnectionPage, BackendError> {
+        self.pages.fetch_add(1, Ordering::Relaxed);
+        let page = (from..from + PAGE).map(|n| connection(n % CONNECTIONS));
+        let connections = page.filter(|connection| filter.matches(connection)).collect();
+        let more = self.endless || from + PAGE < CONNECTIONS;
+        Ok(ConnectionPage { connections, next: more.then_some(Cursor(from + PAGE)) })
+    }
+
+    async fn delete_connections(
+        &self,
+        filter: &ConnectionFilter,
+        cursor: Cursor,
+    ) -> Result<(u64, Option<Cursor>), BackendError> {
+        let page = self.connections(filter, cursor).await?;
+        Ok((page.connections.len() as u64, page.next))
+    }
+
+    async fn connection(&self, id: ConnectionId) -> Result<Connection, BackendError> {
+        let number = id.0 ^ 1 << 60;
+        let missing = || BackendError::NotFound("no such connection".to_owned());
+        (number < CONNECTIONS).then(|| connection(number)).ok_or_else(missing)
+    }
+
+    async fn connection_count(&self) -> Result<ConnectionCount, BackendError> {
+        let ipv4 = TableUse { used: CONNECTIONS, capacity: 2000 };
+        Ok(ConnectionCount { ipv4, ..ConnectionCount::default() })
+    }
+
+    async fn delete_connection(&self, id: ConnectionId) -> Result<Connection, BackendError> {
+        self.connection(id).await
+    }
+
+    async fn flush_connections(&self) -> Result<u64, BackendError> {
+        Ok(CONNECTIONS)
+    }
+
+    async fn check_config(&self, text: String) -> Result<Vec<ConfigFault>, BackendError> {
+        Ok(if text.is_empty() { vec![fault()] } else { Vec::new() })
+    }
+
+    async fn reload(&self) -> Result<ReloadOutcome, BackendError> {
+        Err(BackendError::Faults(vec![fault()]))
+    }
+}
+
+fn fault() -> ConfigFault {
+    ConfigFault {
+        file: Some("postern.toml".to_owned()),
+        line: 3,
+        column: 7,
+        text: "no interfaces".to_owned(),
+        hint: None,
+    }
+}
+
+/// A server in a thread, stopped and joined when dropped.
+pub(crate) struct Running {
+    pub(crate) folder: Folder,
+    pub(crate) socket: PathBuf,
+    pub(crate) fake: Arc<Fake>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Running {
+    pub(crate) fn new() -> Self {
+        Self::with(Fake::default(), Limits::default(), None)
+    }
+
+    pub(crate) fn with(fake: Fake, limits: Limits, group: Option<u32>) -> Self {
+        let folder = Folder::new();
+        let socket = folder.join("control.sock");
+        let server = Server::open(&socket, group.map(Gid::from_raw), limits).unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let fake = Arc::new(fake);
+        let backend = Arc::clone(&fake);
+        let thread = std::thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let stop = async { drop(stopped.await) };
+            runtime.block_on(server.serve(backend, stop)).unwrap();
+        });
+        Self { folder, socket, fake, stop: Some(stop), thread: Some(thread) }
+    }
+
+    pub(crate) fn connect(&self) -> UnixStream {
+        connect(&self.socket)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        let ended = self.thread.take().map(JoinHandle::join);
+        assert!(ended.is_none_or(|ended| ended.is_ok()) || std::thread::panicking());
+        assert!(!self.socket.exists() || std::thread::panicking(), "the socket file is gone");
+    }
+}
+
+pub(crate) fn connect(socket: &Path) -> UnixStream {
+    let stream = UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream
+}

@@ -149,13 +149,7 @@ struct Settings {
 
 impl From<&Arguments> for Settings {
     fn from(a: &Arguments) -> Self {
-        Self {
-            work: a.work,
-            flows: a.flows,
-            nat: !a.no_nat && !a.v6,
-            v6: a.v6,
-            packets: a.packets,
-        }
+        Self { work: a.work, flows: a.flows, nat: !a.no_nat && !a.v6, v6: a.v6, packets: a.packets }
     }
 }
 

@@ -322,14 +322,10 @@ impl Backend for Running {
         let config = config::load(&file, &ThisHost)
             .map_err(|faults| BackendError::Faults(faults.iter().map(Into::into).collect()))?;
         check_same_machine(self.0.board().config(), &config)?;
-        let addresses_changed = self
-            .0
-            .board()
-            .config()
-            .interfaces
-            .iter()
-            .zip(&config.interfaces)
-            .any(|(old, new)| (&old.addresses, &old.gateways) != (&new.addresses, &new.gateways));
+        let addresses_changed =
+            self.0.board().config().interfaces.iter().zip(&config.interfaces).any(|(old, new)| {
+                (&old.addresses, &old.gateways) != (&new.addresses, &new.gateways)
+            });
         let (mut changes, snapshot) = self.0.board().reload(config.clone())?;
         if addresses_changed {
             configure(&config)?;
@@ -360,7 +356,9 @@ fn configure(config: &Config) -> Result<(), BackendError> {
 /// What cannot change while the appliance runs.
 fn check_same_machine(old: &Config, new: &Config) -> Result<(), BackendError> {
     let restart = |what: &str| {
-        Err(BackendError::Conflict(format!("{what} cannot change while the appliance runs: restart it")))
+        Err(BackendError::Conflict(format!(
+            "{what} cannot change while the appliance runs: restart it"
+        )))
     };
     let devices = |config: &Config| -> Vec<(String, String)> {
         config.interfaces.iter().map(|i| (i.name.clone(), i.device.clone())).collect()
@@ -393,7 +391,9 @@ impl From<BoardError> for BackendError {
             BoardError::ConfiguredForward | BoardError::Forward(ForwardError::Overlap(_)) => {
                 Self::Conflict(error.to_string())
             }
-            BoardError::Forward(_) | BoardError::Policy(_) | BoardError::Rules(_) => Self::Invalid(error.to_string()),
+            BoardError::Forward(_) | BoardError::Policy(_) | BoardError::Rules(_) => {
+                Self::Invalid(error.to_string())
+            }
         }
     }
 }

@@ -33,7 +33,7 @@ use crate::api::backend::Backend;
 use crate::api::server::{Limits, Server};
 use crate::api::socket::control_group;
 use crate::config::{self, Config, Fault, ThisHost};
-use crate::netlink::Follower;
+use crate::netlink::{Changes, Follower};
 use backend::{Running, Shared};
 use board::BoardError;
 use start::Started;
@@ -166,18 +166,29 @@ async fn follow(
                 Ok(done) => info!(generation = done.generation, "reloaded: {:?}", done.changes),
                 Err(error) => error!("not reloaded, nothing has changed: {error}"),
             },
-            changes = follower.changed() => {
-                let changes = changes.map_err(failed)?;
-                if changes.state() {
-                    let snapshot = shared.board().set_kernel(follower.state());
-                    if let Some(snapshot) = snapshot {
-                        shared.handle.publish(snapshot);
-                    }
+            changes = follower.changed() => take_over(shared, follower, changes.map_err(failed)?),
+            Some(note) = heard.recv() => {
+                hear(note, follower)?;
+                while let Ok(note) = heard.try_recv() {
+                    hear(note, follower)?;
                 }
+                // Notes may come so often that `changed` never gets to the end of its patience.
+                let changes = follower.poll(Instant::now()).map_err(failed)?;
+                take_over(shared, follower, changes);
             }
-            Some(note) = heard.recv() => hear(note, follower)?,
             _ = tick.tick() => every_second(shared, follower),
         }
+    }
+}
+
+/// Puts what the kernel changed into force.
+fn take_over(shared: &Shared, follower: &Follower, changes: Changes) {
+    if !changes.state() {
+        return;
+    }
+    let snapshot = shared.board().set_kernel(follower.state());
+    if let Some(snapshot) = snapshot {
+        shared.handle.publish(snapshot);
     }
 }
 
@@ -283,8 +294,8 @@ pub fn guard(path: &Path) -> Result<(), ApplianceError> {
 /// Everything that failed, in one text.
 pub fn release(path: &Path) -> Result<(), ApplianceError> {
     // The devices may be gone: only what the file says counts here.
-    let text = fs::read(path)
-        .map_err(|e| ApplianceError::Start(format!("{}: {e}", path.display())))?;
+    let text =
+        fs::read(path).map_err(|e| ApplianceError::Start(format!("{}: {e}", path.display())))?;
     let config = config::parse(path, &text).map_err(ApplianceError::Faults)?;
     let run_dir = &config.run_dir;
     let mut failures = Vec::new();

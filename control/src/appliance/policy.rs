@@ -5,7 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use postern_core::rules::{Family, Hook};
-use postern_rules::{Counts, InterfaceRole, RestoreError, RestoreOptions, Rulesets, builtin, restore};
+use postern_rules::{
+    Counts, InterfaceRole, RestoreError, RestoreOptions, Rulesets, builtin, restore,
+};
 
 use crate::compile::NumberedForward;
 use crate::config::Settings;

@@ -340,8 +340,6 @@ fn random_key() -> Result<SipKey, ApplianceError> {
     std::fs::File::open("/dev/urandom")
         .and_then(|mut file| file.read_exact(&mut bytes))
         .map_err(failed("a random key"))?;
-    let [low, high] = [0, 8].map(|at| {
-        u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i]))
-    });
+    let [low, high] = [0, 8].map(|at| u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i])));
     Ok(SipKey([low, high]))
 }

@@ -11,8 +11,8 @@ use core::net::IpAddr;
 
 use arrayvec::ArrayVec;
 
-use crate::conntrack::timeouts::Timeouts;
 use crate::conntrack::tcp::TcpPolicy;
+use crate::conntrack::timeouts::Timeouts;
 use crate::forward::{Neighbours, Routes};
 use crate::nat::NatRules;
 use crate::rules::Policy;

@@ -113,9 +113,9 @@ impl Steering {
 
     /// Whether the endpoint is one side of a port forward.
     pub fn is_static(&self, address: IpAddr, protocol: u8, port: u16) -> bool {
-        let upper = self.statics.partition_point(|s| {
-            (s.address, s.protocol, s.first) <= (address, protocol, port)
-        });
+        let upper = self
+            .statics
+            .partition_point(|s| (s.address, s.protocol, s.first) <= (address, protocol, port));
         // Ranges of one address and protocol may overlap (two forwards to one server): look at all
         // that begin at or before the port.
         self.statics[..upper]

@@ -10,6 +10,7 @@
 //! - [`xdp`]: AF_XDP sockets, layered as ABI ([`xdp::abi`]), syscalls, ring arithmetic
 //!   ([`xdp::ring`]), socket ([`xdp::socket`]) and the XDP program ([`xdp::program`]).
 //! - [`tap`]: the kernel's side of an interface. [`device`]: taking a raw device over and giving it back.
+//! - [`runtime`]: the threads that carry packets between all these and the core.
 //! - [`memory`]: huge, shared, zeroed memory for tables. [`wait`]: sleeping until something happens.
 //!
 //! A frame is a [`frame::FrameIdx`]: it is moved, never copied, so whoever holds the value owns the
@@ -19,6 +20,7 @@
 pub mod device;
 pub mod frame;
 pub mod memory;
+pub mod runtime;
 pub mod tap;
 pub mod umem;
 pub mod wait;

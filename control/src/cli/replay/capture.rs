@@ -127,7 +127,10 @@ fn ethernet(link: DataLink) -> Result<(), CaptureError> {
 }
 
 /// pcap-file takes every timestamp for nanoseconds; the interface says what its units are.
-fn in_resolution(stamp: Duration, interface: &InterfaceDescriptionBlock<'_>) -> Duration {
+pub(super) fn in_resolution(
+    stamp: Duration,
+    interface: &InterfaceDescriptionBlock<'_>,
+) -> Duration {
     let resolution = interface.options.iter().find_map(|option| match option {
         InterfaceDescriptionOption::IfTsResol(resolution) => Some(*resolution),
         _ => None,

@@ -190,3 +190,27 @@ fn what_is_no_capture_is_refused_and_a_torn_one_is_an_error_not_a_panic() {
         }
     }
 }
+
+/// The units of a pcapng timestamp are its interface's: decimal or binary, microseconds if it says nothing.
+#[test]
+fn timestamps_are_read_in_the_units_of_their_interface() {
+    use pcap_file::DataLink;
+    use pcap_file::pcapng::blocks::interface_description::{
+        InterfaceDescriptionBlock, InterfaceDescriptionOption,
+    };
+    let rows: [(Option<u8>, u64, Duration); 6] = [
+        (None, 1_500_000, Duration::from_millis(1500)),
+        (Some(6), 1_500_000, Duration::from_millis(1500)),
+        (Some(9), 1_500_000_001, Duration::new(1, 500_000_001)),
+        (Some(0), 7, Duration::from_secs(7)),
+        (Some(12), 7_000_000_000_000, Duration::from_secs(7)),
+        (Some(0x80 | 10), 1536, Duration::from_millis(1500)),
+    ];
+    for (resolution, units, expected) in rows {
+        let options = resolution.map(InterfaceDescriptionOption::IfTsResol).into_iter().collect();
+        let interface =
+            InterfaceDescriptionBlock { linktype: DataLink::ETHERNET, snaplen: 0, options };
+        let read = capture::in_resolution(Duration::from_nanos(units), &interface);
+        assert_eq!(read, expected, "{resolution:?}");
+    }
+}

@@ -28,9 +28,7 @@ pub fn packet(
 ) {
     let stream = ip_protocol == protocol::UDP || ip_protocol == protocol::UDP_LITE;
     if stream && hot.flags & flags::SEEN_REPLY != 0 {
-        if hot.flags & flags::UDP_STREAM == 0
-            && now.since(Tick(cold.created)) > STREAM_AFTER_MS
-        {
+        if hot.flags & flags::UDP_STREAM == 0 && now.since(Tick(cold.created)) > STREAM_AFTER_MS {
             hot.flags |= flags::UDP_STREAM | flags::ASSURED;
         }
         if hot.flags & flags::UDP_STREAM != 0 {
@@ -58,7 +56,8 @@ mod tests {
     #[test]
     fn a_replied_udp_flow_becomes_a_stream_after_two_seconds() {
         let timeouts = Timeouts::linux();
-        let mut hot = HotState { timeout_ms: first(protocol::UDP, &timeouts), ..HotState::default() };
+        let mut hot =
+            HotState { timeout_ms: first(protocol::UDP, &timeouts), ..HotState::default() };
         let mut cold = Cold { created: 1000, ..Cold::default() };
         let mut at = |hot: &mut HotState, ms| {
             packet(protocol::UDP, &timeouts, Tick(ms), hot, &mut cold);

@@ -93,7 +93,9 @@ pub struct HotV6 {
 
 /// What is known of one TCP peer's sending (van Rooij's and Linux's names: td_end, td_maxend,
 /// td_maxwin, td_maxack). Sixteen bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct Peer {
     /// Highest sequence number sent, plus one.

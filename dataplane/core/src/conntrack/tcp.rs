@@ -16,11 +16,11 @@
 //! Owner: one worker. Allocates: never. Reads the clock: never.
 
 use super::entry::{Cold, HotState, Warm, flags, peer_flags};
-use super::tcp_options::{highest_acknowledged, only_timestamp};
+use super::tcp_options::only_timestamp;
 use super::tcp_step::Step;
 use super::timeouts::{TimeoutKind, Timeouts};
 use super::tuple::Direction;
-use super::window::{self, Belief, Segment};
+use super::window::{self, Segment};
 use crate::headers::{TcpSummary, tcp_flags};
 use crate::time::Tick;
 use crate::verdict::DropReason;
@@ -99,47 +99,60 @@ pub fn packet(
     cold: &mut Cold,
 ) -> Outcome {
     use tcp_flags::{ACK, FIN, RST, SYN};
-    let mut segment = Segment::new(direction, tcp);
+    let receiver = direction.opposite().index();
+    // SACK blocks count only where they were permitted.
+    let plain_options = options.is_empty()
+        || warm.peer_flags[receiver] & peer_flags::SACK_PERMITTED == 0
+        || only_timestamp(options);
     let ordinary = tcp.flags & (FIN | SYN | RST | ACK) == ACK
         && hot.protocol_state == State::Established as u8
         && hot.flags & flags::ASSURED != 0
         && warm.peer_flags[0] & peer_flags::NOTED == 0
-        && warm.peers[direction.index()].max_window != 0;
+        && plain_options;
     if ordinary {
-        look_at_sack(&mut segment, options, warm);
-        if window::believe(&segment, warm) == Belief::Accept {
+        let segment = Segment::of_ack(direction, tcp);
+        if window::believe_plain(&segment, warm) {
             count_retransmission(&segment, warm);
             hot.timeout_ms = timeout_ms(State::Established, Class::Ack, &segment, warm, timeouts);
             hot.last_seen = now.0;
             return Outcome::Pass;
         }
     }
+    unusual(direction, tcp, options, policy, timeouts, now, hot, warm, cold)
+}
+
+/// The way of all segments that [`packet`] does not pass at once.
+#[allow(clippy::too_many_arguments)] // as `packet`
+#[cold]
+#[inline(never)]
+fn unusual(
+    direction: Direction,
+    tcp: &TcpSummary,
+    options: &[u8],
+    policy: &TcpPolicy,
+    timeouts: &Timeouts,
+    now: Tick,
+    hot: &mut HotState,
+    warm: &mut Warm,
+    cold: &mut Cold,
+) -> Outcome {
+    let segment = Segment::new(direction, tcp);
     let class = Class::of(tcp.flags);
     let liberal = policy.liberal;
     Step { segment, class, options, liberal, timeouts, now, hot, warm, cold }.run()
-}
-
-/// Considers SACK blocks if the receiver permitted them and there can be any.
-#[inline]
-pub(super) fn look_at_sack(segment: &mut Segment, options: &[u8], warm: &Warm) {
-    let receiver = segment.direction.opposite().index();
-    if !options.is_empty()
-        && warm.peer_flags[receiver] & peer_flags::SACK_PERMITTED != 0
-        && !only_timestamp(options)
-    {
-        segment.sack = highest_acknowledged(options, segment.ack);
-    }
 }
 
 /// Counts how often the same ACK segment came again. The lowest bit of [`Warm::last_segment`] is its
 /// direction.
 #[inline]
 pub(super) fn count_retransmission(segment: &Segment, warm: &mut Warm) {
+    // Multiply-shift of both halves: two different segments rarely look the same.
     let numbers = u64::from(segment.seq) << 32 | u64::from(segment.ack);
     let shape = u64::from(segment.end) << 32 | u64::from(segment.window);
-    let mix = numbers.wrapping_mul(0x9e37_79b9_7f4a_7c15)
-        ^ shape.wrapping_mul(0xc2b2_ae3d_27d4_eb4f).rotate_left(29);
-    let mix = (mix.wrapping_mul(0xd6e8_feb8_6659_fd93) >> 32) as u32;
+    let mix = numbers
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        .wrapping_add(shape.wrapping_mul(0xc2b2_ae3d_27d4_eb4f));
+    let mix = (mix >> 32) as u32;
     let mix = mix & !1 | segment.direction as u32;
     if mix == warm.last_segment {
         warm.retransmissions = warm.retransmissions.saturating_add(1);

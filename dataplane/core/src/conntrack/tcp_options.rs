@@ -72,7 +72,7 @@ pub fn offer(options: &[u8]) -> Offer {
 /// The only options of most segments: two NOPs and a timestamp (RFC 7323 appendix A).
 #[inline]
 pub(super) fn only_timestamp(options: &[u8]) -> bool {
-    matches!(options, &[1, 1, 8, 10, _, _, _, _, _, _, _, _])
+    options.len() == 12 && options.first_chunk() == Some(&[1, 1, 8, 10])
 }
 
 /// The highest number a segment acknowledges: its ACK, or the right edge of a SACK block beyond it

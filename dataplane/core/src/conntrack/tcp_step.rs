@@ -2,9 +2,9 @@
 //! and whatever tells that we and the peers are out of step. The fast path is in `tcp.rs`.
 
 use super::entry::{Cold, HotState, Warm, flags, peer_flags};
-use super::tcp::{Outcome, count_retransmission, look_at_sack, timeout_ms};
+use super::tcp::{Outcome, count_retransmission, timeout_ms};
 use super::tcp_machine::{Class, Next, State, next};
-use super::tcp_options::{Offer, offer};
+use super::tcp_options::{Offer, highest_acknowledged, offer};
 use super::timeouts::{TimeoutKind, Timeouts};
 use super::tuple::Direction;
 use super::window::{self, Belief, Segment, sequence};
@@ -55,7 +55,7 @@ impl Step<'_> {
     pub(super) fn begin(mut self, state: State) {
         window::begin(&self.segment, self.options, self.warm);
         self.cold.last_options = 0;
-        self.note_accepted();
+        self.note();
         self.hot.protocol_state = state as u8;
         self.hot.flags &= !flags::CLOSED;
         self.hot.timeout_ms = self.timeout_ms(state);
@@ -63,8 +63,6 @@ impl Step<'_> {
     }
 
     /// Judges the segment and carries the connection on.
-    #[cold]
-    #[inline(never)]
     pub(super) fn run(mut self) -> Outcome {
         let old = State::from_number(self.hot.protocol_state);
         if self.closed_refuses(old) {
@@ -135,8 +133,7 @@ impl Step<'_> {
             }
             self.cold.last_options = options;
         }
-        self.note(self.class);
-        self.note_numbers();
+        self.note();
         Outcome::Ignore
     }
 
@@ -261,41 +258,48 @@ impl Step<'_> {
                 return Reset::Decided(Outcome::Invalid(DropReason::TcpRstSequence));
             }
         }
-        let noted = self.noted();
-        let assured = self.hot.flags & flags::ASSURED != 0;
-        let after_syn = matches!(noted, Some((Class::Syn, _)));
-        let mut state = State::Close;
-        if acknowledged && !after_syn {
-            let established = old == State::Established && assured;
-            // Sequence number 0 before the handshake is done: probably the answer to a SYN.
-            if seq != 0 || established {
-                if sequence::before(seq, receiver.max_ack) {
-                    return Reset::Decided(Outcome::Invalid(DropReason::TcpRstSequence));
-                }
-                // Exact is also a RST right behind the data it follows.
-                let follows = noted.is_none()
-                    && self.warm.last_segment & 1 == direction as u32
-                    && seq == sender.end;
-                if exact || follows || !established {
-                    return Reset::Check { state, exact: exact || follows };
-                }
-                state = old;
-            } else {
-                return Reset::Check { state, exact };
+        let after_syn = matches!(self.noted(), Some((Class::Syn, _)));
+        if !acknowledged || after_syn {
+            // What was acknowledged is not known, or belongs to another connection.
+            if self.answers_ignored(old) {
+                return Reset::Sure { exact: true };
             }
+            return Reset::Check { state: State::Close, exact };
         }
-        // An answer to a SYN or ACK that passed unchecked acknowledges or follows it, nothing else
-        // is known.
+        let established = old == State::Established && self.hot.flags & flags::ASSURED != 0;
+        if !established {
+            // Sequence number 0 before the handshake is done: probably the answer to a SYN.
+            if seq != 0 && sequence::before(seq, receiver.max_ack) {
+                return Reset::Decided(Outcome::Invalid(DropReason::TcpRstSequence));
+            }
+            return Reset::Check { state: State::Close, exact };
+        }
+        if sequence::before(seq, receiver.max_ack) {
+            return Reset::Decided(Outcome::Invalid(DropReason::TcpRstSequence));
+        }
+        // As good as exact is a RST right behind the data it follows.
+        let follows = self.noted().is_none()
+            && self.warm.last_segment & 1 == direction as u32
+            && seq == sender.end;
+        let exact = exact || follows;
+        Reset::Check { state: if exact { State::Close } else { old }, exact }
+    }
+
+    /// Whether a RST answers a SYN or ACK of the other side that passed unchecked: it acknowledges
+    /// it, or begins where it acknowledged; nothing else is known.
+    fn answers_ignored(&self, old: State) -> bool {
+        let Segment { seq, ack, direction, .. } = self.segment;
+        let acknowledges = self.segment.has(tcp_flags::ACK) && ack == self.cold.last_end;
         let seen_reply = self.hot.flags & flags::SEEN_REPLY != 0;
-        let after_ack = matches!(noted, Some((Class::Ack, _)));
-        let answers = has_ack && ack == self.cold.last_end;
-        let answers_challenge = old == State::SynSent
-            && noted == Some((Class::Ack, Direction::Reply))
-            && seq == self.cold.last_ack;
-        if answers && (seen_reply && after_syn || !assured && after_ack) || answers_challenge {
-            return Reset::Sure { exact: true };
+        let assured = self.hot.flags & flags::ASSURED != 0;
+        match self.noted().filter(|&(_, noted)| noted != direction) {
+            Some((Class::Syn, _)) => seen_reply && acknowledges,
+            Some((Class::Ack, noted)) => {
+                let challenged = old == State::SynSent && noted == Direction::Reply;
+                !assured && acknowledges || challenged && seq == self.cold.last_ack
+            }
+            _ => false,
         }
-        Reset::Check { state, exact }
     }
 }
 
@@ -313,7 +317,10 @@ impl Step<'_> {
 
     fn learn_and_check(&mut self, old: State) -> Belief {
         let mut segment = self.segment;
-        look_at_sack(&mut segment, self.options, self.warm);
+        let receiver = segment.direction.opposite().index();
+        if self.warm.peer_flags[receiver] & peer_flags::SACK_PERMITTED != 0 {
+            segment.sack = highest_acknowledged(self.options, segment.ack);
+        }
         let sender = self.warm.peers[segment.direction.index()];
         let is_syn = segment.has(tcp_flags::SYN);
         if is_syn && (sender.max_window == 0 || self.begins_anew(old)) {
@@ -352,7 +359,7 @@ impl Step<'_> {
             State::SynSent
                 if direction == Direction::Original && self.hot.flags & flags::SEEN_REPLY == 0 =>
             {
-                seq != sender.max_ack
+                seq != sender.max_ack || sequence::after(end, sender.end)
             }
             State::SynSent | State::SynReceived => sequence::after(end, sender.end),
             _ => false,
@@ -364,7 +371,7 @@ impl Step<'_> {
         let direction = self.segment.direction;
         let is_rst = self.class == Class::Rst;
         let lingers = old == State::Close && self.hot.flags & flags::CLOSED != 0;
-        self.note_accepted();
+        self.note();
         self.hot.protocol_state = new as u8;
         if new == State::FinWait && old != new {
             self.warm.peer_flags[direction.index()] |= peer_flags::CLOSE_INIT;
@@ -413,7 +420,7 @@ impl Step<'_> {
             Some((Class::Fin | Class::Rst, noted)) if noted != direction
         );
         if !answers {
-            self.note(self.class);
+            self.note();
             return refused;
         }
         let idle = self.now.since(Tick(self.hot.last_seen)).max(0) as u32;
@@ -450,31 +457,16 @@ impl Step<'_> {
         Some((class, Direction::from_index(u32::from(self.cold.last_kind & note::REPLY))))
     }
 
-    /// Remembers an accepted segment: an ACK with its numbers.
-    fn note_accepted(&mut self) {
-        self.note(self.class);
-        match self.class {
-            Class::Ack => self.note_numbers(),
-            // It was not ignored: no segment answers it as if it had been.
-            Class::Syn => self.cold.last_end = self.segment.seq,
-            _ => {}
-        }
-    }
-
     /// Remembers the segment as the last one.
-    fn note(&mut self, class: Class) {
+    fn note(&mut self) {
         let reply = match self.segment.direction {
             Direction::Original => 0,
             Direction::Reply => note::REPLY,
         };
-        self.cold.last_kind = class as u8 | reply;
-        self.warm.peer_flags[0] |= peer_flags::NOTED;
-    }
-
-    /// Remembers the segment's numbers.
-    fn note_numbers(&mut self) {
+        self.cold.last_kind = self.class as u8 | reply;
         self.cold.last_end = self.segment.end;
         self.cold.last_ack = self.segment.ack;
         self.cold.last_window = self.segment.window;
+        self.warm.peer_flags[0] |= peer_flags::NOTED;
     }
 }

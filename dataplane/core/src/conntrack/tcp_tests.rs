@@ -657,6 +657,19 @@ fn a_client_that_starts_over_is_followed() {
 }
 
 #[test]
+fn data_that_only_the_second_syn_carries_is_accounted() {
+    for (direction, seq, expect) in
+        [(Original, 1_006, Deleted), (Original, 1_007, Refused(TcpRstSequence))]
+    {
+        play(&[
+            (Original, S, 1_000, 0, 8_192, 0, New),
+            (Original, S, 1_000, 0, 8_192, 5, Pass),
+            (direction, R, seq, 0, 0, 0, expect),
+        ]);
+    }
+}
+
+#[test]
 fn a_client_that_gives_up_before_an_answer_leaves_nothing() {
     play(&[(Original, S, 1_000, 0, 8_192, 0, New), (Original, R, 1_001, 0, 0, 0, Deleted)]);
 }
@@ -678,6 +691,17 @@ fn equation_one_data_begins_within_the_offer() {
     wire.play(&[(Original, A, 9_194, 5_001, 8_192, 0, Ignored)]);
     let mut wire = established();
     wire.play(&[(Original, A, 9_193, 5_001, 8_192, 0, Pass)]);
+}
+
+#[test]
+fn what_overshot_the_window_may_be_sent_again_in_pieces() {
+    let mut wire = established();
+    wire.play(&[
+        (Original, A, 9_000, 5_001, 8_192, 1_400, Pass), // begins inside, ends at 10400
+        (Original, A, 9_500, 5_001, 8_192, 100, Ignored),
+        (Reply, A, 5_001, 10_401, 8_192, 0, Refused(TcpAckUnsent)),
+        (Reply, A, 5_001, 10_400, 8_192, 0, Pass),
+    ]);
 }
 
 #[test]

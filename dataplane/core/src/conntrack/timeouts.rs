@@ -66,7 +66,13 @@ pub const ROWS: &[TimeoutRow] = {
         // RFC 5382 §5: after both FINs the mapping may go after the transitory timeout; RFC 9293: 2 MSL.
         row(TcpTimeWait, "tcp_time_wait", 240, 120, "closed, late segments may come"),
         row(TcpClose, "tcp_close", 10, 10, "reset"),
-        row(TcpMaxRetrans, "tcp_max_retrans", 300, 300, "a segment retransmitted three times without an answer"),
+        row(
+            TcpMaxRetrans,
+            "tcp_max_retrans",
+            300,
+            300,
+            "a segment retransmitted three times without an answer",
+        ),
         row(TcpUnacknowledged, "tcp_unacknowledged", 300, 300, "data without an ACK"),
         row(Udp, "udp", 30, 30, "UDP, unreplied or short-lived"),
         // RFC 4787 REQ-5: at least 2 minutes, 5 recommended.

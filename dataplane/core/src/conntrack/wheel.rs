@@ -96,8 +96,7 @@ impl<'m> Wheel<'m> {
             // each row by its real deadline.
             for level in [2, 1, 0] {
                 if self.cursor & ((1 << SHIFT[level]) - 1) == 0 {
-                    let slot =
-                        BASE[level] + ((self.cursor >> SHIFT[level]) & (SLOTS[level] - 1));
+                    let slot = BASE[level] + ((self.cursor >> SHIFT[level]) & (SLOTS[level] - 1));
                     let row = self.slots[slot as usize];
                     if row != NONE {
                         self.disarm(cold, row);
@@ -125,7 +124,9 @@ mod tests {
     #[test]
     fn a_row_fires_at_its_deadline_and_not_a_unit_before() {
         for base in [0u32, 5, u32::MAX - 100_000] {
-            for timeout in [1, 63, 64, 65, 16_383, 16_384, 16_385, 4_194_304, 4_194_305, 864_000_000] {
+            for timeout in
+                [1, 63, 64, 65, 16_383, 16_384, 16_385, 4_194_304, 4_194_305, 864_000_000]
+            {
                 let mut slots = vec![0; SLOTS_ALL];
                 let mut cold = vec![Cold::default(); 1];
                 let mut wheel = Wheel::new(&mut slots, Tick(base));

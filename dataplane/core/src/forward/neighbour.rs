@@ -60,10 +60,7 @@ impl Neighbours {
     /// An empty array of `capacity` slots, rounded up to a power of two, at most 32,768.
     pub fn new(capacity: usize) -> Self {
         let capacity = capacity.clamp(64, 32_768).next_power_of_two();
-        Self {
-            slots: (0..capacity).map(|_| Slot::default()).collect(),
-            count: AtomicUsize::new(0),
-        }
+        Self { slots: (0..capacity).map(|_| Slot::default()).collect(), count: AtomicUsize::new(0) }
     }
 
     /// The slot of `address` on `interface`, if there is one.
@@ -82,24 +79,16 @@ impl Neighbours {
         None
     }
 
-    /// Reads a slot. `None` for [`NeighbourIdx::NONE`] and other indices outside the array.
+    /// Reads a slot on behalf of a packet: a stale neighbour is marked as used. `None` for
+    /// [`NeighbourIdx::NONE`] and other indices outside the array.
     #[inline]
     pub fn get(&self, idx: NeighbourIdx) -> Option<Neighbour> {
         let slot = self.slots.get(idx.0 as usize)?;
-        let value = slot.value.load(Ordering::Relaxed);
-        let [m0, m1, m2, m3, m4, m5, state, _] = value.to_le_bytes();
-        let state = match state {
-            1 => NeighbourState::Reachable,
-            2 => {
-                if !slot.used.load(Ordering::Relaxed) {
-                    slot.used.store(true, Ordering::Relaxed);
-                }
-                NeighbourState::Stale
-            }
-            3 => NeighbourState::Failed,
-            _ => NeighbourState::Incomplete,
-        };
-        Some(Neighbour { mac: Mac([m0, m1, m2, m3, m4, m5]), state })
+        let neighbour = slot.read();
+        if neighbour.state == NeighbourState::Stale && !slot.used.load(Ordering::Relaxed) {
+            slot.used.store(true, Ordering::Relaxed);
+        }
+        Some(neighbour)
     }
 
     /// Control only: sets what is known of a neighbour, taking a slot if it has none. `None` if no
@@ -155,7 +144,8 @@ impl Neighbours {
             if scope == 0 {
                 return None;
             }
-            let [high, low] = [&slot.address[0], &slot.address[1]].map(|a| a.load(Ordering::Relaxed));
+            let [high, low] =
+                [&slot.address[0], &slot.address[1]].map(|a| a.load(Ordering::Relaxed));
             let wide = u128::from(high) << 64 | u128::from(low);
             let address = if scope & 1 << 8 == 0 {
                 IpAddr::V4((low as u32).into())
@@ -163,7 +153,7 @@ impl Neighbours {
                 IpAddr::V6(Ipv6Addr::from(wide))
             };
             let idx = NeighbourIdx(place as u16);
-            Some((idx, InterfaceId(scope as u8), address, self.get(idx)?))
+            Some((idx, InterfaceId(scope as u8), address, slot.read()))
         })
     }
 
@@ -179,6 +169,19 @@ impl Neighbours {
 }
 
 impl Slot {
+    #[inline]
+    fn read(&self) -> Neighbour {
+        let value = self.value.load(Ordering::Relaxed);
+        let [m0, m1, m2, m3, m4, m5, state, _] = value.to_le_bytes();
+        let state = match state {
+            1 => NeighbourState::Reachable,
+            2 => NeighbourState::Stale,
+            3 => NeighbourState::Failed,
+            _ => NeighbourState::Incomplete,
+        };
+        Neighbour { mac: Mac([m0, m1, m2, m3, m4, m5]), state }
+    }
+
     fn address_is(&self, address: [u64; 2]) -> bool {
         self.address[0].load(Ordering::Relaxed) == address[0]
             && self.address[1].load(Ordering::Relaxed) == address[1]
@@ -231,7 +234,7 @@ mod tests {
         assert_eq!(neighbours.find(lan, host), Some(idx));
         assert_eq!(neighbours.get(idx), Some(known));
         assert_eq!(neighbours.find(InterfaceId(1), host), None, "another interface is another key");
-        assert_eq!(neighbours.iter().collect::<alloc::vec::Vec<_>>(), [(idx, lan, host, known)]);
+        assert!(neighbours.iter().eq([(idx, lan, host, known)]));
     }
 
     #[test]
@@ -255,7 +258,7 @@ mod tests {
         let taken = (0..200u32)
             .filter(|&i| neighbours.set(InterfaceId(0), Ipv4Addr::from(i).into(), known).is_some())
             .count();
-        assert!(taken <= 64 && taken >= 32, "{taken}");
+        assert!((32..=64).contains(&taken), "{taken}");
         assert_eq!(neighbours.len(), taken);
         assert_eq!(neighbours.get(NeighbourIdx::NONE), None);
     }

@@ -181,14 +181,10 @@ mod tests {
         for me in (0..4).map(WorkerId) {
             let mut taken = HashSet::new();
             for wanted in 1024..3024 {
-                let chosen = external(
-                    reply(wanted, protocol::TCP),
-                    WAN,
-                    me,
-                    &steering,
-                    &mut random,
-                    |t| taken.contains(&t.dst_id()),
-                );
+                let chosen =
+                    external(reply(wanted, protocol::TCP), WAN, me, &steering, &mut random, |t| {
+                        taken.contains(&t.dst_id())
+                    });
                 let port = chosen.expect("plenty are free").dst_id();
                 assert_eq!(steering.block(port), me);
                 taken.insert(port);

@@ -1,7 +1,7 @@
 //! IPv4: header, options, fragments; then what it carries.
 
-use super::{Context, L3, icmp, transport};
-use crate::burst::Origin;
+use super::transport::{self, Found, is_dhcp};
+use super::{Context, L3, icmp};
 use crate::conntrack::tuple::{Tuple, TupleV4, protocol};
 use crate::headers::Headers;
 use crate::verdict::DropReason;
@@ -86,36 +86,81 @@ fn with_header(
     if fragment & (ipv4::MORE_FRAGMENTS | ipv4::OFFSET_MASK) != 0 {
         return Err(DropReason::Fragment);
     }
-    let ttl = header[ipv4::TTL];
-    if ttl == 0 {
+    if header[ipv4::TTL] == 0 {
         return Err(DropReason::TtlZero);
     }
+    // Each its own end, so that what does not concern it is not there.
+    match header[ipv4::PROTOCOL] {
+        protocol::UDP => {
+            let found = transport::parse_udp::<false>(payload, context, fixed.addresses)?;
+            Ok(together(header, context, l4, found))
+        }
+        protocol::TCP => {
+            let found = transport::parse_tcp(payload, context, fixed.addresses)?;
+            Ok(together(header, context, l4, found))
+        }
+        _ => other_protocol(payload, context, header, fixed.addresses, l4),
+    }
+}
+
+#[inline(never)]
+fn other_protocol(
+    payload: &[u8],
+    context: Context<'_>,
+    header: &[u8; ipv4::HEADER_LEN],
+    addresses: Sum,
+    l4: usize,
+) -> Result<Headers, DropReason> {
     let protocol = header[ipv4::PROTOCOL];
-    let tuple = TupleV4 {
+    if protocol == protocol::ICMP {
+        return icmp::parse_v4(payload, context, base(header, context, l4), tuple(header, (0, 0)));
+    }
+    let found = transport::parse_other(payload, context, protocol, addresses)?;
+    Ok(together(header, context, l4, found))
+}
+
+/// What both headers said.
+#[inline(always)]
+fn together(
+    header: &[u8; ipv4::HEADER_LEN],
+    context: Context<'_>,
+    l4: usize,
+    found: Found,
+) -> Headers {
+    let tuple = tuple(header, found.ids);
+    // RFC 2131 §4.1.
+    let dhcp = context.interface.dhcp
+        && tuple.protocol == protocol::UDP
+        && is_dhcp(found.ids, context.origin, (67, 68));
+    Headers { tuple: Tuple::V4(tuple), ..found.into_headers(base(header, context, l4), dhcp) }
+}
+
+#[inline(always)]
+fn tuple(header: &[u8; ipv4::HEADER_LEN], (src_id, dst_id): (u16, u16)) -> TupleV4 {
+    TupleV4 {
         src: part(header, ipv4::SRC),
         dst: part(header, ipv4::DST),
-        protocol,
+        src_id,
+        dst_id,
+        protocol: header[ipv4::PROTOCOL],
         ..TupleV4::default()
-    };
-    let base = Headers {
+    }
+}
+
+/// What the IP header said.
+#[inline(always)]
+fn base(header: &[u8; ipv4::HEADER_LEN], context: Context<'_>, l4: usize) -> Headers {
+    Headers {
         l3: L3 as u16,
         l4: l4 as u16,
-        ip_len,
-        ttl,
+        ip_len: be16(header, ipv4::TOTAL_LEN),
+        ttl: header[ipv4::TTL],
         tos: header[ipv4::TOS],
-        protocol,
-        dont_fragment: fragment & ipv4::DONT_FRAGMENT != 0,
+        protocol: header[ipv4::PROTOCOL],
+        dont_fragment: be16(header, ipv4::FRAGMENT) & ipv4::DONT_FRAGMENT != 0,
         l2_group: context.l2_group,
         ..Headers::default()
-    };
-    if protocol == protocol::ICMP {
-        return icmp::parse_v4(payload, context, base, tuple);
     }
-    let found = transport::parse::<false>(payload, context, protocol, fixed.addresses)?;
-    let (src_id, dst_id) = found.ids;
-    let tuple = TupleV4 { src_id, dst_id, ..tuple };
-    let dhcp = context.interface.dhcp && is_dhcp(&tuple, context.origin);
-    Ok(Headers { tuple: Tuple::V4(tuple), ..found.into_headers(base, dhcp) })
 }
 
 /// Verifies the checksum of a header with options and walks them (RFC 791 §3.1). Source routes are refused
@@ -161,14 +206,4 @@ fn option(kind: u8, data: &[u8]) -> Result<(), DropReason> {
         Some(pointer) if *pointer >= pointer_min => Ok(()),
         _ => Err(DropReason::Ipv4Options),
     }
-}
-
-/// Whether it belongs to the host's DHCP client (RFC 2131 §4.1): an answer from a server, or a question to
-/// one. Clients read past any filter, and answers match no connection.
-fn is_dhcp(tuple: &TupleV4, origin: Origin) -> bool {
-    let ports = match origin {
-        Origin::Wire => (67, 68),
-        Origin::Host => (68, 67),
-    };
-    tuple.protocol == protocol::UDP && (tuple.src_id, tuple.dst_id) == ports
 }

@@ -2,8 +2,8 @@
 
 use core::net::Ipv6Addr;
 
-use super::{Context, L3, icmp, transport};
-use crate::burst::Origin;
+use super::transport::{self, Found, is_dhcp};
+use super::{Context, L3, icmp};
 use crate::conntrack::tuple::{Tuple, TupleV6, protocol};
 use crate::headers::Headers;
 use crate::verdict::DropReason;
@@ -65,36 +65,89 @@ fn with_header(
     l4: usize,
 ) -> Result<Headers, DropReason> {
     let Some(payload) = packet.get(l4..) else { return Err(DropReason::Ipv6Header) };
-    let tuple = TupleV6 {
-        src: part(header, ipv6::SRC),
-        dst: part(header, ipv6::DST),
-        protocol,
-        ..TupleV6::default()
-    };
-    let base = Headers {
-        l3: L3 as u16,
-        l4: l4 as u16,
-        ip_len: (packet.len() - L3) as u16,
-        ttl: header[ipv6::HOP_LIMIT],
-        tos: (be16(header, 0) >> 4) as u8,
-        protocol,
-        dont_fragment: true,
-        l2_group: context.l2_group,
-        ..Headers::default()
-    };
     let addresses = Sum::ZERO
         .eight(part(header, ipv6::SRC))
         .eight(part(header, ipv6::SRC + 8))
         .eight(part(header, ipv6::DST))
         .eight(part(header, ipv6::DST + 8));
-    if protocol == protocol::ICMPV6 {
-        return icmp::parse_v6(payload, context, base, tuple, addresses);
+    let ip = Ip { header, protocol, l4, len: packet.len() - L3 };
+    // Each its own end, so that what does not concern it is not there.
+    match protocol {
+        protocol::UDP => {
+            let found = transport::parse_udp::<true>(payload, context, addresses)?;
+            Ok(ip.together(context, found))
+        }
+        protocol::TCP => {
+            let found = transport::parse_tcp(payload, context, addresses)?;
+            Ok(ip.together(context, found))
+        }
+        _ => other_protocol(payload, context, ip, addresses),
     }
-    let found = transport::parse::<true>(payload, context, protocol, addresses)?;
-    let (src_id, dst_id) = found.ids;
-    let tuple = TupleV6 { src_id, dst_id, ..tuple };
-    let dhcp = context.interface.dhcp && is_dhcp(&tuple, context.origin);
-    Ok(Headers { tuple: Tuple::V6(tuple), ..found.into_headers(base, dhcp) })
+}
+
+#[inline(never)]
+fn other_protocol(
+    payload: &[u8],
+    context: Context<'_>,
+    ip: Ip<'_>,
+    addresses: Sum,
+) -> Result<Headers, DropReason> {
+    if ip.protocol == protocol::ICMPV6 {
+        return icmp::parse_v6(payload, context, ip.base(context), ip.tuple((0, 0)), addresses);
+    }
+    let found = transport::parse_other(payload, context, ip.protocol, addresses)?;
+    Ok(ip.together(context, found))
+}
+
+/// The IP header and what follows from the extension headers.
+#[derive(Clone, Copy)]
+struct Ip<'a> {
+    header: &'a [u8; ipv6::HEADER_LEN],
+    protocol: u8,
+    l4: usize,
+    len: usize,
+}
+
+impl Ip<'_> {
+    /// What both headers said.
+    #[inline(always)]
+    fn together(self, context: Context<'_>, found: Found) -> Headers {
+        let tuple = self.tuple(found.ids);
+        // RFC 8415 §7.2; between link-local addresses, which nobody can send from afar.
+        let dhcp = context.interface.dhcp
+            && self.protocol == protocol::UDP
+            && Ipv6Addr::from(tuple.src).is_unicast_link_local()
+            && is_dhcp(found.ids, context.origin, (547, 546));
+        Headers { tuple: Tuple::V6(tuple), ..found.into_headers(self.base(context), dhcp) }
+    }
+
+    #[inline(always)]
+    fn tuple(self, (src_id, dst_id): (u16, u16)) -> TupleV6 {
+        TupleV6 {
+            src: part(self.header, ipv6::SRC),
+            dst: part(self.header, ipv6::DST),
+            src_id,
+            dst_id,
+            protocol: self.protocol,
+            ..TupleV6::default()
+        }
+    }
+
+    /// What the IP header said.
+    #[inline(always)]
+    fn base(self, context: Context<'_>) -> Headers {
+        Headers {
+            l3: L3 as u16,
+            l4: self.l4 as u16,
+            ip_len: self.len as u16,
+            ttl: self.header[ipv6::HOP_LIMIT],
+            tos: (be16(self.header, 0) >> 4) as u8,
+            protocol: self.protocol,
+            dont_fragment: true,
+            l2_group: context.l2_group,
+            ..Headers::default()
+        }
+    }
 }
 
 /// What a fragment header said.
@@ -182,15 +235,4 @@ fn hop_by_hop(options: &[u8]) -> Result<(), DropReason> {
         rest = next;
     }
     Ok(())
-}
-
-/// Whether it belongs to the host's DHCPv6 client (RFC 8415 §7.2): an answer from the link, or a question.
-fn is_dhcp(tuple: &TupleV6, origin: Origin) -> bool {
-    let ports = match origin {
-        Origin::Wire => (547, 546),
-        Origin::Host => (546, 547),
-    };
-    tuple.protocol == protocol::UDP
-        && (tuple.src_id, tuple.dst_id) == ports
-        && Ipv6Addr::from(tuple.src).is_unicast_link_local()
 }

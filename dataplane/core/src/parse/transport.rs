@@ -1,6 +1,10 @@
 //! TCP, UDP, UDP-Lite, SCTP, and protocols of which nothing is known.
+//!
+//! `payload` or `segment` is the payload of the IP packet; `addresses` is the sum of both addresses, for the
+//! pseudo header (RFC 9293 §3.1, RFC 8200 §8.1).
 
 use super::Context;
+use crate::burst::Origin;
 use crate::conntrack::tcp::flags_valid;
 use crate::conntrack::tuple::protocol;
 use crate::headers::{Headers, Kind, TcpSummary};
@@ -35,33 +39,13 @@ impl Found {
     }
 }
 
-/// Parses the transport header. `payload` is that of the IP packet; `addresses` is the sum of both addresses,
-/// for the pseudo header.
+/// Parses a TCP segment.
 #[inline(always)]
-pub(super) fn parse<const V6: bool>(
-    payload: &[u8],
+pub(super) fn parse_tcp(
+    segment: &[u8],
     context: Context<'_>,
-    protocol: u8,
     addresses: Sum,
 ) -> Result<Found, DropReason> {
-    // Of the pseudo header (RFC 9293 §3.1, RFC 8200 §8.1) all but the length.
-    let pseudo = addresses.word(u16::from(protocol));
-    let found = match protocol {
-        protocol::TCP => parse_tcp(payload, context, pseudo)?,
-        protocol::UDP => parse_udp::<V6>(payload, context, pseudo)?,
-        protocol => parse_other(payload, context, protocol, pseudo)?,
-    };
-    // RFC 6335 §6: port 0 is reserved (C167).
-    let has_ports =
-        matches!(protocol, protocol::TCP | protocol::UDP | protocol::SCTP | protocol::UDP_LITE);
-    if has_ports && (found.ids.0 == 0 || found.ids.1 == 0) {
-        return Err(DropReason::PortZero);
-    }
-    Ok(found)
-}
-
-#[inline(always)]
-fn parse_tcp(segment: &[u8], context: Context<'_>, pseudo: Sum) -> Result<Found, DropReason> {
     let Some(header) = array::<{ tcp::HEADER_LEN }>(segment, 0) else {
         return Err(DropReason::TruncatedTransport);
     };
@@ -71,9 +55,11 @@ fn parse_tcp(segment: &[u8], context: Context<'_>, pseudo: Sum) -> Result<Found,
         return Err(DropReason::TruncatedTransport);
     }
     let flags = header[tcp::FLAGS];
-    let sum = || pseudo.word(segment.len() as u16).bytes(segment);
+    let ids = ports(be16(header, tcp::SRC), be16(header, tcp::DST))?;
     // C164.
-    let invalid = if context.verify_checksums && !sum().is_right() {
+    let len = segment.len() as u16;
+    let wrong = context.verify_checksums && !is_right(addresses, protocol::TCP, len, segment);
+    let invalid = if wrong {
         Some(DropReason::TransportChecksum)
     } else if !flags_valid(flags) {
         Some(DropReason::TcpFlags)
@@ -88,15 +74,15 @@ fn parse_tcp(segment: &[u8], context: Context<'_>, pseudo: Sum) -> Result<Found,
         flags,
         header_len: header_len as u8,
     };
-    let ids = (be16(header, tcp::SRC), be16(header, tcp::DST));
     Ok(Found { tcp, ..Found::new(ids, Kind::Tcp, invalid) })
 }
 
+/// Parses a UDP datagram.
 #[inline(always)]
-fn parse_udp<const V6: bool>(
+pub(super) fn parse_udp<const V6: bool>(
     payload: &[u8],
     context: Context<'_>,
-    pseudo: Sum,
+    addresses: Sum,
 ) -> Result<Found, DropReason> {
     let Some(header) = array::<{ udp::HEADER_LEN }>(payload, 0) else {
         return Err(DropReason::TruncatedTransport);
@@ -108,29 +94,40 @@ fn parse_udp<const V6: bool>(
     else {
         return Err(DropReason::TruncatedTransport);
     };
-    let right = || match be16(header, udp::CHECKSUM) {
-        // No checksum: RFC 768 allows it, RFC 8200 §8.1 does not.
-        0 => !V6,
-        _ => pseudo.word(len).bytes(datagram).is_right(),
-    };
-    let wrong = context.verify_checksums && !right();
-    let ids = (be16(header, udp::SRC), be16(header, udp::DST));
+    let ids = ports(be16(header, udp::SRC), be16(header, udp::DST))?;
+    let wrong = context.verify_checksums
+        && match be16(header, udp::CHECKSUM) {
+            // No checksum: RFC 768 allows it, RFC 8200 §8.1 does not.
+            0 => V6,
+            _ => !is_right(addresses, protocol::UDP, len, datagram),
+        };
     Ok(Found::new(ids, Kind::Flow, wrong.then_some(DropReason::TransportChecksum)))
 }
 
+/// Whether a datagram belongs to a DHCP client of the host, by its ports: an answer from a `server` port to a
+/// `client` port, or a question the other way. Clients read past any filter, and answers match no connection.
+#[cold]
 #[inline(never)]
-fn parse_other(
+pub(super) fn is_dhcp(ids: (u16, u16), origin: Origin, (server, client): (u16, u16)) -> bool {
+    match origin {
+        Origin::Wire => ids == (server, client),
+        Origin::Host => ids == (client, server),
+    }
+}
+
+/// Parses anything else: ports where there are some.
+pub(super) fn parse_other(
     payload: &[u8],
     context: Context<'_>,
     protocol: u8,
-    pseudo: Sum,
+    addresses: Sum,
 ) -> Result<Found, DropReason> {
     let (ids, wrong) = match protocol {
         protocol::SCTP => match array::<{ udp::SCTP_HEADER_LEN }>(payload, 0) {
-            Some(header) => ((be16(header, udp::SRC), be16(header, udp::DST)), false),
+            Some(header) => (ports(be16(header, udp::SRC), be16(header, udp::DST))?, false),
             None => return Err(DropReason::TruncatedTransport),
         },
-        protocol::UDP_LITE => parse_udp_lite(payload, context, pseudo)?,
+        protocol::UDP_LITE => parse_udp_lite(payload, context, addresses)?,
         _ => ((0, 0), false),
     };
     Ok(Found::new(ids, Kind::Flow, wrong.then_some(DropReason::TransportChecksum)))
@@ -141,7 +138,7 @@ fn parse_other(
 fn parse_udp_lite(
     payload: &[u8],
     context: Context<'_>,
-    pseudo: Sum,
+    addresses: Sum,
 ) -> Result<((u16, u16), bool), DropReason> {
     let Some(header) = array::<{ udp::HEADER_LEN }>(payload, 0) else {
         return Err(DropReason::TruncatedTransport);
@@ -152,8 +149,21 @@ fn parse_udp_lite(
         coverage => payload.get(..coverage),
     };
     let Some(covered) = covered else { return Err(DropReason::TruncatedTransport) };
-    let right = be16(header, udp::CHECKSUM) != 0
-        && pseudo.word(payload.len() as u16).bytes(covered).is_right();
-    let ids = (be16(header, udp::SRC), be16(header, udp::DST));
+    let len = payload.len() as u16;
+    let right =
+        be16(header, udp::CHECKSUM) != 0 && is_right(addresses, protocol::UDP_LITE, len, covered);
+    let ids = ports(be16(header, udp::SRC), be16(header, udp::DST))?;
     Ok((ids, context.verify_checksums && !right))
+}
+
+/// RFC 6335 §6: port 0 is reserved (C167).
+#[inline(always)]
+fn ports(src: u16, dst: u16) -> Result<(u16, u16), DropReason> {
+    if src == 0 || dst == 0 { Err(DropReason::PortZero) } else { Ok((src, dst)) }
+}
+
+/// Whether pseudo header and `covered` sum up.
+#[inline(always)]
+fn is_right(addresses: Sum, protocol: u8, len: u16, covered: &[u8]) -> bool {
+    addresses.word(u16::from(protocol)).word(len).bytes(covered).is_right()
 }

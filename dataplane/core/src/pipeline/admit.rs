@@ -127,8 +127,7 @@ fn begin<H: Family>(
     tuple: &H::Tuple,
     context: &Context<'_>,
 ) -> Result<Provisional<H>, DropReason> {
-    let mut first =
-        Provisional { hot: H::default(), warm: Warm::default(), cold: Cold::default() };
+    let mut first = Provisional { hot: H::default(), warm: Warm::default(), cold: Cold::default() };
     let state = first.hot.state_mut();
     let snapshot = context.snapshot;
     match headers.kind {
@@ -201,6 +200,13 @@ fn source<H: Family>(
         return if taken(&reply) { Err(Refusal::Drop(DropReason::TupleInUse)) } else { Ok(reply) };
     };
     let steering = &context.snapshot.steering;
+    // Connections of a forward that is gone may live on with other workers: its port is not free yet.
+    let was_static = |reply: &Tuple| {
+        let (address, port) = (reply.dst(), reply.dst_id());
+        let older = &context.snapshot.older_steering;
+        older.iter().any(|older| older.is_static(address, reply.protocol(), port))
+    };
+    let taken = |reply: &Tuple| was_static(reply) || taken(reply);
     let chosen = plan::external(reply, address, context.me, steering, &mut desk.random, taken)
         .ok_or(Refusal::Drop(DropReason::PortsExhausted))?;
     if chosen != reply {
@@ -229,9 +235,13 @@ fn external_address<H: Family>(
         return Ok(None);
     }
     if leg.ingress == InterfaceId::NONE {
-        // The host chose one of our addresses itself, or must (a DHCP client has none yet): only the
-        // port may have to change.
-        return Ok(context.snapshot.steering.is_ours(reply.dst()).then(|| reply.dst()));
+        let source = reply.dst();
+        if egress.addresses.iter().any(|own| own.address == source) {
+            return Ok(Some(source)); // the host's own choice: only the port may have to change
+        }
+        if !context.snapshot.steering.is_ours(source) {
+            return Ok(None); // a DHCP client has no address yet
+        }
     }
     let towards = leg.next_hop_address.unwrap_or_else(|| reply.src());
     let address = egress.address_towards(towards);

@@ -389,9 +389,7 @@ pub(super) fn send<H: Family>(
             leg::write_link_header(packet, leg.egress, mac, context);
             Verdict::Forward { egress: leg.egress }
         }
-        None if leg.egress == InterfaceId::NONE => {
-            Verdict::Deliver { interface: packet.interface }
-        }
+        None if leg.egress == InterfaceId::NONE => Verdict::Deliver { interface: packet.interface },
         None => Verdict::Forward { egress: leg.egress },
     }
 }

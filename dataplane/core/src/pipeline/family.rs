@@ -11,7 +11,13 @@ pub(super) trait Family: Hot {
     const FAMILY: rules::Family;
 
     /// Writes `to` into a packet of a flow.
-    fn rewrite(bytes: &mut [u8], headers: &Headers, to: &Self::Tuple, deltas: Deltas, ttl: TtlChange);
+    fn rewrite(
+        bytes: &mut [u8],
+        headers: &Headers,
+        to: &Self::Tuple,
+        deltas: Deltas,
+        ttl: TtlChange,
+    );
 }
 
 impl Family for HotV4 {

@@ -118,9 +118,7 @@ pub(super) fn relate<H: Family>(
             leg::write_link_header(packet, leg.egress, mac, context);
             Verdict::Forward { egress: leg.egress }
         }
-        None if leg.egress == InterfaceId::NONE => {
-            Verdict::Deliver { interface: packet.interface }
-        }
+        None if leg.egress == InterfaceId::NONE => Verdict::Deliver { interface: packet.interface },
         None => Verdict::Forward { egress: leg.egress },
     })
 }

@@ -2,6 +2,7 @@
 //! millions costs the packet path a bounded amount a turn.
 
 use super::Pipeline;
+use super::established::came_in_by;
 use super::family::Family;
 use crate::conntrack::entry::flags;
 use crate::conntrack::table::{Table, deadline};
@@ -9,7 +10,7 @@ use crate::conntrack::tuple::{Direction, Tuple};
 use crate::counters::Counters;
 use crate::snapshot::Snapshot;
 use crate::time::{Instant, Tick};
-use crate::units::{EntryIdx, Generation, WorkerId};
+use crate::units::{EntryIdx, Generation, InterfaceId, WorkerId};
 
 /// Names a connection for as long as the appliance runs; never reused. Worker, family, row and the
 /// row's incarnation in 64 bits.
@@ -66,6 +67,10 @@ pub struct ConnectionView {
     pub bytes: [u64; 2],
     /// Connection mark.
     pub mark: u32,
+    /// The interface its first packet came in by; [`InterfaceId::NONE`] if from the host.
+    pub ingress: InterfaceId,
+    /// Milliseconds since it was made, modulo 2^32.
+    pub age_ms: u32,
 }
 
 /// Which connections are meant. Every field that is set must match; the default means all.
@@ -118,6 +123,18 @@ impl Filter {
 pub struct Cursor {
     v6: bool,
     row: u32,
+}
+
+impl Cursor {
+    /// The cursor as one number, for those who keep it elsewhere.
+    pub const fn to_bits(self) -> u32 {
+        (self.v6 as u32) << 31 | self.row
+    }
+
+    /// The cursor that [`to_bits`](Self::to_bits) gave.
+    pub const fn from_bits(bits: u32) -> Self {
+        Self { v6: bits >> 31 != 0, row: bits & !(1 << 31) }
+    }
 }
 
 /// The sweep for connections whose external address is gone.
@@ -275,5 +292,7 @@ fn view<H: Family>(
         packets: warm.packets,
         bytes: warm.bytes,
         mark: cold.mark,
+        ingress: came_in_by(hot),
+        age_ms: now.0.wrapping_sub(cold.created),
     })
 }

@@ -9,8 +9,6 @@
 //! ([`combine`]), turn round by complement ([`reverse`]) and are applied by RFC 1624 eqn. 3, so a
 //! checksum that was wrong before stays wrong by as much.
 
-use super::part;
-
 /// A one's complement sum under way.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sum(u64);
@@ -64,16 +62,15 @@ impl Sum {
             0..LONG => (self.0, bytes),
             _ => long(self.0, bytes),
         };
-        while let Some((words, after)) = rest.split_first_chunk::<16>() {
-            sum = add(
-                add(sum, u64::from_ne_bytes(part(words, 0))),
-                u64::from_ne_bytes(part(words, 8)),
-            );
-            rest = after;
+        // Less than 64 bytes: each power of two once, without a loop.
+        if let Some((block, after)) = rest.split_first_chunk::<32>() {
+            (sum, rest) = (words(sum, block), after);
         }
-        if let Some((word, after)) = rest.split_first_chunk::<8>() {
-            sum = add(sum, u64::from_ne_bytes(*word));
-            rest = after;
+        if let Some((block, after)) = rest.split_first_chunk::<16>() {
+            (sum, rest) = (words(sum, block), after);
+        }
+        if let Some((block, after)) = rest.split_first_chunk::<8>() {
+            (sum, rest) = (words(sum, block), after);
         }
         if !rest.is_empty() {
             sum = add(sum, last_word(bytes, rest.len()));
@@ -103,8 +100,14 @@ impl Sum {
     }
 }
 
+/// Adds a block of a constant number of words.
+#[inline(always)]
+fn words<const N: usize>(sum: u64, block: &[u8; N]) -> u64 {
+    block.as_chunks::<8>().0.iter().fold(sum, |sum, word| add(sum, u64::from_ne_bytes(*word)))
+}
+
 /// From how many bytes on four sums side by side pay.
-const LONG: usize = 96;
+const LONG: usize = 64;
 
 /// Adds all whole blocks of 32 bytes in four sums side by side, so that the carries of one do not wait for
 /// another's. Returns what is left.

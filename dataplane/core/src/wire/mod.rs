@@ -2,7 +2,7 @@
 //!
 //! One protocol a file: the offsets of the fields that Postern reads or writes, counted from the start of
 //! that protocol's header, the constants of its standard, and the few decisions that depend on nothing else.
-//! Headers are taken as arrays ([`array`]): one length check, after which a constant offset needs none and
+//! Headers are taken as arrays ([`array()`]): one length check, after which a constant offset needs none and
 //! cannot panic. Numbers are in network order here and in host order everywhere else.
 
 pub mod arp;

@@ -1,0 +1,201 @@
+//! Carrying verdicts out: every way a packet can leave a worker, each counted where it really leaves.
+//!
+//! - out of an interface: by the worker's own queue of that device, or, where the device has fewer queues
+//!   than there are workers, as a parcel to the worker that has the queue. Counted `forwarded` by
+//!   whoever puts it into the ring;
+//! - to the host: as a parcel, counted `handed_out` here, and `delivered` by the host thread;
+//! - to its owner: as a parcel; on hold; or back to the pool.
+
+use std::sync::Arc;
+
+use crossbeam::channel::Sender;
+use postern_core::counters::Counters;
+use postern_core::headers::Kind;
+use postern_core::time::Instant;
+use postern_core::units::{INTERFACES_MAX, InterfaceId, WorkerId};
+use postern_core::verdict::{DropReason, Verdict};
+
+use super::door::Door;
+use super::handover::{Errand, Luggage, Outbox, Parcel};
+use super::hold::{Held, Holds};
+use super::port::{Health, Port};
+use super::{Event, Node, count_drop};
+use crate::frame::{FramePool, FrameSpan};
+use crate::xdp::socket::SocketError;
+
+/// How a worker reaches an interface.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Way {
+    /// There is no such interface.
+    None,
+    /// By a port of its own: the place among them.
+    Own(usize),
+    /// By another worker's.
+    Via(WorkerId),
+}
+
+/// A packet after the pipeline.
+pub(crate) struct Decided {
+    pub(crate) span: FrameSpan,
+    pub(crate) luggage: Luggage,
+    pub(crate) verdict: Verdict,
+}
+
+/// Everything by which packets leave a worker.
+pub(crate) struct Exits<D> {
+    pub(crate) me: WorkerId,
+    pub(crate) ports: Vec<Port<D>>,
+    pub(crate) ways: [Way; INTERFACES_MAX],
+    pub(crate) peers: Vec<Option<Outbox>>,
+    pub(crate) host_urgent: Outbox,
+    pub(crate) host: Outbox,
+    pub(crate) holds: Holds,
+    pub(crate) pool: FramePool,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) events: Sender<Event>,
+    /// A port is gone: it must not be polled any more.
+    pub(crate) polls_are_stale: bool,
+}
+
+impl<D: Door> Exits<D> {
+    /// Takes a decided packet where it belongs; what is staged leaves with [`flush`](Self::flush).
+    #[inline]
+    pub(crate) fn carry_out(&mut self, packet: Decided, now: Instant) {
+        let Decided { span, luggage, verdict } = packet;
+        match verdict {
+            Verdict::Forward { egress } => self.send(span, egress),
+            Verdict::Deliver { interface } => self.deliver(span, interface, &luggage),
+            Verdict::Reply { egress, to_host } => {
+                self.counters.generated.add(1);
+                if to_host {
+                    self.deliver(span, egress, &luggage);
+                } else {
+                    self.send(span, egress);
+                }
+            }
+            Verdict::HandOver { worker } => {
+                let parcel = Parcel { span, luggage, errand: Errand::Process };
+                self.pass_on(worker, parcel);
+            }
+            Verdict::Hold => self.hold(Held { span, luggage, since: now }),
+            Verdict::Drop(reason) => self.discard(span, reason),
+        }
+    }
+
+    /// Out of an interface.
+    #[inline]
+    pub(crate) fn send(&mut self, span: FrameSpan, egress: InterfaceId) {
+        match self.ways.get(egress.index()) {
+            Some(&Way::Own(place)) => {
+                if let Err((span, reason)) = self.ports[place].push(span) {
+                    self.discard(span, reason);
+                }
+            }
+            Some(&Way::Via(worker)) => {
+                let luggage = Luggage::of_decided(egress);
+                self.pass_on(worker, Parcel { span, luggage, errand: Errand::Send { egress } });
+            }
+            Some(Way::None) | None => self.discard(span, DropReason::InterfaceDown),
+        }
+    }
+
+    #[inline]
+    fn pass_on(&mut self, worker: WorkerId, parcel: Parcel) {
+        let refused = match self.peers.get_mut(worker.index()) {
+            Some(Some(outbox)) => outbox.stage(parcel).err(),
+            _ => Some(parcel),
+        };
+        if let Some(parcel) = refused {
+            self.discard(parcel.span, DropReason::HandOverFull);
+        }
+    }
+
+    fn deliver(&mut self, span: FrameSpan, interface: InterfaceId, luggage: &Luggage) {
+        let kind = luggage.parsed.as_ref().map(|headers| headers.kind);
+        let urgent = matches!(kind, Some(Kind::Arp | Kind::Untracked));
+        let outbox = if urgent { &mut self.host_urgent } else { &mut self.host };
+        let luggage = Luggage::of_decided(interface);
+        let parcel = Parcel { span, luggage, errand: Errand::Send { egress: interface } };
+        if let Err(parcel) = outbox.stage(parcel) {
+            self.discard(parcel.span, DropReason::HostQueueFull);
+        }
+    }
+
+    fn hold(&mut self, held: Held) {
+        match self.holds.put(held) {
+            Ok(()) => self.counters.held.add(1),
+            Err(held) => self.discard(held.span, DropReason::HoldFull),
+        }
+    }
+
+    /// Back to the pool, under a reason.
+    #[inline]
+    pub(crate) fn discard(&mut self, span: FrameSpan, reason: DropReason) {
+        count_drop(&self.counters, reason);
+        self.pool.give(span.into_frame());
+    }
+
+    /// Publishes what a burst left behind: once a destination.
+    #[inline]
+    pub(crate) fn flush(&mut self, now: Instant) {
+        let Self { peers, host, host_urgent, pool, counters, .. } = self;
+        for peer in peers.iter_mut().flatten().filter(|peer| !peer.is_empty()) {
+            publish(peer, DropReason::HandOverFull, pool, counters);
+        }
+        for outbox in [host_urgent, host] {
+            if !outbox.is_empty() {
+                publish(outbox, DropReason::HostQueueFull, pool, counters);
+            }
+        }
+        for place in 0..self.ports.len() {
+            if let Err(error) = self.ports[place].flush(&mut self.pool, &self.counters, now) {
+                self.trouble(place, error);
+            }
+        }
+    }
+
+    /// Takes sent frames back and gives the devices new ones.
+    #[inline]
+    pub(crate) fn restock(&mut self) {
+        for place in 0..self.ports.len() {
+            let port = &mut self.ports[place];
+            let reclaimed = port.door.reclaim(&mut self.pool);
+            port.door.refill(&mut self.pool);
+            if let Err(error) = reclaimed {
+                self.trouble(place, error);
+            }
+        }
+        self.pool.balance();
+    }
+
+    /// Tells control what a door said, once for each change of its health.
+    #[cold]
+    pub(crate) fn trouble(&mut self, place: usize, error: SocketError) {
+        let port = &mut self.ports[place];
+        let (worker, interface) = (self.me, port.interface);
+        let health = match error {
+            SocketError::DeviceGone => Health::Gone,
+            SocketError::DeviceDown => Health::Down,
+            _ => port.health,
+        };
+        if health == Health::Gone {
+            port.drop_queue(DropReason::InterfaceDown, &mut self.pool, &self.counters);
+            self.polls_are_stale = true;
+        }
+        if health == Health::Up || health != port.health {
+            port.health = health;
+            let _ =
+                self.events.try_send(Event::Door { node: Node::Worker(worker), interface, error });
+        }
+    }
+}
+
+/// Publishes an outbox, counts what went, and takes back what found no room.
+fn publish(outbox: &mut Outbox, full: DropReason, pool: &mut FramePool, counters: &Counters) {
+    let (sent, refused) = outbox.flush();
+    counters.handed_out.add(sent as u64);
+    for parcel in refused {
+        counters.drop(full);
+        pool.give(parcel.span.into_frame());
+    }
+}

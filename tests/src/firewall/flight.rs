@@ -1,0 +1,61 @@
+//! Frames between the workers.
+
+use postern_core::burst::{Origin, Packet, Visit};
+use postern_core::headers::Headers;
+use postern_core::units::InterfaceId;
+
+use crate::setup::At;
+
+/// Room before a packet in its frame, and behind it.
+const HEADROOM: usize = 128;
+const TAILROOM: usize = 256;
+
+/// A frame on its way.
+pub(super) struct Flight {
+    pub(super) room: Vec<u8>,
+    pub(super) start: usize,
+    pub(super) len: usize,
+    pub(super) interface: InterfaceId,
+    pub(super) origin: Origin,
+    pub(super) parsed: Option<Headers>,
+    pub(super) visit: Visit,
+    pub(super) hops: u32,
+}
+
+impl Flight {
+    pub(super) fn new(at: At, frame: &[u8]) -> Self {
+        let mut room = vec![0; HEADROOM];
+        room.extend(frame);
+        room.resize(room.len() + TAILROOM, 0);
+        let origin = match at {
+            At::Wire(_) => Origin::Wire,
+            At::Host(_) => Origin::Host,
+        };
+        let (start, len) = (HEADROOM, frame.len());
+        let interface = at.interface();
+        Self { room, start, len, interface, origin, parsed: None, visit: Visit::default(), hops: 0 }
+    }
+
+    pub(super) fn at(&self) -> At {
+        match self.origin {
+            Origin::Wire => At::Wire(self.interface),
+            Origin::Host => At::Host(self.interface),
+        }
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.room[self.start..self.start + self.len]
+    }
+
+    pub(super) fn packet(&mut self) -> Packet<'_> {
+        Packet {
+            room: &mut self.room,
+            start: self.start,
+            len: self.len,
+            interface: self.interface,
+            origin: self.origin,
+            parsed: self.parsed,
+            visit: self.visit,
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Full tables and floods: what is established stays, what is new is a defined outcome.
+
+use std::net::SocketAddr;
+
+use postern_core::verdict::DropReason;
+use postern_tests::packet::{echo_request, tcp, udp};
+use postern_tests::{Firewall, Flow, Setup, WAN, for_workers, moved};
+
+/// A client in the LAN, one of many.
+fn client(number: u32) -> SocketAddr {
+    let port = 10_000 + (number % 50_000) as u16;
+    ([192, 168, 1, 100 + (number / 50_000) as u8], port).into()
+}
+
+fn established(count: u32, fw: &mut Firewall) -> Vec<Flow> {
+    (0..count)
+        .map(|i| {
+            Flow::outward(SocketAddr::from(([192, 168, 1, 2], 2000 + i as u16)), "192.0.2.9:80")
+        })
+        .map(|flow| flow.open(fw))
+        .collect()
+}
+
+/// C173, C039, C175
+#[test]
+fn a_syn_flood_evicts_only_half_open_connections() {
+    for_workers([1, 2, 4], |setup| {
+        let mut fw = Firewall::with(setup.capacity(128));
+        let mut kept = established(20, &mut fw);
+        fw.take_moved();
+        let mut crossed = 0;
+        for number in 0..3000 {
+            let sent = fw.lan(tcp(client(number), "192.0.2.66:80").syn());
+            crossed += sent.outs.len();
+            assert!(sent.outs.len() == 1 || sent.dropped() == DropReason::TableFull);
+        }
+        // Looking for a victim is bounded, so now and then there is none.
+        assert!(crossed > 2900, "{crossed}");
+        let values = fw.values();
+        assert!(values.connections_evicted >= crossed as u64 - 4 * 128);
+        for flow in &mut kept {
+            flow.talk(&mut fw);
+        }
+        let mut canary = Flow::outward("192.168.1.3:3000", "192.0.2.9:80").open(&mut fw);
+        canary.talk(&mut fw);
+    });
+}
+
+/// C173: from outside against a forward.
+#[test]
+fn a_flood_through_a_forward_leaves_established_connections_alone() {
+    for_workers([1, 2], |setup| {
+        let mut fw = Firewall::with(setup.capacity(64).forward_tcp(8080, "192.168.1.10:80"));
+        let mut kept = established(10, &mut fw);
+        let mut state = 7u32;
+        for _ in 0..3000 {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let [_, b, c, d] = state.to_be_bytes();
+            let src: SocketAddr =
+                ([198, 18 + (b & 1), c, d], 1024 + (state >> 7) as u16 % 60_000).into();
+            fw.send(WAN, tcp(src, "203.0.113.2:8080").syn());
+        }
+        for flow in &mut kept {
+            flow.talk(&mut fw);
+        }
+    });
+}
+
+/// C175
+#[test]
+fn a_table_full_of_assured_connections_refuses_new_ones_and_harms_none() {
+    let mut fw = Firewall::with(Setup::default().capacity(64));
+    let mut kept = established(64, &mut fw);
+    fw.take_moved();
+    for number in 0..100 {
+        let sent = fw.lan(udp(client(number), "192.0.2.66:53"));
+        assert_eq!(sent.dropped(), DropReason::TableFull);
+    }
+    moved!(fw, received: 100, TableFull: 100);
+    for flow in &mut kept {
+        flow.talk(&mut fw);
+    }
+    // The other family has a table of its own.
+    let mut v6 = Flow::outward("[2001:db8:1::2]:5000", "[2001:db8:9::9]:53");
+    v6.exchange(&mut fw);
+    // One goes, one comes.
+    kept[0].client_fin(&mut fw);
+    kept[0].server_fin(&mut fw);
+    Flow::outward("192.168.1.3:3000", "192.0.2.9:80").open(&mut fw).talk(&mut fw);
+    for flow in &mut kept[1..] {
+        flow.talk(&mut fw);
+    }
+}
+
+/// C175: of those that may go, the unreplied ones go first.
+#[test]
+fn unreplied_entries_go_before_replied_ones() {
+    let mut fw = Firewall::with(Setup::default().capacity(16));
+    let mut replied: Vec<_> = (0..8u16)
+        .map(|i| Flow::outward(SocketAddr::from(([192, 168, 1, 2], 2000 + i)), "192.0.2.9:53"))
+        .collect();
+    for flow in &mut replied {
+        flow.exchange(&mut fw);
+    }
+    for number in 0..200 {
+        assert_eq!(fw.lan(echo_request("192.168.1.3", "192.0.2.66", number, 1)).outs.len(), 1);
+    }
+    for flow in &mut replied {
+        flow.exchange(&mut fw);
+    }
+}
+
+/// C177
+#[test]
+fn after_a_burst_the_count_returns_to_where_it_was() {
+    for_workers([1, 4], |setup| {
+        let mut fw = Firewall::with(setup.capacity(4096));
+        let mut kept = established(10, &mut fw);
+        for number in 0..3000 {
+            fw.lan(udp(client(number), "192.0.2.66:53"));
+        }
+        assert_eq!(fw.connections().len(), 3010);
+        fw.pass_secs(31);
+        assert_eq!(fw.connections().len(), 10);
+        for flow in &mut kept {
+            flow.talk(&mut fw);
+        }
+    });
+}
+
+/// C093: adjacent tuples fill the whole table without a bucket overflowing.
+#[test]
+fn adjacent_tuples_fill_the_table_without_crowding() {
+    const COUNT: u32 = 100_000;
+    let mut fw = Firewall::with(Setup::default().capacity(COUNT).routed());
+    fw.private_may_leave = true;
+    for number in 0..COUNT {
+        let sent = fw.lan(udp(client(number), "192.0.2.66:53"));
+        assert_eq!(sent.outs.len(), 1, "number {number}: {}", sent.describe());
+    }
+    let values = fw.values();
+    assert_eq!(values.connections_new, u64::from(COUNT));
+    assert_eq!(values.drops[DropReason::BucketFull as usize], 0);
+    assert_eq!(values.connections_evicted, 0);
+}
+
+/// C080, C147: what is refused for want of room costs no state and no answer.
+#[test]
+fn a_refused_first_packet_leaves_nothing_behind() {
+    let mut fw = Firewall::new();
+    let refused = [
+        udp("192.0.2.9:53", "203.0.113.2:5000"),
+        tcp("192.0.2.9:53", "203.0.113.2:80").syn(),
+        echo_request("192.0.2.9", "203.0.113.2", 1, 1),
+        udp("192.0.2.9:53", "192.168.1.2:5000"),
+    ];
+    for pkt in refused.iter().cycle().take(1000) {
+        assert_eq!(fw.wan(pkt).dropped(), DropReason::DeniedByPolicy);
+    }
+    moved!(fw, received: 1000, DeniedByPolicy: 1000);
+    assert!(fw.connections().is_empty());
+}

@@ -8,8 +8,6 @@
 
 LAB=${LAB:-pst$$}
 LAB_DIR=$(mktemp -d "${TMPDIR:-/tmp}/postern-lab.XXXXXX")
-LAB_PIDS=()
-LAB_SPACES=()
 POSTERN=${POSTERN:-target/release/postern}
 
 # Runs a command in a namespace: in lan ping ...
@@ -23,15 +21,30 @@ in_ns() {
 start_in() {
     local space=$1 name=$2
     shift 2
-    # `ip netns exec` becomes the command, so $! is the command's own id.
-    ip netns exec "$LAB-$space" "$@" >"$LAB_DIR/$name.log" 2>&1 </dev/null &
+    # A session of its own, so that it outlives the subshell that starts it. setsid and `ip netns exec` become
+    # the command, so $! is the command's own id.
+    setsid ip netns exec "$LAB-$space" "$@" >>"$LAB_DIR/$name.log" 2>&1 </dev/null &
     PID=$!
-    LAB_PIDS+=("$PID")
+    # In a file, not in an array: the shell that cleans up knows what its subshells started, too.
+    echo "$PID" >>"$LAB_DIR/pids"
 }
 
-# Ends one process by its id and waits for it.
+# Whether a process runs; one that has ended and was not waited for does not.
+alive() {
+    local stat
+    stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
+    stat=${stat##*) }
+    [ "${stat%% *}" != Z ]
+}
+
+# end <id> [signal]: ends one process by its id and waits for it, ten seconds at most before it is killed.
 end() {
     kill "${2:--TERM}" "$1" 2>/dev/null || true
+    for _ in $(seq 100); do
+        alive "$1" || break
+        sleep 0.1
+    done
+    kill -KILL "$1" 2>/dev/null || true
     wait "$1" 2>/dev/null || true
 }
 
@@ -39,7 +52,7 @@ add_space() {
     local space
     for space in "$@"; do
         ip netns add "$LAB-$space"
-        LAB_SPACES+=("$LAB-$space")
+        echo "$LAB-$space" >>"$LAB_DIR/spaces"
         in_ns "$space" ip link set lo up
         in_ns "$space" sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0
     done
@@ -74,7 +87,12 @@ lab_up() {
     mount -t bpf bpf "$LAB_DIR/run/bpf"
 }
 
+# The laboratory's configuration. WORKERS and CAPACITY set these; WAN_CONFIG takes the place of the WAN
+# interface's addresses, MORE_CONFIG comes at the end.
 lab_config() {
+    local wan='address = ["203.0.113.2/24", "2001:db8:2::2/64"]
+gateway = ["203.0.113.1", "2001:db8:2::1"]'
+    wan=${WAN_CONFIG-$wan}
     cat <<TOML
 workers = ${WORKERS:-1}
 control = "$LAB_DIR/run/control.sock"
@@ -88,12 +106,13 @@ address = ["192.168.1.1/24", "2001:db8:1::1/64"]
 [interface.wan]
 device = "nic-wan"
 zone = "wan"
-address = ["203.0.113.2/24", "2001:db8:2::2/64"]
-gateway = ["203.0.113.1", "2001:db8:2::1"]
 masquerade = true
+$wan
 
 [conntrack]
 capacity = ${CAPACITY:-100_000}
+
+${MORE_CONFIG-}
 TOML
 }
 
@@ -107,6 +126,7 @@ start_postern() {
     [ -e "$LAB_DIR/postern.toml" ] || lab_config >"$LAB_DIR/postern.toml"
     start_in fw postern "$POSTERN" run --config "$LAB_DIR/postern.toml"
     APPLIANCE=$PID
+    echo "$PID" >"$LAB_DIR/appliance"
     wait_for 20 "the appliance to answer" postern status
 }
 
@@ -142,19 +162,21 @@ CONF
 }
 
 lab_down() {
-    local pid space
-    for pid in "${LAB_PIDS[@]}"; do
-        kill -TERM "$pid" 2>/dev/null || true
+    local pid pids=() space spaces=()
+    [ ! -e "$LAB_DIR/spaces" ] || mapfile -t spaces <"$LAB_DIR/spaces"
+    [ ! -e "$LAB_DIR/pids" ] || mapfile -t pids <"$LAB_DIR/pids"
+    for pid in "${pids[@]}"; do
+        # Only what still is ours: an id may have been taken by another process since.
+        ip netns identify "$pid" 2>/dev/null | grep -q "^$LAB-" && kill -TERM "$pid" 2>/dev/null || true
     done
-    for pid in "${LAB_PIDS[@]}"; do
+    for pid in "${pids[@]}"; do
         for _ in $(seq 50); do
-            kill -0 "$pid" 2>/dev/null || break
+            alive "$pid" && ip netns identify "$pid" 2>/dev/null | grep -q "^$LAB-" || continue 2
             sleep 0.1
         done
         kill -KILL "$pid" 2>/dev/null || true
-        wait "$pid" 2>/dev/null || true
     done
-    for space in "${LAB_SPACES[@]}"; do
+    for space in "${spaces[@]}"; do
         ip netns del "$space" 2>/dev/null || true
     done
     umount "$LAB_DIR/run/bpf" 2>/dev/null || true

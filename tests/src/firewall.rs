@@ -33,6 +33,8 @@ const LOG_MAX: usize = 40;
 
 struct Worker {
     pipeline: Pipeline<'static>,
+    /// The snapshot it runs on, which may be an older one for a while.
+    snapshot: Snapshot,
     counters: Box<Counters>,
     /// Frames handed over by others, not taken up yet.
     inbox: VecDeque<Flight>,
@@ -74,6 +76,8 @@ pub struct Firewall {
     pub private_may_leave: bool,
     /// Whether frames handed over wait in their inboxes until [`settle`](Self::settle).
     pub slow_hand_over: bool,
+    /// Whether workers adopt a new snapshot only when told to ([`adopt`](Self::adopt)).
+    pub slow_adoption: bool,
     /// Called with `true` before and `false` after every call into the core.
     pub watch: fn(bool),
     /// Whether to look at what comes out.
@@ -103,19 +107,20 @@ impl Firewall {
             memory.push(region);
             lent
         };
+        let snapshot = setup.snapshot(None);
         let workers = (0..setup.workers)
             .map(|number| {
                 let regions = limits.bytes().map(&mut region);
                 let (key, seed) = (setup.key(2), setup.key(100 + u64::from(number)));
                 Worker {
                     pipeline: Pipeline::new(limits, regions, key, seed, now),
+                    snapshot: snapshot.clone(),
                     counters: Box::default(),
                     inbox: VecDeque::new(),
                     held: Vec::new(),
                 }
             })
             .collect();
-        let snapshot = setup.snapshot(None);
         let mut firewall = Self {
             workers,
             setup,
@@ -123,6 +128,7 @@ impl Firewall {
             now,
             private_may_leave: false,
             slow_hand_over: false,
+            slow_adoption: false,
             watch: |_| (),
             look: true,
             draws: 0,
@@ -144,17 +150,30 @@ impl Firewall {
         &self.snapshot
     }
 
-    /// Changes it while it runs: a new snapshot, adopted by every worker before its next burst.
+    /// Changes it while it runs: a new snapshot, adopted by every worker before its next burst unless
+    /// [`slow_adoption`](Self::slow_adoption) says that they wait to be told.
     pub fn change(&mut self, change: impl FnOnce(&mut Setup)) {
         change(&mut self.setup);
         self.snapshot = self.setup.snapshot(Some(&self.snapshot));
         self.meet_neighbours();
         self.note(|| "the set-up changes".into());
+        if !self.slow_adoption {
+            (0..self.workers.len()).for_each(|worker| self.adopt(worker));
+        }
+    }
+
+    /// One worker adopts the newest snapshot.
+    pub fn adopt(&mut self, worker: usize) {
+        self.workers[worker].snapshot = self.snapshot.clone();
+        if self.slow_adoption {
+            self.note(|| format!("worker {worker} adopts the newest snapshot"));
+        }
     }
 
     /// Forgets older steering epochs, as control does once their connections are gone.
     pub fn forget_epochs(&mut self) {
         self.snapshot.older_steering.clear();
+        (0..self.workers.len()).for_each(|worker| self.adopt(worker));
     }
 
     /// Every host of every network near by answers, but those already known otherwise.
@@ -339,7 +358,7 @@ impl Firewall {
         burst.packets.extend(flights.iter_mut().map(Flight::packet));
         (self.watch)(true);
         if resume {
-            worker.pipeline.resume(&mut burst, me, &self.snapshot, &worker.counters, self.now);
+            worker.pipeline.resume(&mut burst, me, &worker.snapshot, &worker.counters, self.now);
         } else {
             worker.pipeline.process_burst(
                 &mut burst,
@@ -457,10 +476,10 @@ impl Firewall {
     pub fn housekeep(&mut self, steps: u32) {
         (self.watch)(true);
         for worker in &mut self.workers {
-            worker.pipeline.housekeep(&self.snapshot, &worker.counters, self.now, steps);
+            worker.pipeline.housekeep(&worker.snapshot, &worker.counters, self.now, steps);
             if steps == u32::MAX {
                 // The sweep takes one family a turn.
-                worker.pipeline.housekeep(&self.snapshot, &worker.counters, self.now, steps);
+                worker.pipeline.housekeep(&worker.snapshot, &worker.counters, self.now, steps);
             }
         }
         (self.watch)(false);

@@ -102,9 +102,12 @@ fn unreplied_entries_go_before_replied_ones() {
     for flow in &mut replied {
         flow.exchange(&mut fw);
     }
+    let ids: Vec<_> = fw.connections().iter().map(|c| c.id).collect();
     for number in 0..200 {
         assert_eq!(fw.lan(echo_request("192.168.1.3", "192.0.2.66", number, 1)).outs.len(), 1);
     }
+    let left: Vec<_> = fw.connections().iter().map(|c| c.id).collect();
+    assert!(ids.iter().all(|id| left.contains(id)), "{ids:?}, {left:?}");
     for flow in &mut replied {
         flow.exchange(&mut fw);
     }

@@ -19,17 +19,11 @@ pub fn first(ip_protocol: u8, timeouts: &Timeouts) -> u32 {
 
 /// A further packet of a known connection, in either direction.
 #[inline]
-pub fn packet(
-    ip_protocol: u8,
-    timeouts: &Timeouts,
-    now: Tick,
-    hot: &mut HotState,
-    cold: &mut Cold,
-) {
+pub fn packet(ip_protocol: u8, timeouts: &Timeouts, now: Tick, hot: &mut HotState, cold: &Cold) {
     let stream = ip_protocol == protocol::UDP || ip_protocol == protocol::UDP_LITE;
     if stream && hot.flags & flags::SEEN_REPLY != 0 {
-        if hot.flags & flags::UDP_STREAM == 0 && now.since(Tick(cold.created)) > STREAM_AFTER_MS {
-            hot.flags |= flags::UDP_STREAM | flags::ASSURED;
+        if hot.flags & flags::UDP_STREAM == 0 {
+            promote(hot, cold, now);
         }
         if hot.flags & flags::UDP_STREAM != 0 {
             hot.timeout_ms = timeouts.ms(TimeoutKind::UdpStream);
@@ -37,6 +31,16 @@ pub fn packet(
         }
     }
     hot.timeout_ms = timeouts.ms(kind(ip_protocol));
+}
+
+/// Makes a stream of a flow that is old enough. Out of line, so that nothing reads the cold part of a
+/// flow that is a stream already.
+#[cold]
+#[inline(never)]
+fn promote(hot: &mut HotState, cold: &Cold, now: Tick) {
+    if now.since(Tick(cold.created)) > STREAM_AFTER_MS {
+        hot.flags |= flags::UDP_STREAM | flags::ASSURED;
+    }
 }
 
 const fn kind(ip_protocol: u8) -> TimeoutKind {
@@ -58,9 +62,9 @@ mod tests {
         let timeouts = Timeouts::linux();
         let mut hot =
             HotState { timeout_ms: first(protocol::UDP, &timeouts), ..HotState::default() };
-        let mut cold = Cold { created: 1000, ..Cold::default() };
-        let mut at = |hot: &mut HotState, ms| {
-            packet(protocol::UDP, &timeouts, Tick(ms), hot, &mut cold);
+        let cold = Cold { created: 1000, ..Cold::default() };
+        let at = |hot: &mut HotState, ms| {
+            packet(protocol::UDP, &timeouts, Tick(ms), hot, &cold);
             hot.timeout_ms
         };
         assert_eq!(at(&mut hot, 9000), 30_000, "unreplied, however old");

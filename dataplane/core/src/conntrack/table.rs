@@ -24,7 +24,7 @@ use crate::units::EntryIdx;
 /// Places in a bucket.
 const WAYS: usize = 8;
 /// A first bucket with this many tuples has no more room to spare: the emptier of the two is taken.
-const COMFORTABLE: u32 = 5;
+const COMFORTABLE: u32 = 6;
 
 /// One cache line of the index.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]

@@ -85,6 +85,10 @@ struct Desk {
 /// Most next hops reported as wanted between two calls of [`Pipeline::take_wanted`].
 pub const WANTED_MAX: usize = 64;
 
+/// How many packets ahead a row is asked for. A processor keeps some tens of lines under way and may drop
+/// what is asked beyond that; a row is two lines.
+const AHEAD: usize = 10;
+
 /// What a room may consult; the same for a whole burst.
 #[derive(Clone, Copy)]
 struct Context<'a> {
@@ -139,28 +143,27 @@ impl<'m> Pipeline<'m> {
         let context = Context { me, snapshot, counters, now, tick: now.tick() };
         burst.verdicts.clear();
 
-        // Parse, and steer: what is left is ours to decide.
-        let mut ours: u64 = 0;
-        for (index, packet) in burst.packets.iter_mut().enumerate() {
+        // Parse and steer; for what is left, which is ours to decide, hash and ask for the bucket.
+        let mut ours = ArrayVec::<(u8, TupleHash), BURST_MAX>::new();
+        for (index, packet) in (0u8..).zip(&mut burst.packets) {
             let verdict = open(packet, &context);
-            ours |= u64::from(verdict.is_none()) << index;
+            if verdict.is_none() {
+                ours.push((index, self.prefetch_bucket(packet)));
+            }
             // A packet without a verdict gets one below.
             burst.verdicts.push(verdict.unwrap_or(Verdict::Drop(DropReason::Stopping)));
         }
 
-        // Find: hash all, ask for all buckets, then for all rows.
-        let mut hashes = [TupleHash::default(); BURST_MAX];
-        for index in bits(ours) {
-            hashes[index] = self.prefetch_bucket(&burst.packets[index]);
+        // Everything else, packet by packet, asking for the rows a few packets ahead.
+        for &(index, hash) in ours.iter().take(AHEAD) {
+            self.prefetch_row(&burst.packets[usize::from(index)], hash);
         }
-        for index in bits(ours) {
-            self.prefetch_row(&burst.packets[index], hashes[index]);
-        }
-
-        // Everything else, packet by packet.
-        for index in bits(ours) {
-            let packet = &mut burst.packets[index];
-            burst.verdicts[index] = self.decide(packet, hashes[index], &context);
+        for (place, &(index, hash)) in ours.iter().enumerate() {
+            if let Some(&(later, hash)) = ours.get(place + AHEAD) {
+                self.prefetch_row(&burst.packets[usize::from(later)], hash);
+            }
+            let packet = &mut burst.packets[usize::from(index)];
+            burst.verdicts[usize::from(index)] = self.decide(packet, hash, &context);
         }
     }
 
@@ -280,14 +283,4 @@ fn open(packet: &mut Packet<'_>, context: &Context<'_>) -> Option<Verdict> {
     }
 }
 
-/// The indices of the bits set, lowest first.
-#[inline]
-fn bits(mut mask: u64) -> impl Iterator<Item = usize> {
-    core::iter::from_fn(move || {
-        let index = mask.trailing_zeros() as usize;
-        mask &= mask.wrapping_sub(1);
-        (index < u64::BITS as usize).then_some(index)
-    })
-}
-
-const _: () = assert!(BURST_MAX <= u64::BITS as usize);
+const _: () = assert!(BURST_MAX <= u8::MAX as usize);

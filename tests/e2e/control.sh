@@ -1,0 +1,183 @@
+# The control socket, the configuration and the connection table.
+
+theme_up() {
+    lab_up
+    peers wan 7000
+    peers lan 7000
+    start_postern
+}
+
+socket() {
+    echo "$LAB_DIR/run/control.sock"
+}
+
+# C201
+case_the_socket_is_private_and_the_only_door() {
+    equals "$(stat -c '%a %F' "$(socket)")" "660 socket" "mode"
+    # No TCP listener, no abstract socket of ours.
+    local pid
+    pid=$(cat "$LAB_DIR/appliance")
+    fails grep -q "pid=$pid," <<<"$(in_ns fw ss -ltnupH)"
+    fails grep -q "@.*pid=$pid," <<<"$(in_ns fw ss -lxpH)"
+    # Somebody else is refused.
+    fails setpriv --reuid=65534 --regid=65534 --clear-groups "$POSTERN" --control "$(socket)" status
+    postern status
+}
+
+case_a_second_instance_is_refused_and_the_first_undisturbed() {
+    local out code=0
+    talk first lan tcp "$NEAR" 7000
+    out=$(in_ns fw timeout 20 "$POSTERN" run --config "$LAB_DIR/postern.toml" 2>&1) || code=$?
+    equals "$code" 1 "exit code"
+    has "$out" "another instance"
+    # With a socket and a folder of its own, but the same device.
+    sed "s|control.sock|second.sock|; s|^run_dir = .*|run_dir = \"$LAB_DIR/run2\"|" "$LAB_DIR/postern.toml" >"$LAB_DIR/second.toml"
+    mkdir -p "$LAB_DIR/run2"
+    code=0
+    out=$(in_ns fw timeout 20 "$POSTERN" run --config "$LAB_DIR/second.toml" 2>&1) || code=$?
+    equals "$code" 1 "exit code on the same device: $out"
+    has "$out" "nic-lan|interface lan"
+    goes_on first
+    canary
+}
+
+# C202
+case_nonsense_on_the_socket_disturbs_nothing() {
+    local what
+    talk patient lan tcp "$NEAR" 7000
+    in_ns lan ping -n -q -c 100 -i 0.05 -W 2 "$FAR" >"$LAB_DIR/pings" &
+    for what in garbage oversized truncated slow crowd; do
+        tool fw control "$(socket)" "$what"
+        postern status >/dev/null
+    done
+    wait
+    has "$(cat "$LAB_DIR/pings")" "100 received, 0% packet loss"
+    goes_on patient
+    [ "$(awk '/VmRSS/ { print $2 }' "/proc/$(cat "$LAB_DIR/appliance")/status")" -lt 1000000 ] || fail "it has grown"
+}
+
+case_check_lists_every_fault_with_its_place() {
+    local out code=0
+    cat >"$LAB_DIR/bad.toml" <<TOML
+workers = "many"
+colour = "blue"
+
+[interface.lan]
+device = "no-such-device"
+zone = "lan"
+
+[interface.wan]
+device = "nic-wan"
+masqerade = true
+mtu = 12
+
+[[forward]]
+interface = "wan"
+protocol = "tcp"
+port = "8000-8010"
+to = "192.168.1.10:80"
+
+[[forward]]
+interface = "wan"
+protocol = "tcp"
+port = 8005
+to = "192.168.1.11:80"
+TOML
+    out=$(in_ns fw "$POSTERN" check --config "$LAB_DIR/bad.toml" 2>&1) || code=$?
+    echo "$out"
+    equals "$code" 1 "exit code"
+    has "$out" "bad.toml:1:[0-9]+: .*workers"
+    has "$out" "bad.toml:2:1: .*colour"
+    has "$out" "bad.toml:5:[0-9]+: .*no-such-device"
+    has "$out" "bad.toml:10:1: .*masqerade"
+    has "$out" "masquerade"
+    has "$out" "bad.toml:11:[0-9]+: .*mtu"
+    has "$out" "bad.toml:(19|2[0-9]):[0-9]+: .*overlap"
+    in_ns fw "$POSTERN" check --config "$LAB_DIR/postern.toml"
+}
+
+# C192
+case_a_reload_with_a_bad_file_changes_nothing_and_says_why() {
+    local out code=0 forwards rules
+    cp "$LAB_DIR/postern.toml" "$LAB_DIR/good.toml"
+    talk calm lan tcp "$NEAR" 7000
+    forwards=$(postern forward list) rules=$(postern iptables -S)
+    echo 'nonsense = 1' >>"$LAB_DIR/postern.toml"
+    printf '\n[[forward]]\ninterface = "wan"\nprotocol = "tcp"\nport = 8080\nto = "192.168.1.10:7000"\n' >>"$LAB_DIR/postern.toml"
+    out=$(postern reload 2>&1) || code=$?
+    cp "$LAB_DIR/good.toml" "$LAB_DIR/postern.toml"
+    equals "$code" 1 "exit code"
+    has "$out" "postern.toml:[0-9]+:[0-9]+: .*nonsense"
+    equals "$(postern forward list)" "$forwards" "forwards"
+    equals "$(postern iptables -S)" "$rules" "rules"
+    equals "$(ask wan ask tcp "$WAN" 8080 --timeout 1)" silence "the bad file's forward"
+    goes_on calm
+    canary
+}
+
+# C190
+case_a_reload_applies_a_forward_and_disturbs_nothing() {
+    cp "$LAB_DIR/postern.toml" "$LAB_DIR/good.toml"
+    talk along lan tcp "$NEAR" 7000
+    printf '\n[[forward]]\ninterface = "wan"\nprotocol = "tcp"\nport = 8080\nto = "192.168.1.10:7000"\n' >>"$LAB_DIR/postern.toml"
+    postern reload
+    equals "$(ask wan ask tcp "$WAN" 8080 --sport 50000)" "203.0.113.1 50000" "the new forward"
+    # By signal as well.
+    cp "$LAB_DIR/good.toml" "$LAB_DIR/postern.toml"
+    kill -HUP "$(cat "$LAB_DIR/appliance")"
+    wait_for 5 "the forward to go" no_forwards
+    equals "$(ask wan ask tcp "$WAN" 8080 --timeout 1)" silence "the forward that went"
+    goes_on along
+}
+
+no_forwards() {
+    [ "$(postern --json status | jq .forwards)" = 0 ]
+}
+
+# C194
+case_deleting_one_connection_ends_only_that_one() {
+    local id
+    talk doomed lan udp "$NEAR" 7000 --sport 43001
+    talk spared lan udp "$NEAR" 7000 --sport 43002
+    # A filter that matches nothing deletes nothing, and says so.
+    fails postern conntrack delete -p udp --sport 43003
+    fails postern conntrack delete 123456789
+    goes_on doomed
+    # So that it cannot simply begin anew.
+    postern iptables -I FORWARD -p udp --sport 43001 -m conntrack --ctstate NEW -j DROP
+    goes_on doomed
+    id=$(postern --json conntrack list -p udp --sport 43001 | jq -r '.[].id')
+    has "$(postern conntrack get "$id")" "sport=43001"
+    postern conntrack delete "$id"
+    wait_for 10 "it to end" grep -q 'ended silence' "$LAB_DIR/talk-doomed.log"
+    goes_on spared
+    postern iptables -D FORWARD 1
+}
+
+# C195
+case_the_connection_table_lists_counts_and_flushes() {
+    local listed n
+    postern conntrack flush
+    equals "$(tool lan crowd "$NEAR" 7000 300)" 300 "flows answered"
+    listed=$(postern conntrack list -p udp --dport 7000)
+    equals "$(grep -c '^udp ' <<<"$listed")" 300 "connections listed"
+    equals "$(grep '^udp ' <<<"$listed" | grep -o 'sport=[0-9]*' | awk 'NR % 2' | sort -u | wc -l)" 300 "different ones"
+    has "$listed" "^udp +17 [0-9]+ src=192\.168\.1\.10 dst=203\.0\.113\.1 sport=[0-9]+ dport=7000 packets=3 bytes=87 src=203\.0\.113\.1 dst=203\.0\.113\.2 sport=7000 dport=[0-9]+ packets=3 "
+    [ "$(postern conntrack count)" -ge 300 ] || fail "count: $(postern conntrack count)"
+    # Listing while it changes: no duplicates, and it ends.
+    tool lan crowd "$NEAR" 7000 300 &
+    for n in 1 2 3; do
+        listed=$(postern --json conntrack list | jq -r '.[].id')
+        equals "$(sort <<<"$listed" | uniq -d | wc -l)" 0 "ids listed twice"
+    done
+    wait
+    postern conntrack flush
+    [ "$(postern conntrack count)" -lt 300 ] || fail "not flushed"
+    canary
+}
+
+case_the_API_document_names_what_it_serves() {
+    has "$("$POSTERN" api)" '"openapi"'
+    in_ns fw curl -sS --max-time 5 --unix-socket "$(socket)" http://postern/v1/status | jq -e .books
+    equals "$(in_ns fw curl -sS --max-time 5 -o /dev/null -w '%{http_code}' --unix-socket "$(socket)" http://postern/v1/nowhere)" 404 "an unknown path"
+}

@@ -31,7 +31,7 @@ case_what_is_not_supported_is_refused_and_named() {
     out=$(fails postern iptables -A INPUT -m nonsense --foo -j ACCEPT 2>&1)
     has "$out" nonsense
     out=$(fails postern iptables -A NOWHERE -j ACCEPT 2>&1)
-    has "$out" NOWHERE
+    has "$out" "No chain"
     fails postern iptables -A INPUT -j
     equals "$(postern iptables -S)" "$before" "the rules"
 }

@@ -517,7 +517,6 @@ fn the_port_of_a_removed_forward_is_not_given_away_while_its_connections_live() 
 /// C104, C100: a connection from outside by a new forward to an endpoint that already talks to that very
 /// peer: refused, as it is when the forward was there before (see `a_forwards_server_may_open_connections_outward`).
 #[test]
-#[ignore = "known: with several workers the clash is not seen across steering epochs"]
 fn a_forward_does_not_take_over_the_tuple_of_an_outward_connection() {
     for_workers([1, 2, 4, 8], |setup| {
         let mut fw = Firewall::with(setup);

@@ -26,6 +26,8 @@ pub struct Visit {
     pub visited: u16,
     /// Set once every candidate was asked: admit it here, or drop it.
     pub admit: bool,
+    /// Set if one of them has a connection that holds the reply tuple this one would get.
+    pub clash: bool,
 }
 
 /// A packet in its frame.

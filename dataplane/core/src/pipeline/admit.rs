@@ -9,7 +9,7 @@ use super::family::Family;
 use super::leg::{self, Leg};
 use super::refuse::{Refusal, refuse};
 use super::{Context, Desk, stray};
-use crate::burst::{Origin, Packet, Visit};
+use crate::burst::{Origin, Packet};
 use crate::conntrack::ctstate::CtState;
 use crate::conntrack::datagram;
 use crate::conntrack::entry::{Cold, Warm, flags};
@@ -19,7 +19,7 @@ use crate::conntrack::tuple::{Direction, FamilyTuple, Tuple, protocol};
 use crate::headers::{Headers, Kind};
 use crate::nat::{plan, rewrite};
 use crate::rules::{Family as RuleFamily, Judgement, PathId};
-use crate::units::{EntryIdx, InterfaceId, NeighbourIdx, WorkerId};
+use crate::units::{EntryIdx, InterfaceId, NeighbourIdx};
 use crate::verdict::{DropReason, Verdict};
 
 /// A connection that is not in the table yet.
@@ -42,8 +42,12 @@ pub(super) fn pass<H: Family>(
     let Some(headers) = packet.parsed else {
         return Verdict::Drop(DropReason::Stopping);
     };
-    if let Some(verdict) = elsewhere(packet, &headers.tuple, context) {
+    let reply = forwarded_reply(table, packet, &headers.tuple, context);
+    if let Some(verdict) = elsewhere(packet, &headers.tuple, reply.as_ref(), context) {
         return verdict;
+    }
+    if packet.visit.clash {
+        return Verdict::Drop(DropReason::TupleInUse);
     }
     let mut first = match begin(packet, &headers, tuple, context) {
         Ok(first) => first,
@@ -94,30 +98,57 @@ fn admit<H: Family>(
 }
 
 /// While steering has older epochs, a packet that was not found may belong to a connection that was made
-/// under one of them: it is offered to each of their owners once, then comes back to be admitted.
+/// under one of them: it is offered to each of their owners once, then comes back to be admitted. So are
+/// the owners of `reply`, if the packet is to be forwarded: a connection among them may hold that tuple.
 pub(super) fn elsewhere(
     packet: &mut Packet<'_>,
     tuple: &Tuple,
+    reply: Option<&Tuple>,
     context: &Context<'_>,
 ) -> Option<Verdict> {
     let snapshot = context.snapshot;
     if packet.visit.admit || snapshot.older_steering.is_empty() {
         return None;
     }
-    let visited = packet.visit.visited | 1 << context.me.0;
-    let owner_of = |worker: WorkerId| 1u16 << worker.0;
+    packet.visit.visited |= 1 << context.me.0;
+    let visited = packet.visit.visited;
     let next = snapshot
         .older_steering
         .iter()
-        .map(|steering| steering.owner(tuple))
-        .find(|&worker| visited & owner_of(worker) == 0);
+        .flat_map(|steering| [Some(tuple), reply].into_iter().flatten().map(|t| steering.owner(t)))
+        .find(|worker| visited & 1 << worker.0 == 0);
     if let Some(worker) = next {
-        packet.visit = Visit { visited, admit: false };
         return Some(Verdict::HandOver { worker });
     }
-    packet.visit = Visit { visited, admit: true };
+    packet.visit.admit = true;
     let owner = snapshot.steering.owner(tuple);
     (owner != context.me).then_some(Verdict::HandOver { worker: owner })
+}
+
+/// The reply tuple that a port forward would give the connection, looked for in this worker's table while
+/// steering has older epochs: `clash` is set if a connection holds it.
+fn forwarded_reply<H: Family>(
+    table: &Table<'_, H>,
+    packet: &mut Packet<'_>,
+    tuple: &Tuple,
+    context: &Context<'_>,
+) -> Option<Tuple> {
+    let snapshot = context.snapshot;
+    if snapshot.older_steering.is_empty() {
+        return None;
+    }
+    let (forward, port) = snapshot.nat.forward(tuple.dst(), tuple.protocol(), tuple.dst_id())?;
+    let reply = tuple.with_dst(forward.to, port)?.inverted();
+    packet.visit.clash |= in_use(table, &reply, context);
+    Some(reply)
+}
+
+/// Whether a live connection of this worker holds the tuple, in either direction.
+fn in_use<H: Family>(table: &Table<'_, H>, tuple: &Tuple, context: &Context<'_>) -> bool {
+    H::Tuple::of(tuple).is_none_or(|tuple| {
+        let found = table.find(table.hash(tuple), tuple);
+        found.is_some_and(|(row, _)| !context.tick.reached(deadline(table.hot(row).state())))
+    })
 }
 
 /// Track: may this packet begin a connection, and in which state.
@@ -187,13 +218,7 @@ fn source<H: Family>(
     first: &mut Provisional<H>,
     context: &Context<'_>,
 ) -> Result<Tuple, Refusal> {
-    let tick = context.tick;
-    let taken = |reply: &Tuple| {
-        H::Tuple::of(reply).is_none_or(|reply| {
-            let found = table.find(table.hash(reply), reply);
-            found.is_some_and(|(row, _)| !tick.reached(deadline(table.hot(row).state())))
-        })
-    };
+    let taken = |reply: &Tuple| in_use(table, reply, context);
     let address = external_address::<H>(&reply, leg, first.hot.state().flags, context)?;
     let Some(address) = address else {
         // Not translated; yet no two connections may share a tuple.

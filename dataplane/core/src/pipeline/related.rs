@@ -43,7 +43,7 @@ pub(super) fn pass<H: Family>(
         .find(hash, tuple)
         .filter(|&(row, _)| !context.tick.reached(deadline(table.hot(row).state())));
     let Some((row, direction)) = live else {
-        if let Some(verdict) = super::admit::elsewhere(packet, &headers.tuple, context) {
+        if let Some(verdict) = super::admit::elsewhere(packet, &headers.tuple, None, context) {
             return verdict;
         }
         return stray::invalid(desk, packet, &headers, DropReason::IcmpErrorUnrelated, context);

@@ -45,12 +45,14 @@ case_a_second_instance_is_refused_and_the_first_undisturbed() {
 case_nonsense_on_the_socket_disturbs_nothing() {
     local what
     talk patient lan tcp "$NEAR" 7000
+    local pings
     in_ns lan ping -n -q -c 100 -i 0.05 -W 2 "$FAR" >"$LAB_DIR/pings" &
+    pings=$!
     for what in garbage oversized truncated slow crowd; do
         tool fw control "$(socket)" "$what"
         postern status >/dev/null
     done
-    wait
+    wait "$pings"
     has "$(cat "$LAB_DIR/pings")" "100 received, 0% packet loss"
     goes_on patient
     [ "$(awk '/VmRSS/ { print $2 }' "/proc/$(cat "$LAB_DIR/appliance")/status")" -lt 1000000 ] || fail "it has grown"
@@ -156,7 +158,7 @@ case_deleting_one_connection_ends_only_that_one() {
 
 # C195
 case_the_connection_table_lists_counts_and_flushes() {
-    local listed n
+    local listed n crowd
     postern conntrack flush
     equals "$(tool lan crowd "$NEAR" 7000 300)" 300 "flows answered"
     listed=$(postern conntrack list -p udp --dport 7000)
@@ -166,11 +168,12 @@ case_the_connection_table_lists_counts_and_flushes() {
     [ "$(postern conntrack count)" -ge 300 ] || fail "count: $(postern conntrack count)"
     # Listing while it changes: no duplicates, and it ends.
     tool lan crowd "$NEAR" 7000 300 &
+    crowd=$!
     for n in 1 2 3; do
         listed=$(postern --json conntrack list | jq -r '.[].id')
         equals "$(sort <<<"$listed" | uniq -d | wc -l)" 0 "ids listed twice"
     done
-    wait
+    wait "$crowd"
     postern conntrack flush
     [ "$(postern conntrack count)" -lt 300 ] || fail "not flushed"
     canary

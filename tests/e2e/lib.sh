@@ -47,13 +47,21 @@ peers() {
     wait_for 10 "the server on port $2" grep -q ready "$LAB_DIR/peers-$1-$2.log"
 }
 
+# Like start_in, but what it starts ends with the case.
+start_here() {
+    local space=$1 name=$2
+    shift 2
+    in_ns "$space" "$@" >>"$LAB_DIR/$name.log" 2>&1 </dev/null &
+    PID=$!
+    echo "$PID" >>"$LAB_DIR/pids"
+}
+
 # talk <name> <space> <ask's arguments>: a conversation that goes on until it breaks.
 talk() {
     local name=$1 space=$2
     shift 2
     # shellcheck disable=SC2086
-    start_in "$space" "talk-$name" $TOOLS talk "$@"
-    eval "TALK_${name//-/_}=$PID"
+    start_here "$space" "talk-$name" $TOOLS talk "$@"
     wait_for 10 "an answer to $name" grep -q answer "$LAB_DIR/talk-$name.log"
 }
 
@@ -76,7 +84,15 @@ who_is() {
 
 # A packet exchange that must cross: the barrier before any "nothing has arrived".
 canary() {
-    in_ns lan ping -n -q -c 1 -W 3 "$FAR" >/dev/null || fail "the canary did not cross"
+    in_ns lan ping -n -q -c 1 -W 3 "$FAR" >/dev/null || no_canary
+}
+
+no_canary() {
+    postern drops
+    in_ns fw ip neigh
+    in_ns lan ip neigh
+    in_ns wan ip neigh
+    fail "the canary did not cross"
 }
 
 canary6() {
@@ -104,8 +120,7 @@ books_balance() {
 watch_link() {
     local name=$1 space=$2 device=$3
     shift 3
-    start_in "$space" "seen-$name" tcpdump -l -n -e -p --immediate-mode -Q in -i "$device" "$@"
-    eval "WATCH_${name//-/_}=$PID"
+    start_here "$space" "seen-$name" tcpdump -l -n -e -p --immediate-mode -Q in -i "$device" "$@"
     wait_for 10 "tcpdump" grep -q 'listening on' "$LAB_DIR/seen-$name.log"
 }
 

@@ -119,10 +119,11 @@ case_user_chains_multiport_and_negation_work() {
 
 # C190
 case_rules_changed_50_times_under_a_transfer_lose_nothing() {
-    local n transfer before
+    local n transfer pings before
     fetch lan --limit-rate 4M -o "$LAB_DIR/got" "http://$FAR/20MB" &
     transfer=$!
     in_ns lan ping -n -q -c 50 -i 0.05 -W 2 "$FAR" >"$LAB_DIR/pings" &
+    pings=$!
     before=$(dropped_in_all)
     for n in $(seq 25); do
         postern iptables -I FORWARD 1 -p tcp --dport "$((10000 + n))" -j DROP
@@ -131,7 +132,7 @@ case_rules_changed_50_times_under_a_transfer_lose_nothing() {
     alive "$transfer" || fail "the transfer was over before the changes were"
     wait "$transfer"
     cmp "$LAB_DIR/got" "$LAB_DIR/www/20MB"
-    wait
+    wait "$pings"
     has "$(cat "$LAB_DIR/pings")" "50 received, 0% packet loss"
     equals "$(($(dropped_in_all) - before))" 0 "drops meanwhile"
 }

@@ -239,12 +239,29 @@ def control(args):
         return out
 
     def attempt(data):
+        """Sends as much as it takes within five seconds, and reads what it says."""
         with connect() as out:
-            try:
-                out.sendall(data)
-                return out.recv(4096).split(b"\r\n")[0].decode(errors="replace")
-            except OSError as error:
-                return f"closed ({error})"
+            out.settimeout(0.2)
+            until = time.monotonic() + 5
+            answer = b""
+            while time.monotonic() < until and b"\r\n" not in answer:
+                try:
+                    if data:
+                        data = data[out.send(data):]
+                except TimeoutError:
+                    pass
+                except OSError:
+                    data = b""
+                try:
+                    got = out.recv(4096)
+                except TimeoutError:
+                    continue
+                except OSError:
+                    break
+                if not got:
+                    break
+                answer += got
+            return answer.split(b"\r\n")[0].decode(errors="replace") or "no answer"
 
     if args.what == "garbage":
         for _ in range(50):

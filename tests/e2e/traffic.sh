@@ -19,10 +19,7 @@ case_ping_crosses_by_ipv4_and_ipv6() {
     in_ns lan ping -n -c 5 -i 0.2 -W 2 "$FAR"
     in_ns lan ping -n -c 5 -i 0.2 -W 2 "$FAR6"
     # 1400 bytes, several identifiers at once.
-    for _ in 1 2 3; do
-        in_ns lan ping -n -q -s 1400 -c 5 -i 0.2 -W 2 "$FAR" &
-    done
-    wait
+    seq 4 | in_ns lan xargs -P 4 -I{} ping -n -q -e {} -s 1400 -c 5 -i 0.2 -W 2 "$FAR"
 }
 
 download() {

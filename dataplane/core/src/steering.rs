@@ -135,10 +135,12 @@ impl Steering {
     }
 
     /// The worker that owns packets of this tuple, in either direction.
+    #[inline]
     pub fn owner(&self, tuple: &Tuple) -> WorkerId {
-        if self.workers == 1 {
-            return WorkerId(0);
-        }
+        if self.workers == 1 { WorkerId(0) } else { self.owner_of_several(tuple) }
+    }
+
+    fn owner_of_several(&self, tuple: &Tuple) -> WorkerId {
         let protocol = tuple.protocol();
         if !has_ids(protocol) {
             return WorkerId(protocol % self.workers);

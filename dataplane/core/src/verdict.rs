@@ -67,7 +67,7 @@ drop_reasons! {
     // parse: Ethernet
     TruncatedEthernet = "truncated_ethernet", "the frame is shorter than its Ethernet header";
     ForeignMac = "foreign_mac", "the destination MAC address is not ours";
-    VlanTagged = "vlan_tagged", "a VLAN tag arrived on an interface without VLANs";
+    VlanTagged = "vlan_tagged", "VLAN tags are not supported";
     UnknownEtherType = "unknown_ethertype", "neither IPv4, IPv6 nor ARP";
     FrameTooBig = "frame_too_big", "the frame is longer than the interface's MTU allows";
     ArpInvalid = "arp_invalid", "malformed ARP, or ARP about an address that is not on the interface";
@@ -115,7 +115,7 @@ drop_reasons! {
     NoRoute = "no_route", "no route to the destination";
     RouteUnreachable = "route_unreachable", "the route says unreachable, prohibit or blackhole";
     TtlExceeded = "ttl_exceeded", "TTL or hop limit ran out here";
-    MtuExceeded = "mtu_exceeded", "too big for the egress interface and not to be fragmented";
+    MtuExceeded = "mtu_exceeded", "too big for the egress interface";
     LinkLocalScope = "link_local_scope", "link-local addresses are not forwarded";
     InterfaceDown = "interface_down", "the egress interface is not up";
     NeighbourFailed = "neighbour_failed", "the next hop does not answer";

@@ -14,7 +14,7 @@ pub struct SipKey(pub [u64; 2]);
 
 impl SipKey {
     /// Hash of `words`, as SipHash-1-3 of their little-endian bytes.
-    #[inline]
+    #[inline(always)] // the number of words is known where it is called
     pub fn hash_words(&self, words: &[u64]) -> u64 {
         let mut state = Lanes::new(self);
         for &word in words {
@@ -29,7 +29,7 @@ impl SipKey {
 struct Lanes([u64; 4]);
 
 impl Lanes {
-    #[inline]
+    #[inline(always)]
     fn new(key: &SipKey) -> Self {
         // "somepseudorandomlygeneratedbytes", the four constants of the paper.
         Self([
@@ -40,7 +40,7 @@ impl Lanes {
         ])
     }
 
-    #[inline]
+    #[inline(always)]
     fn round(&mut self) {
         let [a, b, c, d] = &mut self.0;
         *a = a.wrapping_add(*b);
@@ -55,14 +55,14 @@ impl Lanes {
         *c = c.rotate_left(32);
     }
 
-    #[inline]
+    #[inline(always)]
     fn absorb(&mut self, word: u64) {
         self.0[3] ^= word;
         self.round();
         self.0[0] ^= word;
     }
 
-    #[inline]
+    #[inline(always)]
     fn finish(mut self) -> u64 {
         self.0[2] ^= 0xff;
         self.round();

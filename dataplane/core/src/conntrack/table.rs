@@ -65,6 +65,15 @@ impl TupleHash {
     }
 }
 
+/// The row that a bucket's tags promised, with the direction.
+#[derive(Clone, Copy, Debug)]
+pub struct Promise(u32);
+
+impl Promise {
+    /// Nothing was promised.
+    pub const NONE: Self = Self(u32::MAX);
+}
+
 /// Why a connection could not be inserted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum InsertError {
@@ -211,19 +220,43 @@ impl<'m, H: Hot> Table<'m, H> {
     }
 
     /// Looks at the first bucket's tags and asks for the lines of the row they promise. The row may
-    /// turn out to be another connection's: [`find`](Self::find) compares.
+    /// turn out to be another connection's: [`find_promised`](Self::find_promised) compares.
     #[inline]
-    pub fn prefetch_row(&self, hash: TupleHash) {
+    pub fn prefetch_row(&self, hash: TupleHash) -> Promise {
         let bucket = &self.buckets[self.first(hash)];
         let mask = bucket.matches(hash.tag());
         if mask != 0 {
-            let row = (bucket.rows[mask.trailing_zeros() as usize % WAYS] >> 1) as usize;
+            let coded = bucket.rows[mask.trailing_zeros() as usize % WAYS];
+            let row = (coded >> 1) as usize;
             if let (Some(hot), Some(warm)) = (self.hot.get(row), self.warm.get(row)) {
                 prefetch(hot);
                 prefetch(warm);
+                return Promise(coded);
             }
         } else if bucket.spilled != 0 {
             prefetch(&self.buckets[self.second(hash)]);
+        }
+        Promise::NONE
+    }
+
+    /// [`find`](Self::find), looking at the promised row first. What happened to the table since the promise
+    /// was made does not matter.
+    #[inline]
+    pub fn find_promised(
+        &self,
+        Promise(coded): Promise,
+        hash: TupleHash,
+        tuple: &H::Tuple,
+    ) -> Option<(EntryIdx, Direction)> {
+        let direction = Direction::from_index(coded & 1);
+        match self.hot.get((coded >> 1) as usize) {
+            // A row that was freed since keeps its tuples, but is not live.
+            Some(hot)
+                if hot.tuple(direction).same(tuple) && hot.state().flags & flags::LIVE != 0 =>
+            {
+                Some((EntryIdx(coded >> 1), direction))
+            }
+            _ => self.find(hash, tuple),
         }
     }
 

@@ -22,10 +22,10 @@ use arrayvec::ArrayVec;
 use crate::burst::{BURST_MAX, Burst, Origin, Packet};
 use crate::conntrack::entry::{HotV4, HotV6};
 use crate::conntrack::siphash::SipKey;
-use crate::conntrack::table::{Layout, Table, TupleHash};
+use crate::conntrack::table::{Layout, Promise, Table, TupleHash};
 use crate::conntrack::tuple::Tuple;
 use crate::counters::Counters;
-use crate::headers::{Headers, Kind};
+use crate::headers::Kind;
 use crate::nat::plan::Random;
 use crate::parse;
 use crate::reply::RateLimit;
@@ -89,6 +89,15 @@ pub const WANTED_MAX: usize = 64;
 /// what is asked beyond that; a row is two lines.
 const AHEAD: usize = 10;
 
+/// A packet of the burst that is this worker's to decide.
+#[derive(Clone, Copy)]
+struct Ours {
+    /// Which.
+    index: u8,
+    hash: TupleHash,
+    promise: Promise,
+}
+
 /// What a room may consult; the same for a whole burst.
 #[derive(Clone, Copy)]
 struct Context<'a> {
@@ -144,26 +153,28 @@ impl<'m> Pipeline<'m> {
         burst.verdicts.clear();
 
         // Parse and steer; for what is left, which is ours to decide, hash and ask for the bucket.
-        let mut ours = ArrayVec::<(u8, TupleHash), BURST_MAX>::new();
+        let mut ours = ArrayVec::<Ours, BURST_MAX>::new();
         for (index, packet) in (0u8..).zip(&mut burst.packets) {
             let verdict = open(packet, &context);
             if verdict.is_none() {
-                ours.push((index, self.prefetch_bucket(packet)));
+                let hash = self.prefetch_bucket(packet);
+                ours.push(Ours { index, hash, promise: Promise::NONE });
             }
             // A packet without a verdict gets one below.
             burst.verdicts.push(verdict.unwrap_or(Verdict::Drop(DropReason::Stopping)));
         }
 
         // Everything else, packet by packet, asking for the rows a few packets ahead.
-        for &(index, hash) in ours.iter().take(AHEAD) {
-            self.prefetch_row(&burst.packets[usize::from(index)], hash);
+        for ours in ours.iter_mut().take(AHEAD) {
+            ours.promise = self.prefetch_row(&burst.packets[usize::from(ours.index)], ours.hash);
         }
-        for (place, &(index, hash)) in ours.iter().enumerate() {
-            if let Some(&(later, hash)) = ours.get(place + AHEAD) {
-                self.prefetch_row(&burst.packets[usize::from(later)], hash);
+        for place in 0..ours.len() {
+            if let Some(later) = ours.get_mut(place + AHEAD) {
+                let packet = &burst.packets[usize::from(later.index)];
+                later.promise = self.prefetch_row(packet, later.hash);
             }
-            let packet = &mut burst.packets[usize::from(index)];
-            burst.verdicts[usize::from(index)] = self.decide(packet, hash, &context);
+            let index = usize::from(ours[place].index);
+            burst.verdicts[index] = self.decide(&mut burst.packets[index], ours[place], &context);
         }
     }
 
@@ -187,38 +198,33 @@ impl<'m> Pipeline<'m> {
 
     /// Asks for the row that a packet's first bucket promises.
     #[inline]
-    fn prefetch_row(&self, packet: &Packet<'_>, hash: TupleHash) {
+    fn prefetch_row(&self, packet: &Packet<'_>, hash: TupleHash) -> Promise {
         match packet.parsed.as_ref().map(|headers| &headers.tuple) {
             Some(Tuple::V4(_)) => self.v4.prefetch_row(hash),
             Some(Tuple::V6(_)) => self.v6.prefetch_row(hash),
-            None => {}
+            None => Promise::NONE,
         }
     }
 
     /// The rest of one packet's walk.
     #[inline]
-    fn decide(
-        &mut self,
-        packet: &mut Packet<'_>,
-        hash: TupleHash,
-        context: &Context<'_>,
-    ) -> Verdict {
-        let Some(Headers { kind, tuple, .. }) = packet.parsed else {
+    fn decide(&mut self, packet: &mut Packet<'_>, ours: Ours, context: &Context<'_>) -> Verdict {
+        let Some(headers) = packet.parsed.as_ref() else {
             return Verdict::Drop(DropReason::Stopping);
         };
         let desk = &mut self.desk;
-        match (kind, tuple) {
+        match (headers.kind, headers.tuple) {
             (Kind::Tcp | Kind::Flow | Kind::IcmpQuery, Tuple::V4(tuple)) => {
-                tracked(&mut self.v4, desk, packet, hash, &tuple, context)
+                tracked(&mut self.v4, desk, packet, ours, &tuple, context)
             }
             (Kind::Tcp | Kind::Flow | Kind::IcmpQuery, Tuple::V6(tuple)) => {
-                tracked(&mut self.v6, desk, packet, hash, &tuple, context)
+                tracked(&mut self.v6, desk, packet, ours, &tuple, context)
             }
             (Kind::IcmpError, Tuple::V4(tuple)) => {
-                related::pass(&mut self.v4, desk, packet, hash, &tuple, context)
+                related::pass(&mut self.v4, desk, packet, ours.hash, &tuple, context)
             }
             (Kind::IcmpError, Tuple::V6(tuple)) => {
-                related::pass(&mut self.v6, desk, packet, hash, &tuple, context)
+                related::pass(&mut self.v6, desk, packet, ours.hash, &tuple, context)
             }
             (Kind::Invalid | Kind::Untracked | Kind::Arp, _) => stray::pass(desk, packet, context),
         }
@@ -250,15 +256,15 @@ fn tracked<H: family::Family>(
     table: &mut Table<'_, H>,
     desk: &mut Desk,
     packet: &mut Packet<'_>,
-    hash: TupleHash,
+    ours: Ours,
     tuple: &H::Tuple,
     context: &Context<'_>,
 ) -> Verdict {
-    match table.find(hash, tuple) {
+    match table.find_promised(ours.promise, ours.hash, tuple) {
         Some((row, direction)) => {
-            established::pass(table, desk, packet, hash, row, direction, context)
+            established::pass(table, desk, packet, ours.hash, row, direction, context)
         }
-        None => admit::pass(table, desk, packet, hash, tuple, context),
+        None => admit::pass(table, desk, packet, ours.hash, tuple, context),
     }
 }
 

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Everything that CI runs, from a clean clone, as root: format, lints, unit, property, requirement and namespace
+# tests, then real programs end to end, and the table requirement -> test. About 15 minutes on two idle cores.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+[ "$(id -u)" = 0 ] || { echo "tests: need root, for namespaces and AF_XDP" >&2; exit 1; }
+
+export CARGO_TERM_COLOR=never CARGO_TERM_PROGRESS_WHEN=never
+# Nothing asks, nothing pages, nothing translates its messages.
+export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 RUST_BACKTRACE=1
+
+step() {
+    local started=$SECONDS
+    printf '\n== %s\n' "$*"
+    "$@"
+    printf '== %s s (of %s s)\n' "$((SECONDS - started))" "$SECONDS"
+}
+
+step ./deploy/setup.sh
+step cargo fmt --all --check
+step cargo clippy --workspace --all-targets --locked -- -D warnings
+step cargo test --workspace --locked
+# The dev profile: end to end with debug assertions and overflow checks.
+step cargo build --locked -p postern
+export POSTERN=${CARGO_TARGET_DIR:-target}/debug/postern
+# One worker in full, two in the smaller set; both are run, whatever the first says.
+outcome=0
+step tests/e2e/run.sh --workers 1 || outcome=1
+step tests/e2e/run.sh --workers 2 || outcome=1
+step cargo run --quiet --locked -p postern-tests --bin requirements
+
+printf '\ntests: %s s in all\n' "$SECONDS"
+if [ "$outcome" != 0 ]; then
+    echo "tests: FAILED end to end, see above" >&2
+    exit 1
+fi
+echo "tests: everything passed"

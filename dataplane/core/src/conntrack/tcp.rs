@@ -191,5 +191,5 @@ pub(super) fn timeout_ms(
 }
 
 #[cfg(test)]
-#[path = "tcp_tests.rs"]
+#[path = "tcp_tests/mod.rs"]
 mod tests;

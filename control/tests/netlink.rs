@@ -7,18 +7,19 @@ use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use postern_control::netlink::{
     Changes, Configurator, FAILED_HOLD, Follower, RESOLUTIONS_PER_SECOND, Resolution,
 };
+use postern_core::forward::NeighbourState;
 use postern_core::forward::neighbour::Neighbour;
 use postern_core::forward::route::{Prefix, RouteKind};
-use postern_core::forward::{NeighbourState, Neighbours};
 use postern_core::snapshot::InterfaceAddress;
 use postern_core::units::{InterfaceId, Mac};
+use postern_io::device::Carrier;
+use postern_io::tap::{RouterAdvertisements, Tap, TapOptions};
 
 const WAN: InterfaceId = InterfaceId(0);
 
@@ -93,7 +94,7 @@ fn in_lab(test: impl FnOnce(&Lab) + Send) {
 
 fn open(names: &[&str]) -> Follower {
     let names = names.iter().map(|n| (*n).to_owned()).collect();
-    Follower::open(names, Arc::new(Neighbours::new(1024))).expect("netlink is there")
+    Follower::open(names, 1024).expect("netlink is there")
 }
 
 fn at(address: &str) -> IpAddr {
@@ -271,9 +272,9 @@ fn a_neighbour_that_answers_is_resolved_and_a_silent_one_fails() {
         assert_eq!(neighbour(&follower, "192.0.2.9").expect("found").mac, far_mac(lab));
 
         until(&mut follower, 6, "failed", |f| has_state(f, "192.0.2.77", NeighbourState::Failed));
-        follower.tick(Instant::now());
+        assert!(!follower.tick(Instant::now()), "the array has room");
         assert!(has_state(&follower, "192.0.2.77", NeighbourState::Failed), "held for a while");
-        follower.tick(Instant::now() + FAILED_HOLD);
+        let _ = follower.tick(Instant::now() + FAILED_HOLD);
         assert!(has_state(&follower, "192.0.2.77", NeighbourState::Incomplete));
         lab.far("addr add 192.0.2.77/24 dev far");
         assert!(matches!(follower.resolve(WAN, silent, Instant::now()), Resolution::Asked(_)));
@@ -327,7 +328,7 @@ fn a_stale_neighbour_is_verified_only_if_it_is_used() {
         let used = || follower.neighbours().find(WAN, at("192.0.2.9")).expect("dumped");
         // A worker's look at it; `neighbour` above would mark it used as well.
         assert_eq!(follower.neighbours().get(used()).expect("dumped").state, NeighbourState::Stale);
-        follower.tick(Instant::now());
+        assert!(!follower.tick(Instant::now()), "the array has room");
         let end = Instant::now() + Duration::from_secs(5);
         loop {
             follower.poll(Instant::now()).expect("the kernel answers");
@@ -363,8 +364,7 @@ fn a_scan_is_held_to_the_budget() {
 fn lost_events_are_healed_by_a_dump() {
     in_lab(|_| {
         let names = vec!["wan".to_owned()];
-        let mut follower =
-            Follower::open_with(names, Arc::new(Neighbours::new(1024)), 1).expect("netlink");
+        let mut follower = Follower::open_with(names, 1024, 1).expect("netlink");
         let batch: String = (1..=200)
             .map(|i| format!("addr add 10.1.{i}.1/24 dev wan\nneigh add 10.1.{i}.2 lladdr 02:00:00:00:00:{:02x} dev wan\n", i % 256))
             .collect();
@@ -429,6 +429,31 @@ fn the_configured_addresses_and_gateways_are_given_once_and_taken_back() {
         assert!(has_address(&follower, "198.51.100.1"), "what others added stays");
         let error = configurator.set_up("nosuch", true).expect_err("absent");
         assert!(error.to_string().starts_with("cannot find device nosuch: "), "{error}");
+    });
+}
+
+#[test]
+fn a_tap_has_the_carrier_it_is_given() {
+    in_lab(|_| {
+        let tap = Tap::open(&TapOptions {
+            name: "tap".to_owned(),
+            mac: [2, 0, 0, 0, 0, 9],
+            mtu: 1500,
+            router_advertisements: RouterAdvertisements::Ignore,
+        });
+        let _tap = tap.expect("a TAP");
+        let mut follower = open(&["tap"]);
+        let mut configurator = Configurator::open().expect("netlink");
+        let has = |on: bool| {
+            move |f: &Follower| f.state().link(WAN).is_some_and(|l| l.up && l.carrier == on)
+        };
+        until(&mut follower, 5, "carrier at first", has(true));
+        configurator.set_carrier("tap", Carrier::Down).expect("off");
+        until(&mut follower, 5, "no carrier", has(false));
+        configurator.set_carrier("tap", Carrier::Up).expect("on");
+        until(&mut follower, 5, "carrier again", has(true));
+        let error = configurator.set_carrier("wan", Carrier::Down).expect_err("it has its own");
+        assert!(error.to_string().starts_with("cannot switch the carrier of wan off: "), "{error}");
     });
 }
 

@@ -29,12 +29,13 @@ start_in() {
     echo "$PID" >>"$LAB_DIR/pids"
 }
 
-# Whether a process runs; one that has ended and was not waited for does not.
+# Whether a process runs; one that has ended, with all its threads, and was not waited for does not.
 alive() {
-    local stat
+    local stat threads
     stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
+    threads=("/proc/$1/task/"*)
     stat=${stat##*) }
-    [ "${stat%% *}" != Z ]
+    [ "${stat%% *}" != Z ] || [ "${#threads[@]}" -gt 1 ]
 }
 
 # end <id> [signal]: ends one process by its id and waits for it, ten seconds at most before it is killed.

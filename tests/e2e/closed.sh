@@ -61,7 +61,7 @@ has_program() {
 }
 
 # C197
-case_guard_closes_before_the_start() {
+once_guard_closes_before_the_start() {
     lab_config >"$LAB_DIR/postern.toml"
     in_ns fw "$POSTERN" guard --config "$LAB_DIR/postern.toml"
     has_program nic-lan
@@ -74,7 +74,7 @@ case_guard_closes_before_the_start() {
 }
 
 # C197
-case_after_SIGTERM_everything_is_closed() {
+once_after_SIGTERM_everything_is_closed() {
     running
     end "$(cat "$LAB_DIR/appliance")"
     grep -q 'stopped; the devices are closed' "$LAB_DIR/postern.log"

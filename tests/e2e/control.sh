@@ -12,7 +12,7 @@ socket() {
 }
 
 # C201
-case_the_socket_is_private_and_the_only_door() {
+once_the_socket_is_private_and_the_only_door() {
     equals "$(stat -c '%a %F' "$(socket)")" "660 socket" "mode"
     # No TCP listener, no abstract socket of ours.
     local pid
@@ -24,7 +24,7 @@ case_the_socket_is_private_and_the_only_door() {
     postern status
 }
 
-case_a_second_instance_is_refused_and_the_first_undisturbed() {
+once_a_second_instance_is_refused_and_the_first_undisturbed() {
     local out code=0
     talk first lan tcp "$NEAR" 7000
     out=$(in_ns fw timeout 20 "$POSTERN" run --config "$LAB_DIR/postern.toml" 2>&1) || code=$?
@@ -58,7 +58,7 @@ case_nonsense_on_the_socket_disturbs_nothing() {
     [ "$(awk '/VmRSS/ { print $2 }' "/proc/$(cat "$LAB_DIR/appliance")/status")" -lt 1000000 ] || fail "it has grown"
 }
 
-case_check_lists_every_fault_with_its_place() {
+once_check_lists_every_fault_with_its_place() {
     local out code=0
     cat >"$LAB_DIR/bad.toml" <<TOML
 workers = "many"
@@ -179,7 +179,7 @@ case_the_connection_table_lists_counts_and_flushes() {
     canary
 }
 
-case_the_API_document_names_what_it_serves() {
+once_the_API_document_names_what_it_serves() {
     has "$("$POSTERN" api)" '"openapi"'
     in_ns fw curl -sS --max-time 5 --unix-socket "$(socket)" http://postern/v1/status | jq -e .books
     equals "$(in_ns fw curl -sS --max-time 5 -o /dev/null -w '%{http_code}' --unix-socket "$(socket)" http://postern/v1/nowhere)" 404 "an unknown path"

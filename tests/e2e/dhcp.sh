@@ -29,7 +29,7 @@ wan_address() {
     in_ns fw ip -4 -br addr show dev wan | awk '{ sub("/.*", "", $3); print $3 }'
 }
 
-case_a_DHCP_client_gets_an_address_and_the_LAN_is_masqueraded_behind_it() {
+once_a_DHCP_client_gets_an_address_and_the_LAN_is_masqueraded_behind_it() {
     local address
     # Without an address there is nothing to masquerade behind, and nothing leaves.
     fails in_ns lan ping -n -q -c 1 -W 1 "$NEAR"

@@ -66,10 +66,11 @@ case_the_LAN_reaches_a_forward_by_the_WAN_address() {
     local protocol
     for protocol in tcp udp; do
         postern forward add "$protocol" 8083 "$INSIDE:7000"
-        # The server sees the firewall, not its neighbour: its answer must come back this way.
-        has "$(ask lan2 ask "$protocol" "$WAN" 8083 --sport 50004)" "^(192\.168\.1\.1|203\.0\.113\.2) 50004$"
+        # The server sees the firewall, not its neighbour: its answer must come back this way. The port is the
+        # owner's to choose.
+        has "$(ask lan2 ask "$protocol" "$WAN" 8083 --sport 50004)" "^192\.168\.1\.1 [0-9]+$"
         # A server that asks for itself.
-        has "$(ask lan ask "$protocol" "$WAN" 8083 --sport 50005)" "^(192\.168\.1\.1|203\.0\.113\.2) 50005$"
+        has "$(ask lan ask "$protocol" "$WAN" 8083 --sport 50005)" "^192\.168\.1\.1 [0-9]+$"
         postern forward remove "$protocol" 8083
     done
 }
@@ -85,7 +86,7 @@ case_removing_a_forward_refuses_new_connections_at_once() {
     fails postern forward remove tcp 8084
 }
 
-case_overlapping_forwards_are_refused() {
+once_overlapping_forwards_are_refused() {
     local out
     postern forward add tcp 8100-8110 "$INSIDE:7000"
     out=$(fails postern forward add tcp 8105 "$INSIDE:7001" 2>&1)
@@ -144,7 +145,7 @@ case_a_forward_leaves_a_connection_alone_that_has_its_port() {
 }
 
 # C103
-case_a_forward_to_nobody_disturbs_nobody() {
+once_a_forward_to_nobody_disturbs_nobody() {
     postern forward add tcp 8400 192.168.1.99:80
     has "$(ask wan ask tcp "$WAN" 8400 --timeout 4)" "^(silence|unreachable)"
     canary

@@ -52,14 +52,14 @@ case_a_client_on_the_appliance_reaches_out_and_is_tracked() {
 }
 
 # C159
-case_neighbours_see_a_router() {
+once_neighbours_see_a_router() {
     in_ns lan ip -6 neigh flush dev eth0
     in_ns lan ping -n -q -c 1 -W 3 2001:db8:1::1
     has "$(in_ns lan ip -6 neigh show 2001:db8:1::1)" router
 }
 
 # C171
-case_ARP_is_answered_for_our_own_addresses_only() {
+once_ARP_is_answered_for_our_own_addresses_only() {
     in_ns lan ip neigh flush dev eth0
     in_ns lan ping -n -q -c 1 -W 3 192.168.1.1
     has "$(in_ns lan ip neigh show 192.168.1.1)" "lladdr $(in_ns fw cat /sys/class/net/lan/address)"
@@ -69,7 +69,7 @@ case_ARP_is_answered_for_our_own_addresses_only() {
 }
 
 # VRRP: protocol 112 to its groups, both ways, and the virtual router's own MAC on a macvlan.
-case_VRRP_multicast_passes_both_ways() {
+once_VRRP_multicast_passes_both_ways() {
     postern iptables -I INPUT -p 112 -j ACCEPT
     postern ip6tables -I INPUT -p 112 -j ACCEPT
     watch_link vrrp-out wan eth0 "ip proto 112 or (ip6 and ip6[6] = 112)"
@@ -86,7 +86,7 @@ case_VRRP_multicast_passes_both_ways() {
     postern ip6tables -D INPUT 1
 }
 
-case_a_macvlan_on_a_TAP_works() {
+once_a_macvlan_on_a_TAP_works() {
     # As keepalived's manual says, or the TAP answers for the macvlan's address with its own MAC.
     in_ns fw sysctl -qw net.ipv4.conf.lan.arp_ignore=1
     in_ns fw ip link add vrrp4 link lan address 00:00:5e:00:01:07 type macvlan mode bridge

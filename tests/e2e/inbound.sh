@@ -32,7 +32,7 @@ case_unsolicited_packets_are_dropped_and_counted() {
 }
 
 # C086
-case_private_addresses_cannot_be_reached_from_outside() {
+once_private_addresses_cannot_be_reached_from_outside() {
     watch_link private lan eth0 ip
     equals "$(ask wan ask tcp "$INSIDE" 7000 --timeout 1)" silence "TCP to an inside address"
     equals "$(ask wan ask udp "$INSIDE" 7000 --timeout 1)" silence "UDP to an inside address"
@@ -66,7 +66,7 @@ case_spoofed_sources_are_dropped() {
 }
 
 # C014
-case_impossible_TCP_flags_are_dropped() {
+once_impossible_TCP_flags_are_dropped() {
     local before flags
     canary
     before=$(drops tcp_flags)
@@ -81,7 +81,7 @@ case_impossible_TCP_flags_are_dropped() {
 }
 
 # C090
-case_broadcasts_are_not_forwarded() {
+once_broadcasts_are_not_forwarded() {
     watch_link broadcast lan eth0 ip
     tool wan packet "$NEAR" 192.168.1.255 udp
     tool wan packet "$NEAR" 203.0.113.2 udp

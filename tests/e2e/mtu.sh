@@ -15,7 +15,7 @@ gateway = ["203.0.113.1", "2001:db8:2::1"]'
 }
 
 # C138
-case_a_ping_too_big_for_the_WAN_is_told_its_MTU() {
+once_a_ping_too_big_for_the_WAN_is_told_its_MTU() {
     local out before
     canary
     before=$(drops mtu_exceeded)
@@ -27,7 +27,7 @@ case_a_ping_too_big_for_the_WAN_is_told_its_MTU() {
 }
 
 # C152
-case_an_IPv6_ping_too_big_for_the_WAN_is_told_its_MTU() {
+once_an_IPv6_ping_too_big_for_the_WAN_is_told_its_MTU() {
     local out
     canary6
     out=$(in_ns lan ping -n -M do -s 1452 -c 2 -i 0.3 -W 2 "$FAR6" || true)

@@ -14,7 +14,7 @@ case_the_server_sees_the_WAN_address_and_the_same_port() {
 }
 
 # C076
-case_a_privileged_port_stays_privileged() {
+once_a_privileged_port_stays_privileged() {
     equals "$(ask lan ask udp "$NEAR" 7000 --sport 123)" "$WAN 123" "the server's peer"
 }
 
@@ -63,7 +63,7 @@ case_no_private_address_ever_appears_on_the_WAN() {
 }
 
 # C052
-case_refusals_come_back_as_refusals() {
+once_refusals_come_back_as_refusals() {
     equals "$(ask lan ask tcp "$NEAR" 7001)" refused "a closed TCP port"
     equals "$(ask lan ask udp "$NEAR" 7001)" refused "a closed UDP port"
     equals "$(ask lan ask udp 2001:db8:2::1 7001)" refused "a closed UDP port by IPv6"
@@ -81,7 +81,7 @@ case_a_third_party_cannot_use_a_mapping() {
 }
 
 # C084
-case_a_protocol_without_ports_is_translated_by_address() {
+once_a_protocol_without_ports_is_translated_by_address() {
     watch_link proto wan eth0 "ip proto 253"
     tool lan packet "$INSIDE" "$NEAR" 253
     canary

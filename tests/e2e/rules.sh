@@ -9,13 +9,13 @@ theme_up() {
     start_postern
 }
 
-case_the_best_known_sentence_works_as_typed() {
+once_the_best_known_sentence_works_as_typed() {
     postern iptables -A INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT
     has "$(postern iptables -S INPUT)" "^-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT$"
     postern iptables -D INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT
 }
 
-case_a_pasted_en_dash_gets_a_helpful_error() {
+once_a_pasted_en_dash_gets_a_helpful_error() {
     local out code=0 before
     before=$(postern iptables -S)
     out=$(postern iptables -A INPUT –m conntrack –-ctstate ESTABLISHED,RELATED -j ACCEPT 2>&1) || code=$?
@@ -25,7 +25,7 @@ case_a_pasted_en_dash_gets_a_helpful_error() {
     equals "$(postern iptables -S)" "$before" "the rules"
 }
 
-case_what_is_not_supported_is_refused_and_named() {
+once_what_is_not_supported_is_refused_and_named() {
     local out before
     before=$(postern iptables -S)
     out=$(fails postern iptables -A INPUT -m nonsense --foo -j ACCEPT 2>&1)
@@ -102,7 +102,7 @@ case_reject_is_told_to_the_sender() {
     postern ip6tables -D FORWARD 1
 }
 
-case_user_chains_multiport_and_negation_work() {
+once_user_chains_multiport_and_negation_work() {
     postern iptables -N web
     postern iptables -A web -p tcp -m multiport --dports 80,7000:7009 -j RETURN
     postern iptables -A web -p tcp -j REJECT --reject-with tcp-reset
@@ -138,7 +138,7 @@ case_rules_changed_50_times_under_a_transfer_lose_nothing() {
 }
 
 # C192
-case_a_saved_ruleset_can_be_restored_whole_or_not_at_all() {
+once_a_saved_ruleset_can_be_restored_whole_or_not_at_all() {
     local saved
     postern iptables -A FORWARD -p tcp --dport 9 -m comment --comment "a note" -j DROP
     postern iptables-save >"$LAB_DIR/rules.v4"

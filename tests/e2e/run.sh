@@ -60,7 +60,7 @@ wanted() {
     [ -z "$FILTER" ] || [[ $1 == *"$FILTER"* ]]
 }
 
-# say <ok|FAILED> <title> <seconds> [log]
+# report <ok|FAILED> <title> <seconds> [log]
 report() {
     printf '%-6s %s (W=%s, %ss)\n' "$1" "$2" "$WORKERS" "$3"
     echo "$1 $2" >>"$RESULTS/all"
@@ -128,7 +128,8 @@ run_theme() {
         log=$RESULTS/log
         started=$SECONDS
         if [ "$up" = false ]; then
-            fresh_lab
+            [ "$FRESH" = true ] || fresh_lab
+            FRESH=false
             # In this shell, so that the laboratory outlives it.
             bounded theme_up "$log"
             if [ "$CODE" != 0 ]; then
@@ -159,7 +160,7 @@ run_theme() {
 }
 
 fresh_lab() {
-    LAB=pst$BASHPID-$((LABS += 1))
+    LAB=pst$BASHPID-$((LABS += 1)) FRESH=true
     # shellcheck source=deploy/lib/lab.sh
     . deploy/lib/lab.sh
 }

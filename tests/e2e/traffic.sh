@@ -91,7 +91,7 @@ case_dig_is_answered_by_a_real_server() {
 }
 
 # C053 C141 C151
-case_traceroute_shows_the_firewall_and_the_target() {
+once_traceroute_shows_the_firewall_and_the_target() {
     local hops
     hops=$(in_ns lan traceroute -n -w 3 -q 2 -m 4 "$FAR")
     has "$hops" "^ 1  192\.168\.1\.1 "

@@ -242,6 +242,10 @@ pub struct InterfaceStatus {
     pub mode: Option<DeviceMode>,
     /// Queues of the device that we serve.
     pub queues: u32,
+    /// Frames dropped before they reached us, because their queue had no socket: it is not served, or the
+    /// appliance was starting. Since this start; on no other count.
+    #[serde(default)]
+    pub frames_without_socket: u64,
 }
 
 /// Rules loaded, of both families.

@@ -13,7 +13,8 @@ use postern_io::runtime::{Answer, Command, Handle};
 use postern_io::xdp::socket::CopyMode;
 
 use super::board::{ActiveForward, Board, BoardError};
-use super::views;
+use super::start::{self, Taken};
+use super::{reload, views};
 use crate::api::backend::{Backend, BackendError, ConnectionPage, Cursor};
 use crate::api::connection::{Connection, ConnectionId};
 use crate::api::filter::ConnectionFilter;
@@ -22,7 +23,7 @@ use crate::api::model::{
     ForwardKey, ForwardRequest, InterfaceStatus, ReloadOutcome, RuleCounts, RulesOutcome,
     RulesRequest, Status, TableUse, WorkerStatus,
 };
-use crate::config::{self, Config, ForwardError, ForwardSpec, PortRange, ThisHost};
+use crate::config::{self, ForwardError, ForwardSpec, PortRange, ThisHost};
 
 /// How long a worker may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -37,8 +38,8 @@ pub struct Shared {
     pub board: Mutex<Board>,
     /// The threads.
     pub handle: Handle,
-    /// Copy mode and queues of each device.
-    pub modes: Vec<(CopyMode, u32)>,
+    /// The devices, by interface: their programs and locks.
+    pub taken: Vec<Taken>,
     /// The core of each worker.
     pub cores: Vec<u16>,
     /// What the operator should know.
@@ -212,7 +213,7 @@ impl Backend for Running {
             books: Books::from(&values),
             counters: values.named().map(|(name, n)| (name.to_owned(), n)).collect(),
             drops: self.drop_counts().into_iter().filter(|d| d.packets > 0).collect(),
-            interfaces: interfaces(&board, &shared.modes),
+            interfaces: interfaces(&board, &shared.taken),
             forwards: board.forwards().len() as u32,
             rules: rule_counts(&board),
             warnings: shared.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone(),
@@ -321,16 +322,17 @@ impl Backend for Running {
         let file = self.0.board().config().file.clone();
         let config = config::load(&file, &ThisHost)
             .map_err(|faults| BackendError::Faults(faults.iter().map(Into::into).collect()))?;
-        check_same_machine(self.0.board().config(), &config)?;
-        let addresses_changed =
-            self.0.board().config().interfaces.iter().zip(&config.interfaces).any(|(old, new)| {
-                (&old.addresses, &old.gateways) != (&new.addresses, &new.gateways)
-            });
-        let (mut changes, snapshot) = self.0.board().reload(config.clone())?;
-        if addresses_changed {
-            configure(&config)?;
-            changes.push("addresses or gateways were set anew".to_owned());
-        }
+        let (changes, snapshot) = {
+            let mut board = self.0.board();
+            let fixed = reload::needs_restart(board.config(), &config);
+            if !fixed.is_empty() {
+                let fixed = fixed.join(", ");
+                return Err(BackendError::Conflict(format!(
+                    "{fixed} cannot change while the appliance runs: restart it"
+                )));
+            }
+            board.reload(config, start::reconfigure)?
+        };
         let generation = snapshot.generation.0;
         self.0.put_into_force(snapshot).await;
         Ok(ReloadOutcome { generation, changes })
@@ -348,38 +350,6 @@ impl Running {
     }
 }
 
-/// Gives the TAPs other addresses and gateways.
-fn configure(config: &Config) -> Result<(), BackendError> {
-    super::start::configure_kernel(config).map_err(|e| BackendError::Internal(e.to_string()))
-}
-
-/// What cannot change while the appliance runs.
-fn check_same_machine(old: &Config, new: &Config) -> Result<(), BackendError> {
-    let restart = |what: &str| {
-        Err(BackendError::Conflict(format!(
-            "{what} cannot change while the appliance runs: restart it"
-        )))
-    };
-    let devices = |config: &Config| -> Vec<(String, String)> {
-        config.interfaces.iter().map(|i| (i.name.clone(), i.device.clone())).collect()
-    };
-    if devices(old) != devices(new) {
-        return restart("interfaces and their devices");
-    }
-    if old.workers != new.workers {
-        return restart("workers");
-    }
-    if (old.conntrack.capacity, old.conntrack.hash_key)
-        != (new.conntrack.capacity, new.conntrack.hash_key)
-    {
-        return restart("conntrack.capacity and conntrack.hash_key");
-    }
-    if (&old.control, &old.run_dir) != (&new.control, &new.run_dir) {
-        return restart("control and run_dir");
-    }
-    Ok(())
-}
-
 fn refused(error: ForwardError) -> BackendError {
     BackendError::Invalid(error.to_string())
 }
@@ -391,6 +361,7 @@ impl From<BoardError> for BackendError {
             BoardError::ConfiguredForward | BoardError::Forward(ForwardError::Overlap(_)) => {
                 Self::Conflict(error.to_string())
             }
+            BoardError::Kernel(_) => Self::Internal(error.to_string()),
             BoardError::Forward(_) | BoardError::Policy(_) | BoardError::Rules(_) => {
                 Self::Invalid(error.to_string())
             }
@@ -429,10 +400,10 @@ fn sum(usage: &[[TableUse; 2]]) -> ConnectionCount {
     })
 }
 
-fn interfaces(board: &Board, modes: &[(CopyMode, u32)]) -> Vec<InterfaceStatus> {
+fn interfaces(board: &Board, taken: &[Taken]) -> Vec<InterfaceStatus> {
     let shown = |(place, settings): (usize, &config::InterfaceSettings)| {
         let live = board.snapshot().interfaces.get(InterfaceId(place as u8))?;
-        let (mode, queues) = modes.get(place).copied().unwrap_or((CopyMode::Copy, 0));
+        let taken = taken.get(place);
         Some(InterfaceStatus {
             name: settings.name.clone(),
             device: settings.device.clone(),
@@ -446,11 +417,14 @@ fn interfaces(board: &Board, modes: &[(CopyMode, u32)]) -> Vec<InterfaceStatus> 
                 .map(|a| format!("{}/{}", a.address, a.length))
                 .collect(),
             masquerade: live.masquerade,
-            mode: Some(match mode {
+            mode: taken.map(|taken| match taken.mode {
                 CopyMode::ZeroCopy => DeviceMode::ZeroCopy,
                 CopyMode::Copy => DeviceMode::Copy,
             }),
-            queues,
+            queues: taken.map_or(0, |taken| taken.queues),
+            frames_without_socket: taken
+                .and_then(|taken| taken.program.frames_without_socket().ok())
+                .unwrap_or(0),
         })
     };
     board.config().interfaces.iter().enumerate().filter_map(shown).collect()

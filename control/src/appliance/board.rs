@@ -17,7 +17,8 @@ use postern_core::units::Generation;
 use postern_rules::{Compiled, Counts, Output, Rulesets};
 
 use super::parts;
-use super::policy::{self, PolicyError};
+use super::policy::{self, PolicyError, Source, Sources};
+use super::reload;
 use crate::api::model::{ForwardOrigin, RulesProgram, RulesRequest};
 use crate::compile::{self, NumberedForward};
 use crate::config::{Config, ForwardError, ForwardSpec};
@@ -36,6 +37,9 @@ pub enum BoardError {
     /// A rule.
     #[error("{0}")]
     Rules(#[from] postern_rules::Error),
+    /// The kernel or a card.
+    #[error("{0}")]
+    Kernel(String),
     /// A port forward.
     #[error(transparent)]
     Forward(#[from] ForwardError),
@@ -68,6 +72,7 @@ pub struct Board {
     config: Config,
     kernel: KernelState,
     rulesets: Rulesets,
+    sources: Sources,
     compiled: Compiled,
     retiring: Vec<Retiring>,
     forwards: Vec<ActiveForward>,
@@ -107,6 +112,7 @@ impl Board {
         });
         let next_forward = forwards.len() as u32 + 1;
         Ok(Self {
+            sources: policy::sources(&config),
             config,
             kernel,
             rulesets,
@@ -158,6 +164,13 @@ impl Board {
         }
         changed |= self.refresh_forwards(&mut next);
         changed.then(|| self.publish(next))
+    }
+
+    /// Puts another neighbour array in the old one's place. Returns the snapshot to publish: its generation
+    /// has every connection look its next hops up again.
+    pub fn set_neighbours(&mut self, neighbours: Arc<Neighbours>) -> Arc<Snapshot> {
+        let next = Snapshot { neighbours, ..(*self.snapshot).clone() };
+        self.publish(next)
     }
 
     /// Adds a port forward. Returns the snapshot to publish.
@@ -223,7 +236,10 @@ impl Board {
             return (output, None);
         }
         match self.set_rules(edited) {
-            Ok(snapshot) => (output, Some(snapshot)),
+            Ok(snapshot) => {
+                self.sources[family.index()] = Source::Operator;
+                (output, Some(snapshot))
+            }
             Err(error) => {
                 let stderr = format!("{}: {error}\n", request.program_name());
                 (Output { stderr, code: 1, ..Output::default() }, None)
@@ -252,18 +268,22 @@ impl Board {
         }
     }
 
-    /// Puts another configuration into force; its devices, workers and tables must be those of the old
-    /// one. Returns what changed, in words, and the snapshot to publish.
+    /// Puts another configuration into force, of which nothing [needs a restart](reload::needs_restart).
+    /// `reconfigure` takes the kernel from the old one to the new, or leaves it as it was; it is called last,
+    /// once nothing else can fail. Returns what changed, in words, and the snapshot to publish.
     ///
     /// # Errors
-    /// If its rules cannot be read. Nothing has changed then.
-    pub fn reload(&mut self, config: Config) -> Result<(Vec<String>, Arc<Snapshot>), BoardError> {
-        let mut changes = Vec::new();
-        let mut rulesets = self.rulesets.clone();
-        if config.rules.is_some() || config.rules6.is_some() {
-            policy::load_files(&config, &mut rulesets, &self.live_counts())?;
-            changes.push("the rules files were read again".to_owned());
-        }
+    /// If its rules cannot be read, its forwards do not go with those of the run, or the kernel refuses.
+    /// Nothing has changed then.
+    pub fn reload(
+        &mut self,
+        config: Config,
+        reconfigure: impl FnOnce(&Config, &Config) -> Result<(), String>,
+    ) -> Result<(Vec<String>, Arc<Snapshot>), BoardError> {
+        let mut changes = reload::differences(&self.config, &config);
+        let (mut rulesets, mut sources) = (self.rulesets.clone(), self.sources);
+        let both = [&*self.config, &*config];
+        changes.extend(policy::reload(both, &mut rulesets, &mut sources, &self.live_counts())?);
         let mut forwards = configured(&config, self.next_forward);
         let runtime = self.forwards.iter().filter(|f| f.origin == ForwardOrigin::Runtime).cloned();
         for kept in runtime {
@@ -279,12 +299,14 @@ impl Board {
         }
         policy::set_forwards(&mut rulesets, &numbers(&forwards))?;
         let compiled = parts::compile_rules(&config, &rulesets, self.workers)?;
-        self.next_forward += forwards.len() as u32;
+        reconfigure(&self.config, &config).map_err(BoardError::Kernel)?;
 
+        self.next_forward += forwards.len() as u32;
         let mut next = (*self.snapshot).clone();
         self.config = config;
         self.forwards = forwards;
         self.rulesets = rulesets;
+        self.sources = sources;
         self.retire(compiled);
         next.policy = Arc::clone(self.compiled.policy());
         next.interfaces = Arc::new(compile::interfaces(&self.config, &self.kernel));
@@ -381,4 +403,150 @@ fn configured(config: &Config, first: u32) -> Vec<ActiveForward> {
             origin: ForwardOrigin::Config,
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::api::model::Family as ApiFamily;
+    use crate::config;
+
+    const TEXT: &str = "
+        [interface.lan]
+        device = 'eth0'
+        address = ['192.168.1.1/24']
+        [interface.wan]
+        device = 'eth1'
+        zone = 'wan'
+        address = ['203.0.113.2/24']
+        [interface.dmz]
+        device = 'eth2'
+        address = ['192.168.2.1/24']
+        ";
+
+    fn config(text: &str) -> Config {
+        config::parse(Path::new("/etc/postern/t.toml"), text.as_bytes()).unwrap()
+    }
+
+    fn board() -> Board {
+        let config = config(TEXT);
+        let kernel = compile::assumed_kernel(&config);
+        Board::new(config, kernel, Arc::new(Neighbours::new(64)), 1, SipKey([1, 2])).unwrap()
+    }
+
+    fn iptables(board: &mut Board, family: ApiFamily, line: &str) -> String {
+        let args = line.split_whitespace().map(str::to_owned).collect();
+        let request = RulesRequest { family, program: RulesProgram::Iptables, args, stdin: None };
+        let (output, _) = board.rules(&request);
+        assert_eq!(output.code, 0, "{}", output.stderr);
+        output.stdout
+    }
+
+    fn reload(board: &mut Board, config: Config) -> Vec<String> {
+        board.reload(config, |_, _| Ok(())).unwrap().0
+    }
+
+    const DMZ_OUT: &str = "-A FORWARD -i lan -o dmz -j ACCEPT";
+
+    #[test]
+    fn the_built_in_rules_follow_the_zones() {
+        let mut board = board();
+        let outside = config(&TEXT.replace("'eth2'", "'eth2'\nzone = 'wan'"));
+        assert!(!iptables(&mut board, ApiFamily::Ipv4, "-S").contains(DMZ_OUT));
+        let before = board.snapshot().generation;
+        assert_eq!(
+            reload(&mut board, outside.clone()),
+            [
+                "interface dmz: zone is wan",
+                "the built-in IPv4 rules were made anew",
+                "the built-in IPv6 rules were made anew"
+            ]
+        );
+        assert_ne!(board.snapshot().generation, before);
+        for family in [ApiFamily::Ipv4, ApiFamily::Ipv6] {
+            let rules = iptables(&mut board, family, "-S");
+            assert!(rules.contains(DMZ_OUT) && !rules.contains("-A INPUT -i dmz"), "{rules}");
+        }
+        assert!(reload(&mut board, outside).is_empty(), "the same again");
+        assert_eq!(reload(&mut board, config(TEXT)).len(), 3);
+        assert!(!iptables(&mut board, ApiFamily::Ipv4, "-S").contains(DMZ_OUT));
+    }
+
+    #[test]
+    fn rules_that_were_edited_stay_and_the_reload_says_so() {
+        let mut board = board();
+        // Looking, counters and refused edits are none.
+        iptables(&mut board, ApiFamily::Ipv6, "-Z");
+        iptables(&mut board, ApiFamily::Ipv6, "-L");
+        iptables(&mut board, ApiFamily::Ipv4, "-A INPUT -p tcp --dport 22 -j DROP");
+        assert!(reload(&mut board, config(TEXT)).is_empty(), "nothing to say");
+        let outside = config(&TEXT.replace("'eth2'", "'eth2'\nzone = 'wan'"));
+        let changes = reload(&mut board, outside);
+        assert_eq!(
+            changes[1..],
+            [
+                "the IPv4 rules stay as they are: they are no longer the built-in ones",
+                "the built-in IPv6 rules were made anew"
+            ]
+        );
+        let rules = iptables(&mut board, ApiFamily::Ipv4, "-S");
+        assert!(rules.contains("--dport 22 -j DROP") && !rules.contains(DMZ_OUT), "{rules}");
+        assert!(iptables(&mut board, ApiFamily::Ipv6, "-S").contains(DMZ_OUT));
+    }
+
+    #[test]
+    fn a_forward_survives_built_in_rules_made_anew() {
+        let mut board = board();
+        let spec = ForwardSpec::parse("wan", "tcp", "80", "192.168.1.9").unwrap();
+        board.add_forward(spec).unwrap();
+        reload(&mut board, config(&TEXT.replace("'eth2'", "'eth2'\nzone = 'wan'")));
+        let rules = iptables(&mut board, ApiFamily::Ipv4, "-S");
+        assert!(rules.contains("-A FORWARD -j POSTERN-FORWARD"), "{rules}");
+        assert!(rules.contains("-A POSTERN-FORWARD -d 192.168.1.9/32"), "{rules}");
+        assert_eq!(board.forwards().len(), 1);
+    }
+
+    #[test]
+    fn a_kernel_that_refuses_leaves_everything_as_it_was() {
+        let mut board = board();
+        let (before, rules) = (Arc::clone(board.snapshot()), board.rulesets().clone());
+        let changed = config(&format!(
+            "{}[timeouts]\nudp = 7\n[[forward]]\ninterface = 'wan'\nprotocol = 'tcp'\nport = 80\n\
+             to = '192.168.1.9'\n",
+            TEXT.replace("zone = 'wan'", "masquerade = true\nzone = 'x'")
+        ));
+        let refused = board.reload(changed.clone(), |old, new| {
+            assert_eq!((old.interfaces[1].masquerade, new.interfaces[1].masquerade), (false, true));
+            Err("no such address".to_owned())
+        });
+        assert!(matches!(refused, Err(BoardError::Kernel(text)) if text == "no such address"));
+        assert!(Arc::ptr_eq(&before, board.snapshot()));
+        assert_eq!(*board.config(), config(TEXT));
+        assert!(board.forwards().is_empty() && *board.rulesets() == rules);
+        // And it can be tried again.
+        let changes = reload(&mut board, changed);
+        assert_eq!(
+            changes,
+            [
+                "interface wan: zone is x",
+                "interface wan: masquerade is on",
+                "1 port forwards are in force",
+                "the idle timeouts changed"
+            ]
+        );
+        let interface = board.snapshot().interfaces.get(postern_core::units::InterfaceId(1));
+        assert!(interface.unwrap().masquerade);
+    }
+
+    #[test]
+    fn another_neighbour_array_is_another_generation_and_nothing_else() {
+        let mut board = board();
+        let (before, array) = (Arc::clone(board.snapshot()), Arc::new(Neighbours::new(64)));
+        let snapshot = board.set_neighbours(Arc::clone(&array));
+        assert!(Arc::ptr_eq(&snapshot.neighbours, &array));
+        assert_eq!(snapshot.generation, before.generation.next());
+        assert!(Arc::ptr_eq(&snapshot.policy, &before.policy));
+    }
 }

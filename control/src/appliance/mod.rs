@@ -2,6 +2,7 @@
 //!
 //! - [`start`]: takes the devices over and starts the threads.
 //! - [`board`]: what is in force, and the snapshots made of it.
+//! - [`reload`]: what of a changed configuration can be put into force; [`carrier`]: the cards' links.
 //! - [`backend`]: what the control socket asks for; [`views`]: how it is shown.
 //! - here: the control loop, which follows the kernel, the threads and signals; and `guard` and `release`.
 //!
@@ -24,18 +25,21 @@ use tracing::{error, info, warn};
 
 pub mod backend;
 pub mod board;
+pub mod carrier;
 pub mod parts;
 pub mod policy;
+pub mod reload;
 pub mod start;
 pub mod views;
 
 use crate::api::backend::Backend;
 use crate::api::server::{Limits, Server};
-use crate::api::socket::control_group;
+use crate::api::socket::{GROUP, control_group};
 use crate::config::{self, Config, Fault, ThisHost};
 use crate::netlink::{Changes, Follower};
 use backend::{Running, Shared};
 use board::BoardError;
+use carrier::Carriers;
 use start::Started;
 
 /// Why the appliance did not start, or ended.
@@ -71,7 +75,11 @@ pub fn run(path: &Path) -> Result<(), ApplianceError> {
     fs::create_dir_all(&run_dir)
         .map_err(|e| ApplianceError::Start(format!("{}: {e}", run_dir.display())))?;
     // Before anything is taken over: a second instance must not disturb the first.
-    let server = Server::open(&config.control, control_group(), Limits::default())
+    let group = control_group();
+    if group.is_none() {
+        info!("there is no group `{GROUP}`: the control socket is for root only");
+    }
+    let server = Server::open(&config.control, group, Limits::default())
         .map_err(|e| ApplianceError::Start(e.to_string()))?;
     let started = start::start(config)?;
     if let Some(core) = start::spare_core(&started.cores) {
@@ -106,12 +114,12 @@ enum Note {
 
 /// The control loop.
 async fn control(server: Server, started: Started) -> Result<(), ApplianceError> {
-    let Started { handle, threads, taken, board, mut follower, cores, warnings } = started;
-    let modes = taken.iter().map(|t| (t.mode, t.queues)).collect();
+    let Started { handle, threads, taken, board, follower, carriers, cores, warnings } = started;
+    let mut kernel = Kernel { follower, carriers };
     let shared = Arc::new(Shared {
         board: Mutex::new(board),
         handle,
-        modes,
+        taken,
         cores,
         warnings: Mutex::new(warnings),
         started: Instant::now(),
@@ -126,7 +134,7 @@ async fn control(server: Server, started: Started) -> Result<(), ApplianceError>
     info!("running");
     sd_notify("READY=1");
 
-    let why = follow(&shared, &backend, &mut follower, &mut heard).await;
+    let why = follow(&shared, &backend, &mut kernel, &mut heard).await;
     sd_notify("STOPPING=1");
     let _ = stop_server.send(());
     let _ = serving.await;
@@ -135,8 +143,8 @@ async fn control(server: Server, started: Started) -> Result<(), ApplianceError>
     let _ = bridge.join();
     let remains = threads.join();
     let panicked = remains.host.is_err() || remains.workers.iter().any(Result::is_err);
-    // `taken` holds the devices' locks until here; their programs stay and drop everything.
-    drop(taken);
+    // `shared` holds the devices' locks until here; their programs stay and drop everything.
+    drop((backend, shared));
     info!("stopped; the devices are closed");
     match why {
         Err(error) => Err(error),
@@ -145,11 +153,17 @@ async fn control(server: Server, started: Started) -> Result<(), ApplianceError>
     }
 }
 
+/// What is to be followed beside the threads.
+struct Kernel {
+    follower: Follower,
+    carriers: Carriers,
+}
+
 /// Follows kernel, threads and signals until one says to stop.
 async fn follow(
     shared: &Arc<Shared>,
     backend: &Arc<dyn Backend>,
-    follower: &mut Follower,
+    Kernel { follower, carriers }: &mut Kernel,
     heard: &mut mpsc::Receiver<Note>,
 ) -> Result<(), ApplianceError> {
     let failed = |e: std::io::Error| ApplianceError::Ended(e.to_string());
@@ -176,7 +190,7 @@ async fn follow(
                 let changes = follower.poll(Instant::now()).map_err(failed)?;
                 take_over(shared, follower, changes);
             }
-            _ = tick.tick() => every_second(shared, follower),
+            _ = tick.tick() => every_second(shared, follower, carriers),
         }
     }
 }
@@ -205,8 +219,12 @@ fn hear(note: Note, follower: &mut Follower) -> Result<(), ApplianceError> {
     Ok(())
 }
 
-fn every_second(shared: &Shared, follower: &mut Follower) {
-    follower.tick(Instant::now());
+fn every_second(shared: &Shared, follower: &mut Follower, carriers: &mut Carriers) {
+    carriers.follow();
+    if follower.tick(Instant::now()) {
+        let snapshot = shared.board().set_neighbours(Arc::clone(follower.neighbours()));
+        shared.handle.publish(snapshot);
+    }
     let threads = shared.handle.workers.len() + 1;
     let snapshots = shared.handle.snapshots();
     let newest = shared.board().snapshot().generation;
@@ -271,7 +289,7 @@ fn sd_notify(state: &str) {
 }
 
 /// Closes the configured devices, before the network comes up: attaches the dropping program and takes the
-/// raw devices out of the kernel's use.
+/// raw devices out of the kernel's use, as the start does. `release` gives them back.
 ///
 /// # Errors
 /// See [`ApplianceError`].
@@ -284,6 +302,8 @@ pub fn guard(path: &Path) -> Result<(), ApplianceError> {
         let device = Device::open(&interface.device).map_err(|e| failed(&e))?;
         let mode = start::attach_mode(interface);
         program::attach_drop_only(&device, &config.run_dir, mode).map_err(|e| failed(&e))?;
+        let reception = start::reception(interface);
+        device.take_over(&config.run_dir, reception).map_err(|e| failed(&e))?;
     }
     Ok(())
 }
@@ -302,9 +322,6 @@ pub fn release(path: &Path) -> Result<(), ApplianceError> {
     let mut note = |what: &str, error: &dyn std::fmt::Display| {
         failures.push(format!("{what}: {error}"));
     };
-    if let Err(error) = tap::release_host(run_dir) {
-        note("the host's settings", &error);
-    }
     for interface in &config.interfaces {
         let (name, device) = (&interface.name, &interface.device);
         match program::release(device, run_dir) {
@@ -326,6 +343,10 @@ pub fn release(path: &Path) -> Result<(), ApplianceError> {
         if let Err(error) = tap::delete(name) {
             note(name, &error);
         }
+    }
+    // Not before it is clear that no appliance runs.
+    if let Err(error) = tap::release_host(run_dir) {
+        note("the host's settings", &error);
     }
     if let Err(error) = program::release_bpffs(run_dir) {
         note("bpffs", &error);

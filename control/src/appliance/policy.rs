@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use postern_core::rules::{Family, Hook};
 use postern_rules::{
-    Counts, InterfaceRole, RestoreError, RestoreOptions, Rulesets, builtin, restore,
+    Counts, InterfaceRole, RestoreError, RestoreOptions, Rulesets, builtin, builtin_dump, restore,
 };
 
 use crate::compile::NumberedForward;
@@ -50,32 +50,83 @@ impl From<postern_rules::Error> for PolicyError {
 /// # Errors
 /// See [`PolicyError`].
 pub fn load(config: &Settings) -> Result<Rulesets, PolicyError> {
-    let roles: Vec<_> = config
-        .interfaces
-        .iter()
-        .map(|i| InterfaceRole { name: &i.name, outside: i.is_outside() })
-        .collect();
-    let mut rulesets = builtin(&roles)?;
-    load_files(config, &mut rulesets, &Counts::default())?;
+    let mut rulesets = builtin(&roles(config))?;
+    for family in Family::ALL {
+        if let Some(path) = file(config, family) {
+            load_file(&mut rulesets, family, path, &Counts::default())?;
+        }
+    }
     Ok(rulesets)
 }
 
-/// Puts the rules of the files that the configuration names into `rulesets`. `live` is what the
-/// policies in use have counted.
+/// What each family's rules in force are, by [`Family::index`].
+pub type Sources = [Source; 2];
+
+/// Where rules come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Source {
+    /// The built-in policy, as it was made: it follows the configuration.
+    BuiltIn,
+    /// A file or the operator: they are kept until a file takes their place.
+    Operator,
+}
+
+/// The sources at start.
+pub fn sources(config: &Settings) -> Sources {
+    Family::ALL.map(|family| match file(config, family) {
+        Some(_) => Source::Operator,
+        None => Source::BuiltIn,
+    })
+}
+
+/// The rules after a reload: those of the files, read again; the built-in policy made anew where it is in force;
+/// else what is there. `live` is what the policies in use have counted. Returns what changed, in words.
 ///
 /// # Errors
 /// See [`PolicyError`].
-pub fn load_files(
-    config: &Settings,
+pub fn reload(
+    [old, new]: [&Settings; 2],
     rulesets: &mut Rulesets,
+    sources: &mut Sources,
     live: &Counts,
-) -> Result<(), PolicyError> {
-    for (family, file) in [(Family::V4, &config.rules), (Family::V6, &config.rules6)] {
-        if let Some(path) = file {
+) -> Result<Vec<String>, PolicyError> {
+    let mut changes = Vec::new();
+    for family in Family::ALL {
+        let number = if family == Family::V4 { "IPv4" } else { "IPv6" };
+        let source = &mut sources[family.index()];
+        if let Some(path) = file(new, family) {
             load_file(rulesets, family, path, live)?;
+            *source = Source::Operator;
+            changes.push(format!("the {number} rules were read again from {}", path.display()));
+            continue;
+        }
+        let dump = builtin_dump(family, &roles(new));
+        let differs = dump != builtin_dump(family, &roles(old));
+        match *source {
+            Source::BuiltIn if differs => {
+                restore(&dump, family, RestoreOptions::default(), rulesets, live)
+                    .map_err(|error| error.error)?;
+                changes.push(format!("the built-in {number} rules were made anew"));
+            }
+            Source::Operator if differs || file(old, family).is_some() => changes.push(format!(
+                "the {number} rules stay as they are: they are no longer the built-in ones"
+            )),
+            Source::BuiltIn | Source::Operator => {}
         }
     }
-    Ok(())
+    Ok(changes)
+}
+
+fn roles(config: &Settings) -> Vec<InterfaceRole<'_>> {
+    let interfaces = config.interfaces.iter();
+    interfaces.map(|i| InterfaceRole { name: &i.name, outside: i.is_outside() }).collect()
+}
+
+fn file(config: &Settings, family: Family) -> Option<&Path> {
+    match family {
+        Family::V4 => config.rules.as_deref(),
+        Family::V6 => config.rules6.as_deref(),
+    }
 }
 
 fn load_file(

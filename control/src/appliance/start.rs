@@ -4,14 +4,14 @@
 //! sockets, the TAP and its addresses; the sockets enter the program's map last, when the threads that
 //! serve them exist. Whatever fails on the way leaves the devices closed; `release` opens them.
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
 
 use postern_core::conntrack::siphash::SipKey;
-use postern_core::forward::Neighbours;
 use postern_core::pipeline::{Limits, Pipeline};
 use postern_core::units::InterfaceId;
-use postern_io::device::{Device, Reception};
+use postern_io::device::{Device, Reception, TakenOver};
 use postern_io::frame::{Depot, Marks};
 use postern_io::memory::{Pages, SharedMemory};
 use postern_io::runtime::{
@@ -25,8 +25,10 @@ use tracing::{info, warn};
 
 use super::ApplianceError;
 use super::board::Board;
+use super::carrier::Carriers;
+use super::reload;
 use crate::config::{self, Config, InterfaceSettings, XdpMode};
-use crate::netlink::{Configurator, Follower, GATEWAY_METRIC};
+use crate::netlink::{Configurator, ConfigureError, Follower, GATEWAY_METRIC};
 
 /// Slots for neighbours: what the kernel keeps by default (gc_thresh3 is 1024) for every interface, with room.
 const NEIGHBOURS: usize = 8192;
@@ -53,6 +55,8 @@ pub struct Started {
     pub board: Board,
     /// Follows the kernel.
     pub follower: Follower,
+    /// Passes the cards' links on.
+    pub carriers: Carriers,
     /// The core of each worker.
     pub cores: Vec<u16>,
     /// What the operator should know.
@@ -103,11 +107,13 @@ pub fn start(config: Config) -> Result<Started, ApplianceError> {
     let clock = Clock::start();
     let key = config.conntrack.hash_key.map_or_else(random_key, Ok)?;
     let workers = tables(&config, &cores, key, clock, &mut warnings)?;
-    let neighbours = Arc::new(Neighbours::new(NEIGHBOURS));
     let names = config.interfaces.iter().map(|i| i.name.clone()).collect();
-    let follower = Follower::open(names, Arc::clone(&neighbours)).map_err(failed("rtnetlink"))?;
+    let follower = Follower::open(names, NEIGHBOURS).map_err(failed("rtnetlink"))?;
     let count = cores.len() as u8;
     let idle = idle(&config, cores.len());
+    let neighbours = Arc::clone(follower.neighbours());
+    let interfaces: Vec<_> =
+        config.interfaces.iter().map(|i| i.name.clone()).zip(devices).collect();
     let board = Board::new(config, follower.state().clone(), neighbours, count, key)?;
 
     let taken = enter_sockets(programs, &sockets)?;
@@ -130,7 +136,8 @@ pub fn start(config: Config) -> Result<Started, ApplianceError> {
     };
     let (runtime, handle) = Runtime::build(plan).map_err(failed("the runtime"))?;
     let threads = runtime.spawn().map_err(failed("the threads"))?;
-    Ok(Started { handle, threads, taken, board, follower, cores, warnings })
+    let carriers = Carriers::new(interfaces);
+    Ok(Started { handle, threads, taken, board, follower, carriers, cores, warnings })
 }
 
 fn failed<E: std::fmt::Display>(what: &str) -> impl FnOnce(E) -> ApplianceError {
@@ -154,10 +161,13 @@ pub fn close(
     let what = format!("interface {}", interface.name);
     let program =
         attach_or_take_over(device, run_dir, attach_mode(interface)).map_err(failed(&what))?;
-    let reception =
-        if interface.promiscuous { Reception::Promiscuous } else { Reception::AllMulticast };
-    device.take_over(run_dir, reception).map_err(failed(&what))?;
+    device.take_over(run_dir, reception(interface)).map_err(failed(&what))?;
     Ok(program)
+}
+
+/// What the card lets in.
+pub const fn reception(interface: &InterfaceSettings) -> Reception {
+    if interface.promiscuous { Reception::Promiscuous } else { Reception::AllMulticast }
 }
 
 /// Native or generic, as configured.
@@ -239,16 +249,60 @@ fn open_tap(interface: &InterfaceSettings, device: &Device) -> Result<Tap, Appli
         .map_err(failed(&format!("interface {}", interface.name)))
 }
 
-/// Gives the TAPs the addresses and gateways that the configuration names.
-pub fn configure_kernel(config: &Config) -> Result<(), ApplianceError> {
+/// Gives the TAPs the addresses and gateways that the configuration names, and takes from them those that an
+/// earlier run gave them.
+fn configure_kernel(config: &Config) -> Result<(), ApplianceError> {
     let mut kernel = Configurator::open().map_err(failed("rtnetlink"))?;
-    for interface in config.interfaces.iter().filter(|i| !i.addresses.is_empty()) {
-        let name = &interface.name;
-        let what = format!("interface {name}");
-        kernel.set_addresses(name, &interface.addresses).map_err(failed(&what))?;
-        kernel.set_gateways(name, &interface.gateways, GATEWAY_METRIC).map_err(failed(&what))?;
+    for (metric, interface) in (GATEWAY_METRIC..).zip(&config.interfaces) {
+        configure_tap(&mut kernel, interface, metric)
+            .map_err(failed(&format!("interface {}", interface.name)))?;
     }
     Ok(())
+}
+
+fn configure_tap(
+    kernel: &mut Configurator,
+    interface: &InterfaceSettings,
+    metric: u32,
+) -> Result<(), ConfigureError> {
+    kernel.set_addresses(&interface.name, &interface.addresses)?;
+    kernel.set_gateways(&interface.name, &interface.gateways, metric)
+}
+
+/// Brings TAPs and cards from one configuration's addresses, gateways and reception to another's of the same
+/// interfaces. Where nothing differs nothing is touched.
+///
+/// # Errors
+/// What failed, and whether everything was brought back to where it was.
+pub fn reconfigure(old: &Config, new: &Config) -> Result<(), String> {
+    let pairs = (GATEWAY_METRIC..).zip(old.interfaces.iter().zip(&new.interfaces));
+    let differ: Vec<_> = pairs.filter(|(_, (old, new))| has_to_tell(old, new)).collect();
+    if differ.is_empty() {
+        return Ok(());
+    }
+    let kernel = RefCell::new(Configurator::open().map_err(|e| e.to_string())?);
+    let apply = |interface: &InterfaceSettings, was: &InterfaceSettings, metric| {
+        let failed = |e: &dyn std::fmt::Display| format!("interface {}: {e}", interface.name);
+        configure_tap(&mut kernel.borrow_mut(), interface, metric).map_err(|e| failed(&e))?;
+        if interface.promiscuous == was.promiscuous {
+            return Ok(());
+        }
+        match TakenOver::load(&new.run_dir, &interface.device).map_err(|e| failed(&e))? {
+            Some(device) => device.set_reception(reception(interface)).map_err(|e| failed(&e)),
+            None => Err(failed(&"there is no record of its device")),
+        }
+    };
+    reload::all_or_nothing(
+        &differ,
+        |&(metric, (old, new))| apply(new, old, metric),
+        |&(metric, (old, new))| apply(old, new, metric),
+    )
+}
+
+/// Whether the kernel has to be told of a change.
+fn has_to_tell(old: &InterfaceSettings, new: &InterfaceSettings) -> bool {
+    (&old.addresses, &old.gateways, old.promiscuous)
+        != (&new.addresses, &new.gateways, new.promiscuous)
 }
 
 /// The tables of every worker, on shared memory. IPv6 gets a quarter as many connections as IPv4.

@@ -5,11 +5,13 @@ use std::fs;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::Path;
 
+use postern_rules::{Counts, Rulesets};
+
 use super::args::RulesCommand;
 use super::client::{Client, Method};
 use super::text::{escaped_lines, print_json};
 use super::{CliError, Output};
-use crate::api::model::{RESTORE_TEXT_MAX, RulesOutcome, RulesProgram, RulesRequest};
+use crate::api::model::{Family, RESTORE_TEXT_MAX, RulesOutcome, RulesProgram, RulesRequest};
 
 /// Runs the command; the exit code is the one the tool would have.
 ///
@@ -21,6 +23,10 @@ pub fn run(
     output: &mut Output<'_>,
 ) -> Result<u8, CliError> {
     let (family, program, mut args) = command.into_parts();
+    if let Some(words) = own_words(family, program, &args) {
+        output.out.write_all(words.as_bytes())?;
+        return Ok(0);
+    }
     let (mut stdin, mut save_to) = (None, None);
     match program {
         RulesProgram::Iptables => {}
@@ -53,6 +59,32 @@ pub fn run(
 
 fn print_stderr(outcome: &RulesOutcome, output: &mut Output<'_>) -> io::Result<()> {
     output.err.write_all(escaped_lines(&outcome.stderr).as_bytes())
+}
+
+/// Help and version, which need no appliance: the same text it would give.
+fn own_words(family: Family, program: RulesProgram, args: &[String]) -> Option<String> {
+    if args.len() != 1 || !wants_words_only(args) {
+        return None;
+    }
+    let family = match family {
+        Family::Ipv4 => postern_core::rules::Family::V4,
+        Family::Ipv6 => postern_core::rules::Family::V6,
+    };
+    let version = |kin: &str| {
+        let asked = matches!(args[0].as_str(), "-V" | "--version");
+        asked.then(|| {
+            format!("{}-{kin} {}\n", postern_rules::program(family), postern_rules::VERSION)
+        })
+    };
+    match program {
+        RulesProgram::Iptables => {
+            let mut none = Rulesets::new();
+            let said = postern_rules::execute(family, args, &mut none, Counts::default);
+            (said.code == 0).then_some(said.stdout)
+        }
+        RulesProgram::Save => version("save"),
+        RulesProgram::Restore => version("restore"),
+    }
 }
 
 /// Whether the arguments ask for help or the version: then no text is read.
@@ -128,6 +160,28 @@ mod tests {
 
     fn words(line: &str) -> Vec<String> {
         line.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn help_and_version_are_ours_to_give() {
+        use RulesProgram::{Iptables, Restore, Save};
+        for (program, line, first) in [
+            (Iptables, "-h", "iptables v"),
+            (Iptables, "--help", "iptables v"),
+            (Iptables, "-V", "iptables v"),
+            (Iptables, "--version", "iptables v"),
+            (Save, "-V", "iptables-save v"),
+            (Restore, "-V", "iptables-restore v"),
+        ] {
+            let words = own_words(Family::Ipv4, program, &words(line)).unwrap_or_default();
+            assert!(words.starts_with(first), "{program:?} {line}: {words}");
+        }
+        let six = own_words(Family::Ipv6, Iptables, &words("-V")).unwrap();
+        assert!(six.starts_with("ip6tables v"), "{six}");
+        // What stands beside it may be a rule: the appliance is to judge.
+        for line in ["", "-L", "-A INPUT -m comment --comment -h", "-V -L"] {
+            assert_eq!(own_words(Family::Ipv4, Iptables, &words(line)), None, "{line}");
+        }
     }
 
     #[test]

@@ -90,7 +90,10 @@ fn write_interfaces(interfaces: &[InterfaceStatus], out: &mut dyn Write) -> io::
                 if i.up { "up" } else { "down" }.to_owned(),
                 i.mac.clone(),
                 format!("mtu {}", i.mtu),
-                format!("{mode}, {} queues", i.queues),
+                match i.frames_without_socket {
+                    0 => format!("{mode}, {} queues", i.queues),
+                    n => format!("{mode}, {} queues, frames without socket: {n}", i.queues),
+                },
                 if i.masquerade { "masquerade" } else { "" }.to_owned(),
                 if i.addresses.is_empty() {
                     "no address".to_owned()
@@ -245,6 +248,7 @@ mod tests {
                 masquerade: true,
                 mode: Some(DeviceMode::Copy),
                 queues: 2,
+                frames_without_socket: 0,
             }],
             ..Status::default()
         }
@@ -269,6 +273,14 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part}\n{text}");
         }
+    }
+
+    #[test]
+    fn frames_that_found_no_socket_are_shown_where_there_are_any() {
+        let mut status = status();
+        assert!(!text(&status).contains("socket"));
+        status.interfaces[0].frames_without_socket = 7;
+        assert!(text(&status).contains("copy, 2 queues, frames without socket: 7  masquerade"));
     }
 
     /// C204.

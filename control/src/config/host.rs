@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use postern_io::device::Device;
+use postern_io::frame::MTU_MAX;
+
 use super::fault::{Fault, did_you_mean, fault};
 use super::{Settings, Workers};
 
@@ -9,6 +12,8 @@ use super::{Settings, Workers};
 pub trait HostFacts {
     /// Names of the network devices there are.
     fn devices(&self) -> Vec<String>;
+    /// The MTU of a device, bytes, if it can be had.
+    fn mtu(&self, device: &str) -> Option<u32>;
     /// Cores this process may use, in ascending order.
     fn cores(&self) -> Vec<u16>;
     /// Whether there is a regular file that can be read.
@@ -45,6 +50,10 @@ impl HostFacts for ThisHost {
         names
     }
 
+    fn mtu(&self, device: &str) -> Option<u32> {
+        Device::open(device).ok().map(|device| device.mtu)
+    }
+
     fn cores(&self) -> Vec<u16> {
         // SAFETY: all zero bytes are a valid, empty cpu_set_t.
         let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
@@ -64,7 +73,8 @@ impl HostFacts for ThisHost {
     }
 }
 
-/// The faults that `config` has on this host: absent devices, cores and rules files. Empty: it can run.
+/// The faults that `config` has on this host: absent devices, cores and rules files, MTUs
+/// that are too large. Empty: it can run.
 pub fn check_host(config: &super::Config, host: &impl HostFacts) -> Vec<Fault> {
     check(config, host)
 }
@@ -81,6 +91,14 @@ pub(super) fn check(settings: &Settings, host: &impl HostFacts) -> Vec<Fault> {
                 format!("there is no device `{}` on this host", interface.device.escape_debug());
             let hint = did_you_mean(&interface.device, devices.iter().map(String::as_str));
             faults.push(fault(file, interface.device_at, message, hint));
+        } else if let Some(mtu) = host.mtu(&interface.device)
+            && mtu > MTU_MAX
+        {
+            let device = &interface.device;
+            let message =
+                format!("device `{device}` has MTU {mtu}; at most {MTU_MAX} fits a frame");
+            let hint = format!("for example: ip link set dev {device} mtu 1500");
+            faults.push(fault(file, interface.device_at, message, Some(hint)));
         }
     }
 

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use postern_core::snapshot::{InterfaceAddress, ReversePath};
 use postern_core::units::INTERFACES_MAX;
+use postern_io::frame::MTU_MAX;
 
 use super::fault::{At, Faults};
 use super::reader::{Placed, Section};
@@ -175,7 +176,7 @@ fn gateways(section: &mut Section<'_>, addresses: &[InterfaceAddress]) -> Vec<Ip
 }
 
 fn mtu(section: &mut Section<'_>, has_v6: bool) -> Option<u16> {
-    let Placed { value: mtu, at } = section.integer("mtu", 576..=9_216)?;
+    let Placed { value: mtu, at } = section.integer("mtu", 576..=i64::from(MTU_MAX))?;
     // RFC 8200 §5: every link that carries IPv6 has an MTU of 1280 or more.
     if has_v6 && mtu < 1_280 {
         section

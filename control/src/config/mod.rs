@@ -172,7 +172,7 @@ pub struct InterfaceSettings {
     pub dhcp: bool,
     /// Source address check.
     pub reverse_path: ReversePath,
-    /// Largest IP packet, bytes: 576..=9216; `None` for the device's own.
+    /// Largest IP packet, bytes: 576..=[`MTU_MAX`](postern_io::frame::MTU_MAX); `None` for the device's own.
     pub mtu: Option<u16>,
     /// Whether the kernel configures itself from router advertisements heard here.
     pub accept_ra: bool,

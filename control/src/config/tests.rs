@@ -303,8 +303,13 @@ fn interfaces_are_checked() {
     );
     refused(
         "[interface.dmz]\ndevice = 'eth2'\nmtu = 575\n",
-        &["5:7: `mtu` must be 576 to 9216, not 575"],
+        &["5:7: `mtu` must be 576 to 1770, not 575"],
     );
+    refused(
+        "[interface.dmz]\ndevice = 'eth2'\nmtu = 1771\n",
+        &["5:7: `mtu` must be 576 to 1770, not 1771"],
+    );
+    good(&format!("{BASE}[interface.dmz]\ndevice = 'eth2'\nmtu = 1770\n"));
     refused(
         "[interface.dmz]\ndevice = 'eth2'\naddress = ['2001:db8::1/64']\nmtu = 1279\n",
         &["6:7: `mtu` must be at least 1280 where there is IPv6, not 1279"],
@@ -542,6 +547,7 @@ fn what_is_not_toml_has_its_place() {
 /// A host as a test wants it.
 struct Host {
     devices: &'static [&'static str],
+    mtu: u32,
     cores: u16,
     files: &'static [&'static str],
 }
@@ -549,6 +555,9 @@ struct Host {
 impl HostFacts for Host {
     fn devices(&self) -> Vec<String> {
         self.devices.iter().map(|d| (*d).to_owned()).collect()
+    }
+    fn mtu(&self, _device: &str) -> Option<u32> {
+        Some(self.mtu)
     }
     fn cores(&self) -> Vec<u16> {
         (0..self.cores).collect()
@@ -565,10 +574,11 @@ fn shown(faults: Vec<Fault>) -> Vec<String> {
 #[test]
 fn the_host_is_asked_for_devices_cores_and_files() {
     let files = &["/etc/postern/rules.v4", "/etc/postern/rules.v6"];
-    let all = Host { devices: &["enp1s0", "enp2s0"], cores: 1, files };
+    let all = Host { devices: &["enp1s0", "enp2s0"], mtu: 1770, cores: 1, files };
     assert!(check_host(&good(EXAMPLE), &all).is_empty());
 
-    let none = Host { devices: &["enp1s1"], cores: 2, files: &["/etc/postern/rules.v6"] };
+    let none =
+        Host { devices: &["enp1s1"], mtu: 1500, cores: 2, files: &["/etc/postern/rules.v6"] };
     let faults = check_host(&good(&EXAMPLE.replace("workers = 1", "workers = 3")), &none);
     assert_eq!(faults[2].hint.as_deref(), Some("did you mean `enp1s1`?"));
     assert_eq!(
@@ -582,13 +592,25 @@ fn the_host_is_asked_for_devices_cores_and_files() {
     );
     let listed = check_host(&good(&EXAMPLE.replace("workers = 1", "workers = [0, 7]")), &all);
     assert_eq!(shown(listed), ["2:11: there is no core 7 on this host for us"]);
+
+    let jumbo = Host { devices: &["enp1s0", "enp2s0"], mtu: 1771, cores: 1, files };
+    let faults = check_host(&good(EXAMPLE), &jumbo);
+    assert_eq!(faults[0].hint.as_deref(), Some("for example: ip link set dev enp1s0 mtu 1500"));
+    assert_eq!(
+        shown(faults),
+        [
+            "8:11: device `enp1s0` has MTU 1771; at most 1770 fits a frame",
+            "12:11: device `enp2s0` has MTU 1771; at most 1770 fits a frame",
+        ]
+    );
 }
 
 #[test]
 fn loading_reports_the_faults_of_file_and_host_together() {
     let path = std::env::temp_dir().join(format!("postern-config-{}.toml", std::process::id()));
     std::fs::write(&path, "colour = 1\n[interface.wan]\ndevice = 'no-such-dev'\n").unwrap();
-    let faults = load(&path, &Host { devices: &["lo"], cores: 2, files: &[] }).unwrap_err();
+    let faults =
+        load(&path, &Host { devices: &["lo"], mtu: 65_536, cores: 2, files: &[] }).unwrap_err();
     std::fs::remove_file(&path).unwrap();
     assert_eq!(
         shown(faults),

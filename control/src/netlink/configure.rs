@@ -16,6 +16,7 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use postern_core::forward::route::RouteKind;
 use postern_core::snapshot::InterfaceAddress;
+use postern_io::device::Carrier;
 
 use super::OURS;
 use super::decode::{self, RouteRow};
@@ -93,6 +94,19 @@ impl Configurator {
         message.attributes.push(LinkAttribute::Mtu(u32::from(mtu)));
         let result = self.requests.change(RouteNetlinkMessage::SetLink(message), 0);
         during(result, || format!("set the MTU of {name} to {mtu}"))
+    }
+
+    /// Gives a device carrier or takes it: for TAPs, whose link is what we say it is.
+    ///
+    /// # Errors
+    /// If there is no such device, it has a link of its own, or it is a TAP that nobody has open.
+    pub fn set_carrier(&mut self, name: &str, carrier: Carrier) -> Result<(), ConfigureError> {
+        let on = carrier == Carrier::Up;
+        let mut message = LinkMessage::default();
+        message.header.index = self.ifindex(name)?;
+        message.attributes.push(LinkAttribute::Carrier(u8::from(on)));
+        let result = self.requests.change(RouteNetlinkMessage::SetLink(message), 0);
+        during(result, || format!("switch the carrier of {name} {}", if on { "on" } else { "off" }))
     }
 
     /// Makes the device have these addresses and no others of ours. Addresses that are there already,

@@ -80,12 +80,12 @@ impl Dirty {
 }
 
 impl Follower {
-    /// Starts to follow the devices of these names, the n-th being `InterfaceId(n)`, and takes a first
-    /// dump. A device that is not there (yet) is no error.
+    /// Starts to follow the devices of these names, the n-th being `InterfaceId(n)`, with room for so many
+    /// neighbours (a power of two, 64 ..= 32,768), and takes a first dump. A device that is not there (yet) is no error.
     ///
     /// # Errors
     /// If the sockets cannot be had or the kernel does not answer.
-    pub fn open(names: Vec<String>, neighbours: Arc<Neighbours>) -> io::Result<Self> {
+    pub fn open(names: Vec<String>, neighbours: usize) -> io::Result<Self> {
         Self::open_with(names, neighbours, RECEIVE_BYTES)
     }
 
@@ -95,7 +95,7 @@ impl Follower {
     /// As [`Follower::open`].
     pub fn open_with(
         names: Vec<String>,
-        neighbours: Arc<Neighbours>,
+        neighbours: usize,
         receive_bytes: i32,
     ) -> io::Result<Self> {
         let now = Instant::now();
@@ -122,7 +122,7 @@ impl Follower {
         &self.state
     }
 
-    /// The neighbour array that is being kept.
+    /// The neighbour array that is being kept. [`Follower::tick`] may put another in its place.
     pub fn neighbours(&self) -> &Arc<Neighbours> {
         self.neighbours.array()
     }
@@ -205,12 +205,15 @@ impl Follower {
         self.neighbours.resolve(&mut self.requests, ifindex, (interface, address), now)
     }
 
-    /// To be called about once a second: has the kernel verify stale neighbours that are in use, and
-    /// lets failed ones be asked for again.
-    pub fn tick(&mut self, now: Instant) {
+    /// To be called about once a second: has the kernel verify stale neighbours that are in use, lets
+    /// failed ones be asked for again, and replaces an array that is filling up. Whether it did: then
+    /// a snapshot with [`Follower::neighbours`] is due.
+    #[must_use]
+    pub fn tick(&mut self, now: Instant) -> bool {
         let state = &self.state;
         let ifindex = |id| state.link(id).map(|l| l.ifindex);
         self.neighbours.tick(&mut self.requests, ifindex, now);
+        self.neighbours.renew(now)
     }
 
     /// Dumps what is dirty, and says what changed.

@@ -28,6 +28,8 @@ pub const RESOLUTIONS_PER_SECOND: u32 = 100;
 pub const FAILED_HOLD: Duration = Duration::from_secs(2);
 /// A neighbour that was asked for is not asked for again within this time.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// How long an answer to our question may take: the kernel's three seconds, with room.
+const PENDING: Duration = Duration::from_secs(5);
 
 /// What became of a worker's wish to know a neighbour.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,15 +96,18 @@ impl Budget {
 #[derive(Debug)]
 pub(super) struct Table {
     array: Arc<Neighbours>,
+    capacity: usize,
     known: BTreeMap<(InterfaceId, IpAddr), Known>,
     budgets: [Budget; INTERFACES_MAX],
     pub(super) counters: ResolveCounters,
 }
 
 impl Table {
-    pub(super) fn new(array: Arc<Neighbours>) -> Self {
+    /// A table over an empty array with room for `capacity` neighbours.
+    pub(super) fn new(capacity: usize) -> Self {
         Self {
-            array,
+            array: Arc::new(Neighbours::new(capacity)),
+            capacity,
             known: BTreeMap::new(),
             budgets: Default::default(),
             counters: ResolveCounters::default(),
@@ -205,6 +210,39 @@ impl Table {
         }
     }
 
+    /// Slots are taken and never given back, because workers remember their places. Once more than three
+    /// quarters are taken, an array of those still needed takes the old one's place: those the kernel has, or
+    /// is asking for. Not if more than half are needed, which would soon come to the same again. Whether
+    /// there is another array now: nobody is told of changes by the old one any more.
+    pub(super) fn renew(&mut self, now: Instant) -> bool {
+        if self.array.len() * 4 <= self.capacity * 3 {
+            return false;
+        }
+        let needed = |known: &Known| {
+            let pending = known.asked.is_some_and(|at| now.duration_since(at) < PENDING);
+            known.state != NeighbourState::Incomplete || pending
+        };
+        if self.known.values().filter(|known| needed(known)).count() * 2 > self.capacity {
+            return false;
+        }
+        let array = Neighbours::new(self.capacity);
+        let mut no_slot = 0;
+        self.known.retain(|&(id, address), known| {
+            if !needed(known) {
+                return false;
+            }
+            let neighbour = Neighbour { mac: known.mac, state: known.state };
+            match array.set(id, address, neighbour) {
+                Some(idx) => known.idx = idx,
+                None => no_slot += 1,
+            }
+            array.find(id, address).is_some()
+        });
+        self.counters.no_slot += no_slot;
+        self.array = Arc::new(array);
+        true
+    }
+
     /// Lets failed neighbours be asked for anew after a while, and tells the kernel which stale ones
     /// are in use, so that it verifies them. To be called about once a second.
     pub(super) fn tick(
@@ -264,7 +302,7 @@ mod tests {
 
     #[test]
     fn the_array_follows_events_and_dumps() {
-        let mut table = Table::new(Arc::new(Neighbours::new(64)));
+        let mut table = Table::new(64);
         let (lan, now) = (InterfaceId(0), Instant::now());
         let one = row("10.0.0.1", NeighbourState::Reachable, 1);
         assert!(table.set(lan, &one, now));
@@ -280,6 +318,57 @@ mod tests {
         assert_eq!(read(&table, "fe80::2").mac, two.mac);
         assert!(!table.replace(&[(lan, two)], now));
         assert!(table.forget(lan, two.address) && !table.forget(lan, two.address));
+    }
+
+    #[test]
+    fn an_array_that_fills_up_gives_way_to_one_of_what_is_still_needed() {
+        let mut table = Table::new(1024);
+        let (lan, start) = (InterfaceId(0), Instant::now());
+        let host = |i: u32, state| NeighbourRow {
+            ifindex: 1,
+            address: std::net::Ipv4Addr::from(0x0a00_0000 + i).into(),
+            mac: Mac([2, 0, 0, 0, (i >> 8) as u8, i as u8]),
+            state,
+        };
+        for i in 0..700 {
+            table.set(lan, &host(i, NeighbourState::Reachable), start);
+        }
+        for i in 0..690 {
+            table.forget(lan, host(i, NeighbourState::Reachable).address);
+        }
+        assert!(!table.renew(start), "there is room");
+        for i in 700..900 {
+            table.set(lan, &host(i, NeighbourState::Stale), start);
+        }
+        let pending = host(0, NeighbourState::Incomplete).address;
+        table.known.get_mut(&(lan, pending)).unwrap().asked = Some(start);
+        let old = Arc::clone(table.array());
+        assert!(table.array.len() > 768 && table.renew(start));
+        assert!(!Arc::ptr_eq(&old, table.array()));
+        // Those the kernel has, and the one it is being asked for, at their new places.
+        assert_eq!((table.array.len(), table.known.len()), (211, 211));
+        for (&(id, address), known) in &table.known {
+            assert_eq!(table.array.find(id, address), Some(known.idx));
+            let neighbour = Neighbour { mac: known.mac, state: known.state };
+            assert_eq!(table.array.get(known.idx), Some(neighbour));
+        }
+        assert!(table.array.find(lan, pending).is_some());
+        assert!(table.array.find(lan, host(1, NeighbourState::Stale).address).is_none());
+        // One that went can come back.
+        assert!(table.set(lan, &host(1, NeighbourState::Reachable), start));
+        assert!(!table.renew(start));
+    }
+
+    #[test]
+    fn a_full_array_of_what_is_needed_stays() {
+        let mut table = Table::new(1024);
+        let now = Instant::now();
+        for i in 0..900u32 {
+            let address = std::net::Ipv4Addr::from(0x0a00_0000 + i).into();
+            let row = NeighbourRow { address, ..row("10.0.0.1", NeighbourState::Reachable, 1) };
+            table.set(InterfaceId(0), &row, now);
+        }
+        assert!(table.array.len() > 768 && !table.renew(now));
     }
 
     #[test]

@@ -118,12 +118,13 @@ drop_reasons! {
     MtuExceeded = "mtu_exceeded", "too big for the egress interface";
     LinkLocalScope = "link_local_scope", "link-local addresses are not forwarded";
     InterfaceDown = "interface_down", "the egress interface is not up";
+    NeighbourUnknown = "neighbour_unknown", "the next hop is not known yet, and the packet is of no connection that could wait for it";
     NeighbourFailed = "neighbour_failed", "the next hop does not answer";
     HoldFull = "hold_full", "too many packets already wait for next hops";
     HeldTooLong = "held_too_long", "waited for its next hop until its connection was gone";
     // host
     HostQueueFull = "host_queue_full", "the host did not take its packets fast enough";
-    NeighbourSpoof = "neighbour_spoof", "neighbour discovery or router advertisement with a hop limit other than 255 (RFC 4861)";
+    NeighbourSpoof = "neighbour_spoof", "neighbour or listener discovery that cannot come from the link (RFC 4861, RFC 2710)";
     NotForHost = "not_for_host", "link-local control traffic that the host does not take part in";
     // between workers
     HandOverFull = "hand_over_full", "the hand-over ring to the owning worker is full";

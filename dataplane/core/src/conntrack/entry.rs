@@ -36,8 +36,6 @@ pub mod flags {
     pub const EXPECTED: u16 = 1 << 9;
     /// Closed: admits nothing new from outside; lingers for its timeout.
     pub const CLOSED: u16 = 1 << 10;
-    /// The steering epoch it was made under, modulo 8: bits 13 to 15.
-    pub const EPOCH_SHIFT: u32 = 13;
 }
 
 /// The part of the hot line that does not depend on the family. Thirty-two bytes.
@@ -123,8 +121,6 @@ pub mod peer_flags {
     pub const DATA_UNACKNOWLEDGED: u8 = 1 << 4;
     /// [`Peer::max_ack`](super::Peer::max_ack) is set.
     pub const MAX_ACK_SET: u8 = 1 << 5;
-    /// Its window is unknown and learnt from its next segment (mid-stream pick-up, take-over).
-    pub const RELEARN: u8 = 1 << 6;
     /// Set in the original peer's flags only: the last segment was not an ordinary one, and
     /// `Cold::last_*` tell of it.
     pub const NOTED: u8 = 1 << 7;

@@ -368,8 +368,8 @@ impl<'m, H: Hot> Table<'m, H> {
     }
 
     /// Turns the wheel towards `now` and removes what has expired: at most `steps` of work. Returns
-    /// how many connections went.
-    pub fn expire(&mut self, now: Tick, mut steps: u32) -> u32 {
+    /// how many connections went, and whether it stopped short of `now`.
+    pub fn expire(&mut self, now: Tick, mut steps: u32) -> (u32, bool) {
         let mut gone = 0;
         while let Some(row) = self.wheel.pop(self.cold, now, &mut steps) {
             let deadline = deadline(self.hot[row as usize].state());
@@ -380,7 +380,7 @@ impl<'m, H: Hot> Table<'m, H> {
                 self.wheel.arm(self.cold, row, deadline);
             }
         }
-        gone
+        (gone, steps == 0)
     }
 
     /// Makes room: removes one connection that may be evicted, of the next few rows: an expired or

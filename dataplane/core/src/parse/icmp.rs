@@ -4,6 +4,8 @@
 //! So the table finds the connection and the direction that the error belongs to, and its ids are those
 //! of a packet that the error's receiver would have been sent by the other end.
 
+use core::net::Ipv6Addr;
+
 use super::Context;
 use super::ipv6::{self, Fragment};
 use crate::burst::Origin;
@@ -85,7 +87,14 @@ pub(super) fn parse_v6(
     }
     Ok(match class.query_ids(kind, be16(header, icmp::IDENTIFIER)) {
         Some((src_id, dst_id)) => query(base, Tuple::V6(TupleV6 { src_id, dst_id, ..outer })),
-        None if class == Class::Listener => Headers { kind: Kind::Untracked, ..base },
+        None if class == Class::Listener => {
+            // RFC 2710 §3, RFC 3810 §5: sent with hop limit 1 from a link-local address, or from none yet.
+            let source = Ipv6Addr::from(outer.src);
+            if base.ttl != 1 || !(source.is_unicast_link_local() || source.is_unspecified()) {
+                return Err(DropReason::NeighbourSpoof);
+            }
+            Headers { kind: Kind::Untracked, ..base }
+        }
         None => invalid(base, DropReason::IcmpNotQuery),
     })
 }

@@ -4,7 +4,7 @@
 
 use core::net::IpAddr;
 
-use super::established::{UNROUTED, consent, judge, send, states, tcp_options};
+use super::established::{UNSEEN, consent, judge, send, states, tcp_options};
 use super::family::Family;
 use super::leg::{self, Leg};
 use super::refuse::{Refusal, refuse};
@@ -187,7 +187,7 @@ fn begin<H: Family>(
 }
 
 /// Whether an ICMP query packet asks rather than answers.
-fn is_query(headers: &Headers) -> bool {
+pub(super) fn is_query(headers: &Headers) -> bool {
     match headers.protocol {
         protocol::ICMP => matches!(headers.icmp_type, 8 | 13 | 15 | 17),
         _ => headers.icmp_type == 128,
@@ -298,14 +298,13 @@ fn confirm<H: Family>(
     state.generation = context.snapshot.generation.0;
     state.paths = [judgement.path.0, PathId::UNCACHED.0];
     state.path_states = CtState::New as u8;
-    state.interfaces = [[leg.ingress.0, leg.egress.0], [UNROUTED; 2]];
+    state.interfaces = [[leg.ingress.0, leg.egress.0], [UNSEEN; 2]];
     state.next_hops = [leg.next_hop.0, NeighbourIdx::NONE.0];
     if leg.egress == InterfaceId::NONE {
         state.flags |= flags::TO_HOST;
     }
-    let forwarded = leg.ingress != InterfaceId::NONE && leg.egress != InterfaceId::NONE;
-    if forwarded && (leg.next_hop == NeighbourIdx::NONE || leg.route_mtu != 0) {
-        state.interfaces[0][1] = UNROUTED;
+    if leg.route_mtu != 0 {
+        state.next_hops[0] = NeighbourIdx::NONE.0; // only the route knows: ask it again next time
     }
 
     // A connection past its deadline that still holds the reply tuple makes way.

@@ -18,13 +18,14 @@ use crate::conntrack::tuple::{Direction, FamilyTuple, Tuple};
 use crate::headers::{Headers, Kind};
 use crate::nat::rewrite::{Deltas, TtlChange};
 use crate::reply::IcmpErrorKind;
-use crate::rules::{Action, Judgement, PathId, Subject};
+use crate::rules::{self, Action, Judgement, PathId, Subject};
+use crate::snapshot::Snapshot;
 use crate::units::{EntryIdx, InterfaceId, NeighbourIdx};
 use crate::verdict::{DropReason, Verdict};
 
-/// In an entry's interfaces: the way out is not known under this generation.
-pub(super) const UNROUTED: u8 = u8::MAX - 1;
-const _: () = assert!(UNROUTED as usize >= crate::units::INTERFACES_MAX);
+/// In an entry's interfaces: no packet of this direction was seen yet.
+pub(super) const UNSEEN: u8 = u8::MAX - 1;
+const _: () = assert!(UNSEEN as usize >= crate::units::INTERFACES_MAX);
 
 /// The whole walk of a packet that was found in the table.
 #[inline]
@@ -46,11 +47,23 @@ pub(super) fn pass<H: Family>(
         return anew(table, desk, packet, hash, row, direction, context);
     }
 
+    // What its sender may claim comes before what it does to the state.
+    if let Err(refusal) = may_come_here(&before, packet, &headers, direction, context) {
+        return refuse(refusal, packet, desk, context);
+    }
+    if headers.kind == Kind::IcmpQuery
+        && admit::is_query(&headers) != (direction == Direction::Original)
+    {
+        // An identifier can look like a type, and a request like the answer to another.
+        return stray::invalid(desk, packet, &headers, DropReason::IcmpNotQuery, context);
+    }
+
     // Track.
     let outcome = track(table.row(row), packet, &headers, direction, context);
     match outcome {
         Outcome::Pass | Outcome::Ignore | Outcome::Delete => {}
         Outcome::Invalid(reason) => {
+            table.settle(row, before.flags, before.timeout_ms); // it may live shorter now
             return stray::invalid(desk, packet, &headers, reason, context);
         }
         Outcome::Reopen => return anew(table, desk, packet, hash, row, direction, context),
@@ -60,27 +73,45 @@ pub(super) fn pass<H: Family>(
     context.counters.tracked.add(1);
 
     // The decision and the way out: cached, or made again.
-    let verdict = match decide(table, desk, packet, &headers, row, direction, ctstate, context) {
+    let verdict = match decide(table, packet, &headers, row, direction, ctstate, context) {
         Ok(leg) => send(table, desk, packet, &headers, row, direction, &leg, context),
         Err(Refusal::Drop(DropReason::AddressGone)) => {
             table.remove(row);
             context.counters.connections_gone.add(1);
-            match direction {
+            return match direction {
                 // It may begin anew behind the current address.
                 Direction::Original => {
                     let tuple = H::Tuple::of(&headers.tuple).copied().unwrap_or_default();
-                    return admit::pass(table, desk, packet, hash, &tuple, context);
+                    admit::pass(table, desk, packet, hash, &tuple, context)
                 }
                 Direction::Reply => Verdict::Drop(DropReason::AddressGone),
-            }
+            };
         }
         Err(refusal) => refuse(refusal, packet, desk, context),
     };
-    if outcome == Outcome::Delete && table.is_live(row) {
+    if outcome == Outcome::Delete {
         table.remove(row);
         context.counters.connections_gone.add(1);
     }
     verdict
+}
+
+/// The source check, for a packet that comes in by another interface than those before it, or the first
+/// since something changed.
+#[inline]
+fn may_come_here(
+    state: &HotState,
+    packet: &Packet<'_>,
+    headers: &Headers,
+    direction: Direction,
+    context: &Context<'_>,
+) -> Result<(), Refusal> {
+    let known = state.interfaces[direction.index()][0] == packet.interface.0
+        && state.generation == context.snapshot.generation.0;
+    if known || packet.origin == Origin::Host {
+        return Ok(());
+    }
+    leg::check_source(packet.interface, headers.tuple.src(), headers.tuple.dst(), context)
 }
 
 /// Removes what is over and takes the packet for a first one.
@@ -155,7 +186,7 @@ pub(super) fn tcp_options<'p>(bytes: &'p [u8], headers: &Headers) -> &'p [u8] {
 
 /// What conntrack calls the packet, going by the entry as the packet found it.
 #[inline]
-fn ctstate(before: &HotState, direction: Direction) -> CtState {
+pub(super) fn ctstate(before: &HotState, direction: Direction) -> CtState {
     match direction {
         Direction::Reply => CtState::Established,
         Direction::Original if before.flags & flags::SEEN_REPLY != 0 => CtState::Established,
@@ -179,10 +210,8 @@ pub(super) fn states(state: CtState, row_flags: u16) -> CtStates {
 
 /// The way out, and the rules' consent, from the entry if they still hold.
 #[inline]
-#[allow(clippy::too_many_arguments)] // the corridor's luggage
-fn decide<H: Family>(
+pub(super) fn decide<H: Family>(
     table: &mut Table<'_, H>,
-    desk: &mut Desk,
     packet: &Packet<'_>,
     headers: &Headers,
     row: EntryIdx,
@@ -194,10 +223,13 @@ fn decide<H: Family>(
     let state = table.hot(row).state();
     let [ingress, egress] = state.interfaces[d];
     let here = match packet.origin {
-        Origin::Wire => ingress == packet.interface.0 && egress != UNROUTED,
+        Origin::Wire => ingress == packet.interface.0,
         Origin::Host => ingress == InterfaceId::NONE.0 && egress == packet.interface.0,
     };
-    let leg = if here && state.generation == context.snapshot.generation.0 {
+    let judged_as = state.path_states >> (4 * d) & 0x0f;
+    let forwarded = ingress != InterfaceId::NONE.0 && egress != InterfaceId::NONE.0;
+    let routed = judged_as != 0 && (!forwarded || state.next_hops[d] != NeighbourIdx::NONE.0);
+    let leg = if here && routed && state.generation == context.snapshot.generation.0 {
         Leg {
             ingress: InterfaceId(ingress),
             egress: InterfaceId(egress),
@@ -224,7 +256,6 @@ fn decide<H: Family>(
         Some(judgement) => judgement,
         None => rejudge(table, packet, headers, row, direction, ctstate, &leg, context),
     };
-    let _ = desk;
     consent(&judgement)?;
     Ok(leg)
 }
@@ -256,15 +287,14 @@ fn reroute<H: Family>(
 ) -> Result<Leg, Refusal> {
     let d = direction.index();
     context.counters.revalidated.add(1);
-    let reply: Tuple = (*table.hot(row).tuple(Direction::Reply)).into();
     let state = table.row(row).hot.state_mut();
     if state.generation != context.snapshot.generation.0 {
         state.generation = context.snapshot.generation.0;
         state.paths = [PathId::UNCACHED.0; 2];
-        state.interfaces[0][1] = UNROUTED;
-        state.interfaces[1][1] = UNROUTED;
+        state.path_states = 0;
+        state.next_hops = [NeighbourIdx::NONE.0; 2];
     }
-    if state.flags & flags::MASQUERADE != 0 && !context.snapshot.steering.is_ours(reply.dst()) {
+    if has_lost_address(table.hot(row), context.snapshot) {
         return Err(Refusal::Drop(DropReason::AddressGone));
     }
     let came_in_by = came_in_by(table.hot(row));
@@ -273,23 +303,55 @@ fn reroute<H: Family>(
     let leg = match packet.origin {
         Origin::Host => Leg::from_host(packet.interface),
         Origin::Wire => {
-            leg::check_source(packet.interface, headers.tuple.src(), out.src(), context)?;
             let preferred = (direction == Direction::Reply).then_some(came_in_by);
             leg::route(packet.interface, out.src(), preferred, context)?
         }
     };
+    if direction == Direction::Original && packet.origin == Origin::Wire {
+        check_translation(table.hot(row), headers, &leg, context)?;
+    }
     let state = table.row(row).hot.state_mut();
     if state.interfaces[d][0] != leg.ingress.0 {
         state.paths[d] = PathId::UNCACHED.0;
     }
     state.interfaces[d] = [leg.ingress.0, leg.egress.0];
     state.next_hops[d] = leg.next_hop.0;
-    let needs_next_hop = leg.ingress != InterfaceId::NONE && leg.egress != InterfaceId::NONE;
-    if (needs_next_hop && leg.next_hop == NeighbourIdx::NONE) || leg.route_mtu != 0 {
+    if leg.route_mtu != 0 {
         // Only the route knows: ask it again next time.
-        state.interfaces[d][1] = UNROUTED;
+        state.next_hops[d] = NeighbourIdx::NONE.0;
     }
     Ok(leg)
+}
+
+/// Whether an address of ours that the connection's translation rests on is ours no more.
+pub(super) fn has_lost_address<H: Family>(hot: &H, snapshot: &Snapshot) -> bool {
+    let original: Tuple = (*hot.tuple(Direction::Original)).into();
+    let reply: Tuple = (*hot.tuple(Direction::Reply)).into();
+    let row_flags = hot.state().flags;
+    (row_flags & flags::MASQUERADE != 0 && !snapshot.steering.is_ours(reply.dst()))
+        || (row_flags & flags::DNAT != 0 && !snapshot.steering.is_ours(original.dst()))
+}
+
+/// Holds a way out that was made again against the translation that the connection has: if the two do not
+/// fit, the connection is over, and its next packet begins another (as nf_nat_oif_changed does).
+fn check_translation<H: Family>(
+    hot: &H,
+    headers: &Headers,
+    leg: &Leg,
+    context: &Context<'_>,
+) -> Result<(), Refusal> {
+    let row_flags = hot.state().flags;
+    let had = hot.state().interfaces[Direction::Original.index()][1];
+    let to_host = leg.egress == InterfaceId::NONE;
+    let masquerades = H::FAMILY == rules::Family::V4
+        && context.interface(leg.egress).is_some_and(|egress| egress.masquerade);
+    let is_masqueraded = row_flags & flags::MASQUERADE != 0;
+    let fits = to_host == (row_flags & flags::TO_HOST != 0)
+        && (!is_masqueraded || had == leg.egress.0)
+        && (!masquerades
+            || is_masqueraded
+            || context.snapshot.steering.is_ours(headers.tuple.src()));
+    if fits { Ok(()) } else { Err(Refusal::Drop(DropReason::AddressGone)) }
 }
 
 /// Walks the rules again, and keeps the path.

@@ -137,7 +137,7 @@ pub(super) fn check_source(
         return Err(Refusal::Drop(DropReason::MartianSource));
     }
     if is_link_local(source) {
-        return Ok(()); // its own link only; `limits` keeps it from being forwarded
+        return Ok(()); // its own link only: whoever forwards asks `is_link_local_source`
     }
     let back = snapshot.routes.lookup(source);
     let mode = context.interface(ingress).map_or(ReversePath::Strict, |i| i.reverse_path);

@@ -31,7 +31,7 @@ use crate::parse;
 use crate::reply::RateLimit;
 use crate::snapshot::{Interface, Snapshot};
 use crate::time::{Instant, Tick};
-use crate::units::{InterfaceId, WorkerId};
+use crate::units::{INTERFACES_MAX, InterfaceId, WorkerId};
 use crate::verdict::{DropReason, Verdict};
 
 mod admit;
@@ -78,7 +78,8 @@ pub struct Pipeline<'m> {
 /// What the rooms keep besides the tables.
 struct Desk {
     random: Random,
-    reply_limit: RateLimit,
+    /// By ingress interface: for "too big", on which path MTU discovery rests, and for all others.
+    reply_limits: [[RateLimit; 2]; INTERFACES_MAX],
     wanted: ArrayVec<(InterfaceId, IpAddr), WANTED_MAX>,
 }
 
@@ -125,13 +126,14 @@ impl<'m> Pipeline<'m> {
         now: Instant,
     ) -> Self {
         let [v4, v6] = limits.layouts();
+        let limit = RateLimit::new(RateLimit::PER_SECOND, RateLimit::BURST, now);
         let [memory_v4, memory_v6] = memory;
         Self {
             v4: Table::new(v4, memory_v4, key, now.tick()),
             v6: Table::new(v6, memory_v6, key, now.tick()),
             desk: Desk {
                 random: Random::new(seed),
-                reply_limit: RateLimit::new(RateLimit::PER_SECOND, RateLimit::BURST, now),
+                reply_limits: [[limit; 2]; INTERFACES_MAX],
                 wanted: ArrayVec::new(),
             },
             sweep: table_view::Sweep::default(),
@@ -231,17 +233,19 @@ impl<'m> Pipeline<'m> {
     }
 
     /// Turns the timer wheels towards `now` and sweeps for connections whose external address is gone:
-    /// at most about `steps` of work each. To be called between bursts.
+    /// at most about `steps` of work each. To be called between bursts. Whether there is more to do now.
     pub fn housekeep(
         &mut self,
         snapshot: &Snapshot,
         counters: &Counters,
         now: Instant,
         steps: u32,
-    ) {
-        let gone = self.v4.expire(now.tick(), steps) + self.v6.expire(now.tick(), steps);
-        counters.connections_gone.add(u64::from(gone));
-        self.sweep_lost_addresses(snapshot, counters, steps);
+    ) -> bool {
+        let (v4, more_v4) = self.v4.expire(now.tick(), steps);
+        let (v6, more_v6) = self.v6.expire(now.tick(), steps);
+        counters.connections_gone.add(u64::from(v4 + v6));
+        let sweeping = self.sweep_lost_addresses(snapshot, counters, steps);
+        more_v4 || more_v6 || sweeping
     }
 
     /// Next hops that packets were held for, or would have been: control has the kernel resolve them.

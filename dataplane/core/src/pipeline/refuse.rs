@@ -63,7 +63,9 @@ fn answer_in_place(
             // The error comes from our address on the sender's side (RFC 1812 §4.3.2.4).
             let (sender, _) = parse::addresses(packet.bytes(), &headers)?;
             let source = interface.address_towards(sender)?;
-            desk.reply_limit.take(context.now).then_some(())?;
+            let limits = desk.reply_limits.get_mut(packet.interface.index())?;
+            let too_big = matches!(kind, IcmpErrorKind::PacketTooBig { .. });
+            limits[usize::from(too_big)].take(context.now).then_some(())?;
             reply::icmp_error(packet, &headers, kind, source, interface.mac).ok()
         }
     }

@@ -61,7 +61,7 @@ pub(super) fn pass<H: Family>(
 
 /// Route, limits, judge, rewrite.
 #[allow(clippy::too_many_arguments)] // the corridor's luggage
-pub(super) fn relate<H: Family>(
+fn relate<H: Family>(
     table: &Table<'_, H>,
     desk: &mut Desk,
     packet: &mut Packet<'_>,
@@ -73,28 +73,73 @@ pub(super) fn relate<H: Family>(
 ) -> Result<Verdict, Refusal> {
     let incoming: Tuple = (*table.hot(row).tuple(direction)).into();
     let other: Tuple = (*table.hot(row).tuple(direction.opposite())).into();
-    let leg = match packet.origin {
-        Origin::Host => Leg::from_host(packet.interface),
-        Origin::Wire => {
-            leg::check_source(packet.interface, outer_src, other.src(), context)?;
-            leg::route(packet.interface, other.src(), None, context)?
-        }
-    };
-    let forwarded = leg.ingress != InterfaceId::NONE && leg.egress != InterfaceId::NONE;
-    if forwarded {
-        leg::limits(headers, leg.egress, leg.route_mtu, context)?;
-    }
-    let row_flags = table.hot(row).state().flags;
+    let leg = way(packet, headers, outer_src, other.src(), context)?;
     let outer = Headers {
         tuple: Tuple::new(outer_src, incoming.dst(), 0, 0, headers.protocol)
             .ok_or(Refusal::Drop(DropReason::IcmpErrorQuote))?,
         ..*headers
     };
-    let states = states(CtState::Related, row_flags);
+    let states = states(CtState::Related, table.hot(row).state().flags);
     consent(&judge(packet, &outer, other.src(), 0, states, &leg, context))?;
+    finish(desk, packet, headers, &incoming, &other, &leg, context)
+}
 
+/// An error that was judged before, and waited for its next hop.
+pub(super) fn take_up<H: Family>(
+    table: &Table<'_, H>,
+    desk: &mut Desk,
+    packet: &mut Packet<'_>,
+    row: EntryIdx,
+    direction: Direction,
+    context: &Context<'_>,
+) -> Verdict {
+    let headers = packet.parsed;
+    let outer = headers.and_then(|headers| parse::addresses(packet.bytes(), &headers));
+    let (Some(headers), Some((outer_src, _))) = (headers, outer) else {
+        return Verdict::Drop(DropReason::HeldTooLong);
+    };
+    let incoming: Tuple = (*table.hot(row).tuple(direction)).into();
+    let other: Tuple = (*table.hot(row).tuple(direction.opposite())).into();
+    way(packet, &headers, outer_src, other.src(), context)
+        .and_then(|leg| finish(desk, packet, &headers, &incoming, &other, &leg, context))
+        .unwrap_or_else(|refusal| refuse(refusal, packet, desk, context))
+}
+
+/// Where the error goes, with what must hold on the way.
+fn way(
+    packet: &Packet<'_>,
+    headers: &Headers,
+    outer_src: IpAddr,
+    destination: IpAddr,
+    context: &Context<'_>,
+) -> Result<Leg, Refusal> {
+    if packet.origin == Origin::Host {
+        return Ok(Leg::from_host(packet.interface));
+    }
+    leg::check_source(packet.interface, outer_src, destination, context)?;
+    let leg = leg::route(packet.interface, destination, None, context)?;
+    if leg.egress != InterfaceId::NONE {
+        if leg::is_link_local_source(outer_src) {
+            return Err(Refusal::Drop(DropReason::LinkLocalScope));
+        }
+        leg::limits(headers, leg.egress, leg.route_mtu, context)?;
+    }
+    Ok(leg)
+}
+
+/// Next hop, rewrite, out.
+fn finish(
+    desk: &mut Desk,
+    packet: &mut Packet<'_>,
+    headers: &Headers,
+    incoming: &Tuple,
+    other: &Tuple,
+    leg: &Leg,
+    context: &Context<'_>,
+) -> Result<Verdict, Refusal> {
+    let forwarded = leg.ingress != InterfaceId::NONE && leg.egress != InterfaceId::NONE;
     let mac = if forwarded {
-        match leg::next_hop_mac(&leg, desk, context) {
+        match leg::next_hop_mac(leg, desk, context) {
             NextHop::Known(mac) => Some(mac),
             NextHop::Unknown => return Err(Refusal::Hold),
             NextHop::Failed => {
@@ -109,7 +154,7 @@ pub(super) fn relate<H: Family>(
         // As for every packet of this direction: a translated source hides whoever reports the error.
         src: (other.dst() != incoming.src()).then(|| other.dst()),
         dst: (other.src() != incoming.dst()).then(|| other.src()),
-        quote: other,
+        quote: *other,
         ttl: if forwarded { TtlChange::Decrement } else { TtlChange::Keep },
     };
     rewrite::icmp_error(packet.bytes_mut(), headers, &plan);

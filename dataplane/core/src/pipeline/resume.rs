@@ -11,7 +11,6 @@ use crate::conntrack::table::{Table, deadline};
 use crate::conntrack::tuple::{Direction, Tuple};
 use crate::counters::Counters;
 use crate::headers::Kind;
-use crate::parse;
 use crate::snapshot::Snapshot;
 use crate::time::Instant;
 use crate::units::WorkerId;
@@ -57,11 +56,7 @@ fn take_up<H: Family>(
         return Verdict::Drop(DropReason::HeldTooLong);
     };
     if headers.kind == Kind::IcmpError {
-        let Some((outer_src, _)) = parse::addresses(packet.bytes(), &headers) else {
-            return Verdict::Drop(DropReason::HeldTooLong);
-        };
-        return related::relate(table, desk, packet, &headers, row, direction, outer_src, context)
-            .unwrap_or_else(|refusal| refuse(refusal, packet, desk, context));
+        return related::take_up(table, desk, packet, row, direction, context);
     }
     let out: Tuple = (*table.hot(row).tuple(direction.opposite())).into();
     let preferred = match direction {
@@ -72,5 +67,16 @@ fn take_up<H: Family>(
         Ok(leg) => leg,
         Err(refusal) => return refuse(refusal, packet, desk, context),
     };
-    established::send(table, desk, packet, &headers, row, direction, &leg, context)
+    let state = table.hot(row).state();
+    let judged = state.generation == context.snapshot.generation.0
+        && state.interfaces[direction.index()] == [leg.ingress.0, leg.egress.0];
+    if judged {
+        return established::send(table, desk, packet, &headers, row, direction, &leg, context);
+    }
+    // It waited through a change: what was decided then need not hold now.
+    let ctstate = established::ctstate(table.hot(row).state(), direction);
+    match established::decide(table, packet, &headers, row, direction, ctstate, context) {
+        Ok(leg) => established::send(table, desk, packet, &headers, row, direction, &leg, context),
+        Err(refusal) => refuse(refusal, packet, desk, context),
+    }
 }

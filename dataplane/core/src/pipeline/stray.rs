@@ -122,6 +122,9 @@ fn judge_invalid(
             return Err(Refusal::Drop(DropReason::LinkLocalScope));
         }
         leg::limits(headers, leg.egress, leg.route_mtu, context)?;
+        if would_leak(source, &leg, context) {
+            return Err(Refusal::Drop(reason));
+        }
     }
     match judge_stray(packet, headers, CtState::Invalid, &leg, context).action {
         Action::Accept => {}
@@ -141,11 +144,18 @@ fn judge_invalid(
             Ok(Verdict::Forward { egress: leg.egress })
         }
         // It belongs to nothing that could take it up again later.
-        NextHop::Unknown => Err(Refusal::Drop(DropReason::HeldTooLong)),
+        NextHop::Unknown => Err(Refusal::Drop(DropReason::NeighbourUnknown)),
         NextHop::Failed => {
             Err(Refusal::Icmp(DropReason::NeighbourFailed, IcmpErrorKind::HostUnreachable))
         }
     }
+}
+
+/// Whether a packet that nobody translates would show an inside address outside (C072), whatever the rules say.
+fn would_leak(source: core::net::IpAddr, leg: &Leg, context: &Context<'_>) -> bool {
+    source.is_ipv4()
+        && context.interface(leg.egress).is_some_and(|egress| egress.masquerade)
+        && !context.snapshot.steering.is_ours(source)
 }
 
 /// The one thing that changes in a packet that is forwarded untracked.

@@ -2,7 +2,7 @@
 //! millions costs the packet path a bounded amount a turn.
 
 use super::Pipeline;
-use super::established::came_in_by;
+use super::established::{came_in_by, has_lost_address};
 use super::family::Family;
 use crate::conntrack::entry::flags;
 use crate::conntrack::table::{Table, deadline};
@@ -225,13 +225,13 @@ impl Pipeline<'_> {
         snapshot: &Snapshot,
         counters: &Counters,
         rows: u32,
-    ) {
+    ) -> bool {
         if self.sweep.generation != snapshot.generation {
             self.sweep =
                 Sweep { generation: snapshot.generation, running: true, ..Sweep::default() };
         }
         if !self.sweep.running {
-            return;
+            return false;
         }
         let Cursor { v6, row } = self.sweep.cursor;
         let used = if v6 { self.v6.rows_used() } else { self.v4.rows_used() };
@@ -249,17 +249,13 @@ impl Pipeline<'_> {
             self.sweep.running = !v6;
             self.sweep.cursor = Cursor { v6: true, row: 0 };
         }
+        self.sweep.running
     }
 }
 
 fn remove_if_lost<H: Family>(table: &mut Table<'_, H>, row: EntryIdx, snapshot: &Snapshot) -> bool {
     let hot = table.hot(row);
-    let masquerade = flags::LIVE | flags::MASQUERADE;
-    if hot.state().flags & masquerade != masquerade {
-        return false;
-    }
-    let reply: Tuple = (*hot.tuple(Direction::Reply)).into();
-    let lost = !snapshot.steering.is_ours(reply.dst());
+    let lost = hot.state().flags & flags::LIVE != 0 && has_lost_address(hot, snapshot);
     if lost {
         table.remove(row);
     }

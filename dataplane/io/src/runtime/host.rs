@@ -2,7 +2,7 @@
 //!
 //! From a TAP: read into a frame, parse, hand to the owner of the connection; counted `from_host` and
 //! `handed_out`. To a TAP: taken from the workers' rings, those with ARP and neighbour discovery first, then
-//! the rest within a budget of packets a second for each interface; counted `handed_in` and `delivered`.
+//! the rest, each within a budget of packets a second for its interface; counted `handed_in` and `delivered`.
 
 use std::io;
 use std::sync::Arc;
@@ -81,17 +81,19 @@ impl Allowance {
 pub(super) struct HostPort<T> {
     tap: T,
     interface: InterfaceId,
-    allowance: Allowance,
+    /// By class: urgent packets have a budget of their own, so that neither can starve the other.
+    allowances: [Allowance; 2],
     gone: bool,
 }
 
 impl<T> HostPort<T> {
     pub(super) fn new(interface: InterfaceId, tap: T, budget: HostBudget, now: Instant) -> Self {
-        Self { tap, interface, allowance: Allowance::new(budget, now), gone: false }
+        let allowances = [Allowance::new(budget, now), Allowance::new(budget, now)];
+        Self { tap, interface, allowances, gone: false }
     }
 }
 
-/// Whether a packet counts against its interface's budget.
+/// Which of its interface's two budgets a packet counts against.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Class {
     Urgent,
@@ -145,7 +147,9 @@ impl<T: HostDoor> Host<T> {
 
     /// From the workers to the TAPs: a burst of each ring.
     fn deliver(&mut self, now: Instant) -> bool {
-        self.ports.iter_mut().for_each(|port| port.allowance.refill(now));
+        for allowance in self.ports.iter_mut().flat_map(|port| &mut port.allowances) {
+            allowance.refill(now);
+        }
         let mut worked = false;
         for class in [Class::Urgent, Class::Ordinary] {
             for place in 0..self.links.workers.len() {
@@ -335,7 +339,7 @@ fn write<T: HostDoor>(
     let Some(port) = port.filter(|port| !port.gone) else {
         return Err(DropReason::InterfaceDown);
     };
-    if class == Class::Ordinary && !port.allowance.spend() {
+    if !port.allowances[class as usize].spend() {
         return Err(DropReason::HostQueueFull);
     }
     port.tap.write(packet).map_err(|error| match error.raw_os_error() {

@@ -233,8 +233,8 @@ impl<D: Door> Worker<D> {
     fn inform(&mut self, now: Instant) -> bool {
         let Self { pipeline, exits, snapshots, clerk, .. } = self;
         let counters = &*exits.counters;
-        pipeline.housekeep(snapshots.current(), counters, now, HOUSEKEEPING);
-        clerk.work(Office { pipeline, me: exits.me, counters, now })
+        let behind = pipeline.housekeep(snapshots.current(), counters, now, HOUSEKEEPING);
+        clerk.work(Office { pipeline, me: exits.me, counters, now }) || behind
     }
 
     #[inline]

@@ -511,7 +511,13 @@ fn icmp_faults_are_named() {
         invalid_fault("v6 node information", &icmp6(139, 0), |_| {}, IcmpNotQuery),
     ]);
     for kind in [130, 131, 132, 143] {
-        assert_eq!(outcome(on_wire(&icmp6(kind, 0))), Ok((Kind::Untracked, None)));
+        let from = |source, hops| icmp_frame(source, "ff02::16", hops, (kind, 0, 0), &[0; 24]);
+        let listener = Ok((Kind::Untracked, None));
+        assert_eq!(outcome(on_wire(&from("fe80::7", 1))), listener);
+        assert_eq!(outcome(on_wire(&from("::", 1))), listener);
+        for (source, hops) in [("2001:db8:7::7", 1), ("fe80::7", 2), ("fe80::7", 64)] {
+            assert_eq!(outcome(on_wire(&from(source, hops))), Err(NeighbourSpoof));
+        }
     }
     let headers = on_wire(&icmp(42, 0)).unwrap();
     assert_eq!(headers.tuple, tuple("198.51.100.7", 0, "192.0.2.1", 0, protocol::ICMP));

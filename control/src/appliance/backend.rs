@@ -14,7 +14,7 @@ use postern_io::xdp::socket::CopyMode;
 
 use super::board::{ActiveForward, Board, BoardError};
 use super::start::{self, Taken};
-use super::{reload, views};
+use super::{policy, reload, views};
 use crate::api::backend::{Backend, BackendError, ConnectionPage, Cursor};
 use crate::api::connection::{Connection, ConnectionId};
 use crate::api::filter::ConnectionFilter;
@@ -320,7 +320,7 @@ impl Backend for Running {
 
     async fn reload(&self) -> Result<ReloadOutcome, BackendError> {
         let file = self.0.board().config().file.clone();
-        let config = config::load(&file, &ThisHost)
+        let config = policy::load_config(&file, &ThisHost)
             .map_err(|faults| BackendError::Faults(faults.iter().map(Into::into).collect()))?;
         let (changes, snapshot) = {
             let mut board = self.0.board();

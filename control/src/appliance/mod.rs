@@ -93,7 +93,7 @@ pub fn run(path: &Path) -> Result<(), ApplianceError> {
 }
 
 fn load(path: &Path) -> Result<Config, ApplianceError> {
-    config::load(path, &ThisHost).map_err(ApplianceError::Faults)
+    policy::load_config(path, &ThisHost).map_err(ApplianceError::Faults)
 }
 
 fn init_log() {

@@ -10,7 +10,7 @@ use postern_rules::{
 };
 
 use crate::compile::NumberedForward;
-use crate::config::Settings;
+use crate::config::{self, Config, Fault, HostFacts, Settings};
 
 /// The reserved chain that accepts what port forwards translate.
 pub const FORWARD_CHAIN: &str = "POSTERN-FORWARD";
@@ -42,6 +42,45 @@ pub enum PolicyError {
 impl From<postern_rules::Error> for PolicyError {
     fn from(error: postern_rules::Error) -> Self {
         Self::Generated(Box::new(error))
+    }
+}
+
+/// Loads a configuration and looks at all that it names: this host's devices, and the rules files. What this
+/// passes can be started.
+///
+/// # Errors
+/// All faults of the configuration; if there are none, the first of each rules file, with its place in it.
+pub fn load_config(path: &Path, host: &impl HostFacts) -> Result<Config, Vec<Fault>> {
+    let config = config::load(path, host)?;
+    let mut faults = Vec::new();
+    let mut rulesets = builtin(&roles(&config)).unwrap_or_default();
+    for family in Family::ALL {
+        if let Some(path) = file(&config, family)
+            && let Err(error) = load_file(&mut rulesets, family, path, &Counts::default())
+        {
+            faults.push(error.fault(path));
+        }
+    }
+    if faults.is_empty() { Ok(config) } else { Err(faults) }
+}
+
+impl PolicyError {
+    /// The error as a fault of the file at `path`.
+    fn fault(&self, path: &Path) -> Fault {
+        let (line, column, message, hint) = match self {
+            Self::Restore { source, .. } => {
+                let at = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+                let token = match source.token.as_str() {
+                    "" => String::new(),
+                    token => format!("`{token}`: "),
+                };
+                let message = format!("{token}{}", source.error.message().trim_end_matches('.'));
+                let hint = source.error.advice().map(str::to_owned);
+                (at(source.line), at(source.column), message, hint)
+            }
+            other => (1, 1, other.to_string(), None),
+        };
+        Fault { file: path.to_owned(), line, column, message, hint }
     }
 }
 
@@ -180,4 +219,45 @@ fn forward_rule(forward: &NumberedForward) -> Vec<String> {
         .chain(["-m", "comment", "--comment", &comment, "-j", "ACCEPT"])
         .map(str::to_owned)
         .collect()
+}
+
+#[cfg(test)]
+mod load_tests {
+    use super::*;
+
+    struct AnyHost;
+
+    impl HostFacts for AnyHost {
+        fn devices(&self) -> Vec<String> {
+            vec!["nic-lan".to_owned()]
+        }
+        fn mtu(&self, _: &str) -> Option<u32> {
+            Some(1500)
+        }
+        fn cores(&self) -> Vec<u16> {
+            vec![0, 1]
+        }
+        fn readable(&self, path: &Path) -> bool {
+            path.exists()
+        }
+    }
+
+    /// C192: what is wrong in a rules file is found before anything is taken over, with its place.
+    #[test]
+    fn a_broken_rules_file_is_a_fault_of_the_configuration() {
+        let folder = std::env::temp_dir().join(format!("postern-policy-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let (config, rules) = (folder.join("postern.toml"), folder.join("rules.v4"));
+        fs::write(&rules, "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -j NOWHERE\nCOMMIT\n").unwrap();
+        let text = "rules = \"rules.v4\"\n[interface.lan]\ndevice = \"nic-lan\"\n";
+        fs::write(&config, text).unwrap();
+        let faults = load_config(&config, &AnyHost);
+        fs::write(&rules, "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -j ACCEPT\nCOMMIT\n").unwrap();
+        let mended = load_config(&config, &AnyHost);
+        fs::remove_dir_all(&folder).unwrap();
+        let faults = faults.unwrap_err();
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert_eq!((&faults[0].file, faults[0].line), (&rules, 3));
+        assert!(mended.is_ok(), "{mended:?}");
+    }
 }

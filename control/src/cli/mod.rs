@@ -161,7 +161,7 @@ fn print<T: serde::Serialize>(
 
 /// `check`: needs no daemon and no privileges.
 fn check(path: &Path, output: &mut Output<'_>) -> Result<u8, CliError> {
-    let faults: Vec<ConfigFault> = match config::load(path, &config::ThisHost) {
+    let faults: Vec<ConfigFault> = match appliance::policy::load_config(path, &config::ThisHost) {
         Ok(_) => Vec::new(),
         Err(faults) => faults.iter().map(ConfigFault::from).collect(),
     };

@@ -14,11 +14,11 @@ cd "$HERE/../.."
 WORKERS=1 FILTER= LATER=false
 while [ $# -gt 0 ]; do
     case $1 in
-        --workers) WORKERS=$2 && shift 2 ;;
-        --later) LATER=true && shift ;;
-        --help | -h) sed -n '2,9s/^# \{0,1\}//p' "$0" && exit 0 ;;
-        -*) echo "run.sh: unknown option $1" >&2 && exit 2 ;;
-        *) FILTER=$1 && shift ;;
+        --workers) WORKERS=${2:?how many}; shift 2 ;;
+        --later) LATER=true; shift ;;
+        --help | -h) sed -n '2,9s/^# \{0,1\}//p' "$HERE/run.sh"; exit 0 ;;
+        -*) echo "run.sh: unknown option $1" >&2; exit 2 ;;
+        *) FILTER=$1; shift ;;
     esac
 done
 export WORKERS

@@ -239,6 +239,28 @@ fn connections_of_older_epochs_are_still_found() {
     });
 }
 
+/// C190: and more changes than epochs are kept of.
+#[test]
+fn connections_outlive_more_changes_than_epochs_are_kept() {
+    for_workers([2, 4, 16], |setup| {
+        let mut fw = Firewall::with(setup);
+        let mut flows: Vec<_> = (0..8)
+            .map(|n| SocketAddr::from(([192, 168, 1, 2], 5000 + 2 * n)))
+            .map(|client| Flow::outward(client, "192.0.2.9:80").open(&mut fw))
+            .collect();
+        for change in 0..12u16 {
+            let first = if change == 0 { 5000 } else { 7000 + 100 * change };
+            fw.change(|setup| {
+                setup.add_forward(protocol::TCP, (first, first + 20), ("192.168.1.10", first))
+            });
+        }
+        for flow in &mut flows {
+            flow.talk(&mut fw);
+        }
+        assert_eq!(fw.connections().len(), flows.len());
+    });
+}
+
 /// C190: a packet that is on its way between workers while the set-up changes is not lost.
 #[test]
 fn a_hand_over_interrupted_by_a_change_reaches_its_connection() {

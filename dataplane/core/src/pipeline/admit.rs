@@ -19,7 +19,7 @@ use crate::conntrack::tuple::{Direction, FamilyTuple, Tuple, protocol};
 use crate::headers::{Headers, Kind};
 use crate::nat::{plan, rewrite};
 use crate::rules::{Family as RuleFamily, Judgement, PathId};
-use crate::units::{EntryIdx, InterfaceId, NeighbourIdx};
+use crate::units::{EntryIdx, InterfaceId, NeighbourIdx, WorkerId};
 use crate::verdict::{DropReason, Verdict};
 
 /// A connection that is not in the table yet.
@@ -112,10 +112,13 @@ pub(super) fn elsewhere(
     }
     packet.visit.visited |= 1 << context.me.0;
     let visited = packet.visit.visited;
-    let next = snapshot
-        .older_steering
+    let older = &snapshot.older_steering;
+    // When there are as many epochs as are kept, older ones may have been let go of: ask everybody.
+    let everybody = if older.is_full() { snapshot.steering.workers() } else { 0 };
+    let next = older
         .iter()
         .flat_map(|steering| [Some(tuple), reply].into_iter().flatten().map(|t| steering.owner(t)))
+        .chain((0..everybody).map(WorkerId))
         .find(|worker| visited & 1 << worker.0 == 0);
     if let Some(worker) = next {
         return Some(Verdict::HandOver { worker });

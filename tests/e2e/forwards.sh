@@ -142,9 +142,9 @@ holders() {
     equals "$(who_is "holder-$1")" "$WAN $1" "preserved port"
 }
 
-# C190. Seven older epochs are kept (EPOCHS_MAX): with two workers, the eighth change of forwards within an hour loses
-# a connection whose port the first of them took, wherever the owners differ.
-later_more_than_seven_changes_leave_a_connection_alone() {
+# C190. Seven older epochs are kept (EPOCHS_MAX). After more changes than that a packet without a connection is offered
+# to every worker, so that one whose port the first change took is still found.
+case_more_than_seven_changes_leave_a_connection_alone() {
     local n port
     for port in 46000 46001 46002 46003; do
         holders "$port"

@@ -18,25 +18,27 @@ pub fn first(ip_protocol: u8, timeouts: &Timeouts) -> u32 {
 }
 
 /// A further packet of a known connection, in either direction.
-#[inline]
 pub fn packet(ip_protocol: u8, timeouts: &Timeouts, now: Tick, hot: &mut HotState, cold: &Cold) {
-    let stream = ip_protocol == protocol::UDP || ip_protocol == protocol::UDP_LITE;
-    if stream && hot.flags & flags::SEEN_REPLY != 0 {
-        if hot.flags & flags::UDP_STREAM == 0 {
-            promote(hot, cold, now);
-        }
-        if hot.flags & flags::UDP_STREAM != 0 {
-            hot.timeout_ms = timeouts.ms(TimeoutKind::UdpStream);
-            return;
-        }
-    }
-    hot.timeout_ms = timeouts.ms(kind(ip_protocol));
+    let timeout_ms = settled(ip_protocol, timeouts, hot);
+    hot.timeout_ms = timeout_ms.unwrap_or_else(|| {
+        promote(hot, cold, now);
+        settled(ip_protocol, timeouts, hot).unwrap_or_else(|| first(ip_protocol, timeouts))
+    });
 }
 
-/// Makes a stream of a flow that is old enough. Out of line, so that nothing reads the cold part of a
-/// flow that is a stream already.
+/// The timeout after a further packet, milliseconds; `None` for a replied UDP flow that may have to become a
+/// stream first: only [`packet`] can tell.
+#[inline]
+pub fn settled(ip_protocol: u8, timeouts: &Timeouts, hot: &HotState) -> Option<u32> {
+    let may_stream = ip_protocol == protocol::UDP || ip_protocol == protocol::UDP_LITE;
+    if !may_stream || hot.flags & flags::SEEN_REPLY == 0 {
+        return Some(timeouts.ms(kind(ip_protocol)));
+    }
+    (hot.flags & flags::UDP_STREAM != 0).then(|| timeouts.ms(TimeoutKind::UdpStream))
+}
+
+/// Makes a stream of a flow that is old enough.
 #[cold]
-#[inline(never)]
 fn promote(hot: &mut HotState, cold: &Cold, now: Tick) {
     if now.since(Tick(cold.created)) > STREAM_AFTER_MS {
         hot.flags |= flags::UDP_STREAM | flags::ASSURED;

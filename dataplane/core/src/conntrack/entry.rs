@@ -146,6 +146,16 @@ pub struct Warm {
     pub retransmissions: u8,
 }
 
+impl Warm {
+    /// Counts a packet of `ip_len` bytes.
+    #[inline]
+    pub fn count(&mut self, direction: Direction, ip_len: u16) {
+        let d = direction.index();
+        self.packets[d] = self.packets[d].wrapping_add(1);
+        self.bytes[d] = self.bytes[d].wrapping_add(u64::from(ip_len));
+    }
+}
+
 /// What only unusual packets and the wheel touch: half a cache line.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(32))]

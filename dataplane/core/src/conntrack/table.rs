@@ -244,20 +244,25 @@ impl<'m, H: Hot> Table<'m, H> {
     #[inline]
     pub fn find_promised(
         &self,
-        Promise(coded): Promise,
+        promise: Promise,
         hash: TupleHash,
         tuple: &H::Tuple,
     ) -> Option<(EntryIdx, Direction)> {
+        self.promised(promise, tuple).or_else(|| self.find(hash, tuple))
+    }
+
+    /// The promised row, if it is the one that holds `tuple`.
+    #[inline]
+    pub fn promised(
+        &self,
+        Promise(coded): Promise,
+        tuple: &H::Tuple,
+    ) -> Option<(EntryIdx, Direction)> {
         let direction = Direction::from_index(coded & 1);
-        match self.hot.get((coded >> 1) as usize) {
-            // A row that was freed since keeps its tuples, but is not live.
-            Some(hot)
-                if hot.tuple(direction).same(tuple) && hot.state().flags & flags::LIVE != 0 =>
-            {
-                Some((EntryIdx(coded >> 1), direction))
-            }
-            _ => self.find(hash, tuple),
-        }
+        let hot = self.hot.get((coded >> 1) as usize)?;
+        // A row that was freed since keeps its tuples, but is not live.
+        let held = hot.tuple(direction).same(tuple) && hot.state().flags & flags::LIVE != 0;
+        held.then_some((EntryIdx(coded >> 1), direction))
     }
 
     /// The row that holds `tuple`, and as which direction.
@@ -323,10 +328,17 @@ impl<'m, H: Hot> Table<'m, H> {
         let (before, after) = (is_firm(flags_before), is_firm(state.flags));
         self.firm = self.firm.wrapping_add(u32::from(after)).wrapping_sub(u32::from(before));
         if state.timeout_ms < timeout_ms_before {
-            let deadline = deadline(state);
-            self.wheel.disarm(self.cold, row.0);
-            self.wheel.arm(self.cold, row.0, deadline);
+            self.rearm(row);
         }
+    }
+
+    /// Moves a row to its place in the wheel after its timeout became shorter. (One that became longer is
+    /// found early there, and moved then.)
+    #[cold]
+    pub fn rearm(&mut self, row: EntryIdx) {
+        let deadline = deadline(self.hot[row.index()].state());
+        self.wheel.disarm(self.cold, row.0);
+        self.wheel.arm(self.cold, row.0, deadline);
     }
 
     /// Inserts a connection whose tuples are not in the table. `hot` carries both tuples, flags,

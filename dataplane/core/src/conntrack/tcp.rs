@@ -82,11 +82,42 @@ pub fn first(
     Ok(())
 }
 
+/// Carries an established connection on by one segment, if that is simply one more: an ACK wholly within the
+/// windows, with or without data. `false` if it is not; nothing was changed then, and [`packet`] knows why.
+/// The caller sets last seen.
+#[inline]
+pub fn ordinary(
+    direction: Direction,
+    tcp: &TcpSummary,
+    options: &[u8],
+    timeouts: &Timeouts,
+    hot: &mut HotState,
+    warm: &mut Warm,
+) -> bool {
+    use tcp_flags::{ACK, FIN, RST, SYN};
+    let receiver = direction.opposite().index();
+    // SACK blocks count only where they were permitted.
+    let plain_options = options.is_empty()
+        || warm.peer_flags[receiver] & peer_flags::SACK_PERMITTED == 0
+        || only_timestamp(options);
+    let expected = tcp.flags & (FIN | SYN | RST | ACK) == ACK
+        && hot.protocol_state == State::Established as u8
+        && hot.flags & flags::ASSURED != 0
+        && warm.peer_flags[0] & peer_flags::NOTED == 0
+        && plain_options;
+    let segment = Segment::of_ack(direction, tcp);
+    if !expected || !window::believe_plain(&segment, warm) {
+        return false;
+    }
+    count_retransmission(&segment, warm);
+    hot.timeout_ms = timeout_ms(State::Established, Class::Ack, &segment, warm, timeouts);
+    true
+}
+
 /// Carries a known connection on by one segment. The bytes are those of the TCP options; `tcp` is as
 /// the segment arrived, its ACK corrected where a helper changed lengths. The caller has checked
 /// [`flags_valid`]; see the file's head for who sets which flag.
 #[allow(clippy::too_many_arguments)] // an entry's three parts travel apart
-#[inline]
 pub fn packet(
     direction: Direction,
     tcp: &TcpSummary,
@@ -98,44 +129,10 @@ pub fn packet(
     warm: &mut Warm,
     cold: &mut Cold,
 ) -> Outcome {
-    use tcp_flags::{ACK, FIN, RST, SYN};
-    let receiver = direction.opposite().index();
-    // SACK blocks count only where they were permitted.
-    let plain_options = options.is_empty()
-        || warm.peer_flags[receiver] & peer_flags::SACK_PERMITTED == 0
-        || only_timestamp(options);
-    let ordinary = tcp.flags & (FIN | SYN | RST | ACK) == ACK
-        && hot.protocol_state == State::Established as u8
-        && hot.flags & flags::ASSURED != 0
-        && warm.peer_flags[0] & peer_flags::NOTED == 0
-        && plain_options;
-    if ordinary {
-        let segment = Segment::of_ack(direction, tcp);
-        if window::believe_plain(&segment, warm) {
-            count_retransmission(&segment, warm);
-            hot.timeout_ms = timeout_ms(State::Established, Class::Ack, &segment, warm, timeouts);
-            hot.last_seen = now.0;
-            return Outcome::Pass;
-        }
+    if ordinary(direction, tcp, options, timeouts, hot, warm) {
+        hot.last_seen = now.0;
+        return Outcome::Pass;
     }
-    unusual(direction, tcp, options, policy, timeouts, now, hot, warm, cold)
-}
-
-/// The way of all segments that [`packet`] does not pass at once.
-#[allow(clippy::too_many_arguments)] // as `packet`
-#[cold]
-#[inline(never)]
-fn unusual(
-    direction: Direction,
-    tcp: &TcpSummary,
-    options: &[u8],
-    policy: &TcpPolicy,
-    timeouts: &Timeouts,
-    now: Tick,
-    hot: &mut HotState,
-    warm: &mut Warm,
-    cold: &mut Cold,
-) -> Outcome {
     let segment = Segment::new(direction, tcp);
     let class = Class::of(tcp.flags);
     let liberal = policy.liberal;

@@ -81,7 +81,7 @@ impl Neighbours {
 
     /// Reads a slot on behalf of a packet: a stale neighbour is marked as used. `None` for
     /// [`NeighbourIdx::NONE`] and other indices outside the array.
-    #[inline]
+    #[inline(always)]
     pub fn get(&self, idx: NeighbourIdx) -> Option<Neighbour> {
         let slot = self.slots.get(idx.0 as usize)?;
         let neighbour = slot.read();

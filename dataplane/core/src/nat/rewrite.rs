@@ -80,7 +80,7 @@ pub fn deltas(from: &Tuple, to: &Tuple) -> Deltas {
 
 /// Translates an IPv4 packet to `to` and changes its TTL. `deltas` must be those from the packet's tuple to
 /// `to`. A packet that already has that tuple changes its TTL only.
-#[inline]
+#[inline(always)]
 pub fn flow_v4(bytes: &mut [u8], headers: &Headers, to: &TupleV4, deltas: Deltas, ttl: TtlChange) {
     let Tuple::V4(own) = &headers.tuple else { return };
     let Some(header) = array_mut::<{ ipv4::HEADER_LEN }>(bytes, usize::from(headers.l3)) else {
@@ -105,7 +105,7 @@ pub fn flow_v4(bytes: &mut [u8], headers: &Headers, to: &TupleV4, deltas: Deltas
 }
 
 /// Translates an IPv6 packet to `to` and changes its hop limit; as [`flow_v4`].
-#[inline]
+#[inline(always)]
 pub fn flow_v6(bytes: &mut [u8], headers: &Headers, to: &TupleV6, deltas: Deltas, ttl: TtlChange) {
     let Tuple::V6(own) = &headers.tuple else { return };
     let Some(header) = array_mut::<{ ipv6::HEADER_LEN }>(bytes, usize::from(headers.l3)) else {

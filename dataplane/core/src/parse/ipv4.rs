@@ -11,7 +11,11 @@ use crate::wire::{array, be16, part};
 
 /// Parses an IPv4 packet (RFC 791; RFC 1812 §5.2.2).
 #[inline(always)]
-pub(super) fn parse(bytes: &[u8], context: Context<'_>) -> Result<Headers, DropReason> {
+pub(super) fn parse(
+    out: &mut Headers,
+    bytes: &[u8],
+    context: Context<'_>,
+) -> Result<(), DropReason> {
     let Some(header) = array::<{ ipv4::HEADER_LEN }>(bytes, L3) else {
         return Err(DropReason::Ipv4Header);
     };
@@ -21,18 +25,19 @@ pub(super) fn parse(bytes: &[u8], context: Context<'_>) -> Result<Headers, DropR
             return Err(DropReason::Ipv4Checksum);
         }
         // All offsets are constants here.
-        return with_header(bytes, context, header, fixed, ipv4::HEADER_LEN);
+        return with_header(out, bytes, context, header, fixed, ipv4::HEADER_LEN);
     }
-    parse_with_options(bytes, context, header, fixed)
+    parse_with_options(out, bytes, context, header, fixed)
 }
 
 #[cold]
 fn parse_with_options(
+    out: &mut Headers,
     bytes: &[u8],
     context: Context<'_>,
     header: &[u8; ipv4::HEADER_LEN],
     fixed: Fixed,
-) -> Result<Headers, DropReason> {
+) -> Result<(), DropReason> {
     let Some(len) = ipv4::header_len(header[ipv4::VERSION_IHL]) else {
         return Err(DropReason::Ipv4Header);
     };
@@ -41,7 +46,7 @@ fn parse_with_options(
         return Err(DropReason::Ipv4Header);
     };
     options(all, fixed.sum())?;
-    with_header(bytes, context, header, fixed, len)
+    with_header(out, bytes, context, header, fixed, len)
 }
 
 /// Sums of the parts of a header without options.
@@ -70,12 +75,13 @@ impl Fixed {
 /// Goes on after the header, whose checksum is right.
 #[inline(always)]
 fn with_header(
+    out: &mut Headers,
     bytes: &[u8],
     context: Context<'_>,
     header: &[u8; ipv4::HEADER_LEN],
     fixed: Fixed,
     header_len: usize,
-) -> Result<Headers, DropReason> {
+) -> Result<(), DropReason> {
     let ip_len = be16(header, ipv4::TOTAL_LEN);
     let l4 = L3 + header_len;
     // Shorter than the frame is fine: Ethernet pads.
@@ -93,74 +99,77 @@ fn with_header(
     match header[ipv4::PROTOCOL] {
         protocol::UDP => {
             let found = transport::parse_udp::<false>(payload, context, fixed.addresses)?;
-            Ok(together(header, context, l4, found))
+            together(out, header, context, l4, found);
+            Ok(())
         }
         protocol::TCP => {
             let found = transport::parse_tcp(payload, context, fixed.addresses)?;
-            Ok(together(header, context, l4, found))
+            together(out, header, context, l4, found);
+            Ok(())
         }
-        _ => other_protocol(payload, context, header, fixed.addresses, l4),
+        _ => other_protocol(out, payload, context, header, fixed.addresses, l4),
     }
 }
 
 #[inline(never)]
 fn other_protocol(
+    out: &mut Headers,
     payload: &[u8],
     context: Context<'_>,
     header: &[u8; ipv4::HEADER_LEN],
     addresses: Sum,
     l4: usize,
-) -> Result<Headers, DropReason> {
+) -> Result<(), DropReason> {
     let protocol = header[ipv4::PROTOCOL];
     if protocol == protocol::ICMP {
-        return icmp::parse_v4(payload, context, base(header, context, l4), tuple(header, (0, 0)));
+        ip(out, header, context, l4);
+        *out = icmp::parse_v4(payload, context, *out, tuple(header, (0, 0)))?;
+        return Ok(());
     }
     let found = transport::parse_other(payload, context, protocol, addresses)?;
-    Ok(together(header, context, l4, found))
+    together(out, header, context, l4, found);
+    Ok(())
 }
 
 /// What both headers said.
 #[inline(always)]
 fn together(
+    out: &mut Headers,
     header: &[u8; ipv4::HEADER_LEN],
     context: Context<'_>,
     l4: usize,
     found: Found,
-) -> Headers {
+) {
     let tuple = tuple(header, found.ids);
     // RFC 2131 §4.1.
     let dhcp = context.interface.dhcp
         && tuple.protocol == protocol::UDP
         && is_dhcp(found.ids, context.origin, (67, 68));
-    Headers { tuple: Tuple::V4(tuple), ..found.into_headers(base(header, context, l4), dhcp) }
+    ip(out, header, context, l4);
+    out.tuple = Tuple::V4(tuple);
+    found.write(out, dhcp);
 }
 
 #[inline(always)]
 fn tuple(header: &[u8; ipv4::HEADER_LEN], (src_id, dst_id): (u16, u16)) -> TupleV4 {
-    TupleV4 {
-        src: part(header, ipv4::SRC),
-        dst: part(header, ipv4::DST),
-        src_id,
-        dst_id,
-        protocol: header[ipv4::PROTOCOL],
-        ..TupleV4::default()
-    }
+    // In two halves, as it is read: a load over several small stores would wait for them.
+    let addresses: [u8; 8] = part(header, ipv4::SRC);
+    let protocol = u16::from_ne_bytes([header[ipv4::PROTOCOL], 0]);
+    let rest: u64 = zerocopy::transmute!([src_id, dst_id, 0, protocol]);
+    zerocopy::transmute!([u64::from_ne_bytes(addresses), rest])
 }
 
 /// What the IP header said.
 #[inline(always)]
-fn base(header: &[u8; ipv4::HEADER_LEN], context: Context<'_>, l4: usize) -> Headers {
-    Headers {
-        l3: L3 as u16,
-        l4: l4 as u16,
-        ip_len: be16(header, ipv4::TOTAL_LEN),
-        ttl: header[ipv4::TTL],
-        tos: header[ipv4::TOS],
-        protocol: header[ipv4::PROTOCOL],
-        dont_fragment: be16(header, ipv4::FRAGMENT) & ipv4::DONT_FRAGMENT != 0,
-        l2_group: context.l2_group,
-        ..Headers::default()
-    }
+fn ip(out: &mut Headers, header: &[u8; ipv4::HEADER_LEN], context: Context<'_>, l4: usize) {
+    out.l3 = L3 as u16;
+    out.l4 = l4 as u16;
+    out.ip_len = be16(header, ipv4::TOTAL_LEN);
+    out.ttl = header[ipv4::TTL];
+    out.tos = header[ipv4::TOS];
+    out.protocol = header[ipv4::PROTOCOL];
+    out.dont_fragment = be16(header, ipv4::FRAGMENT) & ipv4::DONT_FRAGMENT != 0;
+    out.l2_group = context.l2_group;
 }
 
 /// Verifies the checksum of a header with options and walks them (RFC 791 §3.1). Source routes are refused

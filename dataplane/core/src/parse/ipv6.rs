@@ -18,7 +18,11 @@ const EXTENSION_BYTES_MAX: usize = 256;
 
 /// Parses an IPv6 packet (RFC 8200).
 #[inline(always)]
-pub(super) fn parse(bytes: &[u8], context: Context<'_>) -> Result<Headers, DropReason> {
+pub(super) fn parse(
+    out: &mut Headers,
+    bytes: &[u8],
+    context: Context<'_>,
+) -> Result<(), DropReason> {
     let Some(header) = array::<{ ipv6::HEADER_LEN }>(bytes, L3) else {
         return Err(DropReason::Ipv6Header);
     };
@@ -32,18 +36,19 @@ pub(super) fn parse(bytes: &[u8], context: Context<'_>) -> Result<Headers, DropR
     let next = header[ipv6::NEXT_HEADER];
     let start = L3 + ipv6::HEADER_LEN;
     if is_extension(next) {
-        return parse_with_extensions(packet, context, header, next);
+        return parse_with_extensions(out, packet, context, header, next);
     }
-    with_header(packet, context, header, next, start)
+    with_header(out, packet, context, header, next, start)
 }
 
 #[cold]
 fn parse_with_extensions(
+    out: &mut Headers,
     packet: &[u8],
     mut context: Context<'_>,
     header: &[u8; ipv6::HEADER_LEN],
     next: u8,
-) -> Result<Headers, DropReason> {
+) -> Result<(), DropReason> {
     let walk = walk(packet, L3 + ipv6::HEADER_LEN, next)?;
     // Atomic fragments too, for now (RFC 6946).
     if walk.fragment != Fragment::None {
@@ -52,18 +57,19 @@ fn parse_with_extensions(
     // RFC 8200 §8.1: the pseudo header has the final destination, which is not the one in the header while
     // segments are left, so the sum cannot be told right from wrong.
     context.verify_checksums &= !walk.routed;
-    with_header(packet, context, header, walk.protocol, walk.l4)
+    with_header(out, packet, context, header, walk.protocol, walk.l4)
 }
 
 /// Goes on after the header and its extensions. `packet` begins with the frame and ends with the packet.
 #[inline(always)]
 fn with_header(
+    out: &mut Headers,
     packet: &[u8],
     context: Context<'_>,
     header: &[u8; ipv6::HEADER_LEN],
     protocol: u8,
     l4: usize,
-) -> Result<Headers, DropReason> {
+) -> Result<(), DropReason> {
     let Some(payload) = packet.get(l4..) else { return Err(DropReason::Ipv6Header) };
     let addresses = Sum::ZERO
         .eight(part(header, ipv6::SRC))
@@ -75,28 +81,34 @@ fn with_header(
     match protocol {
         protocol::UDP => {
             let found = transport::parse_udp::<true>(payload, context, addresses)?;
-            Ok(ip.together(context, found))
+            ip.together(out, context, found);
+            Ok(())
         }
         protocol::TCP => {
             let found = transport::parse_tcp(payload, context, addresses)?;
-            Ok(ip.together(context, found))
+            ip.together(out, context, found);
+            Ok(())
         }
-        _ => other_protocol(payload, context, ip, addresses),
+        _ => other_protocol(out, payload, context, ip, addresses),
     }
 }
 
 #[inline(never)]
 fn other_protocol(
+    out: &mut Headers,
     payload: &[u8],
     context: Context<'_>,
     ip: Ip<'_>,
     addresses: Sum,
-) -> Result<Headers, DropReason> {
+) -> Result<(), DropReason> {
     if ip.protocol == protocol::ICMPV6 {
-        return icmp::parse_v6(payload, context, ip.base(context), ip.tuple((0, 0)), addresses);
+        ip.write(out, context);
+        *out = icmp::parse_v6(payload, context, *out, ip.tuple((0, 0)), addresses)?;
+        return Ok(());
     }
     let found = transport::parse_other(payload, context, ip.protocol, addresses)?;
-    Ok(ip.together(context, found))
+    ip.together(out, context, found);
+    Ok(())
 }
 
 /// The IP header and what follows from the extension headers.
@@ -111,14 +123,16 @@ struct Ip<'a> {
 impl Ip<'_> {
     /// What both headers said.
     #[inline(always)]
-    fn together(self, context: Context<'_>, found: Found) -> Headers {
+    fn together(self, out: &mut Headers, context: Context<'_>, found: Found) {
         let tuple = self.tuple(found.ids);
         // RFC 8415 §7.2; between link-local addresses, which nobody can send from afar.
         let dhcp = context.interface.dhcp
             && self.protocol == protocol::UDP
             && Ipv6Addr::from(tuple.src).is_unicast_link_local()
             && is_dhcp(found.ids, context.origin, (547, 546));
-        Headers { tuple: Tuple::V6(tuple), ..found.into_headers(self.base(context), dhcp) }
+        self.write(out, context);
+        out.tuple = Tuple::V6(tuple);
+        found.write(out, dhcp);
     }
 
     #[inline(always)]
@@ -135,18 +149,15 @@ impl Ip<'_> {
 
     /// What the IP header said.
     #[inline(always)]
-    fn base(self, context: Context<'_>) -> Headers {
-        Headers {
-            l3: L3 as u16,
-            l4: self.l4 as u16,
-            ip_len: self.len as u16,
-            ttl: self.header[ipv6::HOP_LIMIT],
-            tos: (be16(self.header, 0) >> 4) as u8,
-            protocol: self.protocol,
-            dont_fragment: true,
-            l2_group: context.l2_group,
-            ..Headers::default()
-        }
+    fn write(self, out: &mut Headers, context: Context<'_>) {
+        out.l3 = L3 as u16;
+        out.l4 = self.l4 as u16;
+        out.ip_len = self.len as u16;
+        out.ttl = self.header[ipv6::HOP_LIMIT];
+        out.tos = (be16(self.header, 0) >> 4) as u8;
+        out.protocol = self.protocol;
+        out.dont_fragment = true;
+        out.l2_group = context.l2_group;
     }
 }
 

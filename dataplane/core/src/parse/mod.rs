@@ -54,6 +54,20 @@ pub fn parse(
     origin: Origin,
     verify_checksums: bool,
 ) -> Result<Headers, DropReason> {
+    let mut headers = Headers::default();
+    parse_into(&mut headers, bytes, interface, origin, verify_checksums)?;
+    Ok(headers)
+}
+
+/// [`parse`], in place: `out` is [`Headers::default`] before, and of no use after an error.
+#[inline(never)] // it needs all registers, and so do its callers
+pub fn parse_into(
+    out: &mut Headers,
+    bytes: &[u8],
+    interface: &Interface,
+    origin: Origin,
+    verify_checksums: bool,
+) -> Result<(), DropReason> {
     let Some(frame) = array::<{ ethernet::HEADER_LEN }>(bytes, 0) else {
         return Err(DropReason::TruncatedEthernet);
     };
@@ -65,9 +79,12 @@ pub fn parse(
     let l2_group = !own_mac && for_others_too(Mac(part(frame, ethernet::DST)), interface, origin)?;
     let context = Context { interface, origin, verify_checksums, l2_group };
     match be16(frame, ethernet::ETHERTYPE) {
-        ethertype::IPV4 => ipv4::parse(bytes, context),
-        ethertype::IPV6 => ipv6::parse(bytes, context),
-        ethertype::ARP => parse_arp(bytes, context),
+        ethertype::IPV4 => ipv4::parse(out, bytes, context),
+        ethertype::IPV6 => ipv6::parse(out, bytes, context),
+        ethertype::ARP => {
+            *out = parse_arp(bytes, context)?;
+            Ok(())
+        }
         ethertype::VLAN | ethertype::SERVICE_VLAN => Err(DropReason::VlanTagged),
         _ => Err(DropReason::UnknownEtherType),
     }

@@ -19,23 +19,26 @@ pub(super) struct Found {
     pub(super) ids: (u16, u16),
     kind: Kind,
     invalid: Option<DropReason>,
-    tcp: TcpSummary,
+    tcp: Option<TcpSummary>,
 }
 
 impl Found {
     #[inline(always)]
     fn new(ids: (u16, u16), kind: Kind, invalid: Option<DropReason>) -> Self {
         let kind = if invalid.is_some() { Kind::Invalid } else { kind };
-        Self { ids, kind, invalid, tcp: TcpSummary::default() }
+        Self { ids, kind, invalid, tcp: None }
     }
 
-    /// Put into the IP header's findings. `untracked`: whether it is an exception that is not tracked if it is
-    /// right.
+    /// Puts it beside the IP header's findings, all but the ids. `untracked`: whether it is an exception that is
+    /// not tracked if it is right.
     #[inline(always)]
-    pub(super) fn into_headers(self, base: Headers, untracked: bool) -> Headers {
+    pub(super) fn write(self, out: &mut Headers, untracked: bool) {
         let untracked = untracked && self.kind == Kind::Flow;
-        let kind = if untracked { Kind::Untracked } else { self.kind };
-        Headers { kind, invalid: self.invalid, tcp: self.tcp, ..base }
+        out.kind = if untracked { Kind::Untracked } else { self.kind };
+        out.invalid = self.invalid;
+        if let Some(tcp) = self.tcp {
+            out.tcp = tcp;
+        }
     }
 }
 
@@ -74,7 +77,7 @@ pub(super) fn parse_tcp(
         flags,
         header_len: header_len as u8,
     };
-    Ok(Found { tcp, ..Found::new(ids, Kind::Tcp, invalid) })
+    Ok(Found { tcp: Some(tcp), ..Found::new(ids, Kind::Tcp, invalid) })
 }
 
 /// Parses a UDP datagram.

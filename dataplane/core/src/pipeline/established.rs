@@ -169,9 +169,7 @@ fn track<H: Family>(
         state.flags |= flags::SEEN_REPLY;
     }
     if snapshot.options.accounting {
-        let d = direction.index();
-        warm.packets[d] = warm.packets[d].wrapping_add(1);
-        warm.bytes[d] = warm.bytes[d].wrapping_add(u64::from(headers.ip_len));
+        warm.count(direction, headers.ip_len);
     }
     outcome
 }

@@ -23,7 +23,7 @@ pub(super) trait Family: Hot {
 impl Family for HotV4 {
     const FAMILY: rules::Family = rules::Family::V4;
 
-    #[inline]
+    #[inline(always)]
     fn rewrite(
         bytes: &mut [u8],
         headers: &Headers,
@@ -38,7 +38,7 @@ impl Family for HotV4 {
 impl Family for HotV6 {
     const FAMILY: rules::Family = rules::Family::V6;
 
-    #[inline]
+    #[inline(always)]
     fn rewrite(
         bytes: &mut [u8],
         headers: &Headers,

@@ -226,7 +226,13 @@ pub(super) fn write_link_header(
     context: &Context<'_>,
 ) {
     let from = context.interface(egress).map_or(Mac::default(), |interface| interface.mac);
-    if let Some(header) = packet.bytes_mut().first_chunk_mut::<12>() {
+    write_macs(packet.bytes_mut(), [to, from]);
+}
+
+/// Writes destination and source MAC.
+#[inline]
+pub(super) fn write_macs(bytes: &mut [u8], [to, from]: [Mac; 2]) {
+    if let Some(header) = bytes.first_chunk_mut::<12>() {
         header[..6].copy_from_slice(&to.0);
         header[6..].copy_from_slice(&from.0);
     }

@@ -3,8 +3,8 @@
 //! [`Pipeline::process_burst`] takes a burst through *parse, steer, find*, all packets one step at a
 //! time so that memory is asked for before it is needed; then each packet alone through
 //!
-//! - *track, judge, rewrite* if it belongs to a connection whose cached decision holds
-//!   ([`established`]): no other room is entered;
+//! - *track, judge, rewrite* if it belongs to a connection whose cached decision holds: no other
+//!   room is entered ([`lane`]; [`established`] if anything about it is out of the ordinary);
 //! - *track, nat destination, route, limits, judge, nat source, confirm, rewrite* if it is a
 //!   first packet ([`admit`]);
 //! - *related* if it is an ICMP error ([`related`]); *route, limits, judge* if it belongs to
@@ -25,10 +25,11 @@ use crate::conntrack::siphash::SipKey;
 use crate::conntrack::table::{Layout, Promise, Table, TupleHash};
 use crate::conntrack::tuple::Tuple;
 use crate::counters::Counters;
-use crate::headers::Kind;
+use crate::headers::{Headers, Kind};
 use crate::nat::plan::Random;
 use crate::parse;
 use crate::reply::RateLimit;
+use crate::rules::Paths;
 use crate::snapshot::{Interface, Snapshot};
 use crate::time::{Instant, Tick};
 use crate::units::{INTERFACES_MAX, InterfaceId, WorkerId};
@@ -37,6 +38,7 @@ use crate::verdict::{DropReason, Verdict};
 mod admit;
 mod established;
 mod family;
+mod lane;
 mod leg;
 mod refuse;
 mod related;
@@ -107,9 +109,16 @@ struct Context<'a> {
     counters: &'a Counters,
     now: Instant,
     tick: Tick,
+    /// The worker's paths under the snapshot's policy.
+    paths: Option<Paths<'a>>,
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
+    fn new(me: WorkerId, snapshot: &'a Snapshot, counters: &'a Counters, now: Instant) -> Self {
+        Self { me, snapshot, counters, now, tick: now.tick(), paths: snapshot.policy.paths(me) }
+    }
+
+    #[inline]
     fn interface(&self, id: InterfaceId) -> Option<&Interface> {
         self.snapshot.interfaces.get(id)
     }
@@ -151,7 +160,7 @@ impl<'m> Pipeline<'m> {
         counters: &Counters,
         now: Instant,
     ) {
-        let context = Context { me, snapshot, counters, now, tick: now.tick() };
+        let context = Context::new(me, snapshot, counters, now);
         burst.verdicts.clear();
 
         // Parse and steer; for what is left, which is ours to decide, hash and ask for the bucket.
@@ -170,13 +179,37 @@ impl<'m> Pipeline<'m> {
         for ours in ours.iter_mut().take(AHEAD) {
             ours.promise = self.prefetch_row(&burst.packets[usize::from(ours.index)], ours.hash);
         }
+        let mut in_lane = 0;
         for place in 0..ours.len() {
             if let Some(later) = ours.get_mut(place + AHEAD) {
                 let packet = &burst.packets[usize::from(later.index)];
                 later.promise = self.prefetch_row(packet, later.hash);
             }
-            let index = usize::from(ours[place].index);
-            burst.verdicts[index] = self.decide(&mut burst.packets[index], ours[place], &context);
+            let ours = ours[place];
+            let packet = &mut burst.packets[usize::from(ours.index)];
+            let verdict = match self.in_lane(packet, ours.promise, &context) {
+                Some(verdict) => {
+                    in_lane += 1;
+                    verdict
+                }
+                None => self.decide(packet, ours, &context),
+            };
+            burst.verdicts[usize::from(ours.index)] = verdict;
+        }
+        counters.tracked.add(in_lane);
+    }
+
+    /// The fast lane, for a packet that a row is promised to.
+    #[inline(always)]
+    fn in_lane(
+        &mut self,
+        packet: &mut Packet<'_>,
+        promise: Promise,
+        context: &Context<'_>,
+    ) -> Option<Verdict> {
+        match packet.parsed.as_ref()?.tuple {
+            Tuple::V4(_) => lane::pass(&mut self.v4, packet, promise, context),
+            Tuple::V6(_) => lane::pass(&mut self.v6, packet, promise, context),
         }
     }
 
@@ -208,8 +241,8 @@ impl<'m> Pipeline<'m> {
         }
     }
 
-    /// The rest of one packet's walk.
-    #[inline]
+    /// The rest of one packet's walk, the long way.
+    #[inline(never)]
     fn decide(&mut self, packet: &mut Packet<'_>, ours: Ours, context: &Context<'_>) -> Verdict {
         let Some(headers) = packet.parsed.as_ref() else {
             return Verdict::Drop(DropReason::Stopping);
@@ -273,7 +306,7 @@ fn tracked<H: family::Family>(
 }
 
 /// Parses a packet unless that was done elsewhere, and hands it over if another worker owns it.
-#[inline]
+#[inline(always)]
 fn open(packet: &mut Packet<'_>, context: &Context<'_>) -> Option<Verdict> {
     if packet.parsed.is_some() {
         return None; // handed over: it was steered here
@@ -282,15 +315,16 @@ fn open(packet: &mut Packet<'_>, context: &Context<'_>) -> Option<Verdict> {
         return Some(Verdict::Drop(DropReason::InterfaceDown));
     };
     let verify = context.snapshot.options.verify_checksums && packet.origin == Origin::Wire;
-    match parse::parse(packet.bytes(), interface, packet.origin, verify) {
-        Ok(headers) => {
-            let owner = context.snapshot.steering.owner(&headers.tuple);
-            let local = matches!(headers.kind, Kind::Arp | Kind::Untracked);
-            packet.parsed = Some(headers);
-            (owner != context.me && !local).then_some(Verdict::HandOver { worker: owner })
-        }
-        Err(reason) => Some(Verdict::Drop(reason)),
+    let Packet { room, start, len, origin, parsed, .. } = packet;
+    let bytes = &room[*start..*start + *len];
+    let headers = parsed.insert(Headers::default());
+    if let Err(reason) = parse::parse_into(headers, bytes, interface, *origin, verify) {
+        *parsed = None;
+        return Some(Verdict::Drop(reason));
     }
+    let owner = context.snapshot.steering.owner(&headers.tuple);
+    let local = matches!(headers.kind, Kind::Arp | Kind::Untracked);
+    (owner != context.me && !local).then_some(Verdict::HandOver { worker: owner })
 }
 
 const _: () = assert!(BURST_MAX <= u8::MAX as usize);

@@ -28,7 +28,7 @@ impl Pipeline<'_> {
         counters: &Counters,
         now: Instant,
     ) {
-        let context = Context { me, snapshot, counters, now, tick: now.tick() };
+        let context = Context::new(me, snapshot, counters, now);
         burst.verdicts.clear();
         for packet in &mut burst.packets {
             let desk = &mut self.desk;

@@ -26,8 +26,8 @@ mod policy;
 mod tests;
 
 pub use compile::{CompileError, Fault};
-pub use paths::PATHS_MAX;
-pub use policy::{Policy, PolicyCounts};
+pub use paths::{AcceptedPath, PATHS_MAX};
+pub use policy::{Paths, Policy, PolicyCounts};
 
 use crate::conntrack::ctstate::CtStates;
 use crate::conntrack::tuple::Tuple;

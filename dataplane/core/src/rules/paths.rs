@@ -45,6 +45,18 @@ impl CountCell {
     }
 }
 
+/// A path whose packets are accepted: what is left to do is to count them.
+#[derive(Clone, Copy, Debug)]
+pub struct AcceptedPath<'a>(&'a CountCell);
+
+impl AcceptedPath<'_> {
+    /// Counts a packet.
+    #[inline]
+    pub fn count(self, packet_len: u32) {
+        self.0.add(packet_len);
+    }
+}
+
 /// A path: all that a cached packet touches, in half a cache line.
 #[derive(Debug, Default)]
 #[repr(C, align(32))]
@@ -64,9 +76,11 @@ const _: () = assert!(size_of::<Path>() == 32, "two paths a cache line, none acr
 /// What `by` says when a rule decided; otherwise it is the base chain's number.
 const BY_RULE: u8 = u8::MAX;
 
+const ACCEPT: u8 = 0;
+
 fn encode_action(action: Action) -> u8 {
     match action {
-        Action::Accept => 0,
+        Action::Accept => ACCEPT,
         Action::Drop => 1,
         Action::Reject(kind) => 2 + kind as u8,
     }
@@ -75,7 +89,7 @@ fn encode_action(action: Action) -> u8 {
 #[inline]
 fn decode_action(code: u8) -> Action {
     match code {
-        0 => Action::Accept,
+        ACCEPT => Action::Accept,
         1 => Action::Drop,
         kind => RejectKind::ALL
             .get(usize::from(kind - 2))
@@ -137,6 +151,17 @@ impl PathTable {
         path.count.add(packet_len);
         let by = decode_by(path.by.load(Relaxed), path.rule.load(Relaxed));
         Some(Judgement { action: decode_action(path.action.load(Relaxed)), by, path: id })
+    }
+
+    /// The path, if packets on it are accepted.
+    #[inline]
+    pub(super) fn accepted(&self, id: PathId) -> Option<AcceptedPath<'_>> {
+        let place = usize::from(id.0).wrapping_sub(1);
+        if place >= self.used.load(Relaxed) as usize {
+            return None;
+        }
+        let path = self.paths.get(place)?;
+        (path.action.load(Relaxed) == ACCEPT).then_some(AcceptedPath(&path.count))
     }
 
     /// The path of these rules and this end, interned now if it is new. `None` if there is no room.

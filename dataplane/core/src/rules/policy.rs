@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use super::condition::{Condition, Packet, Pools, Rule, Step};
 use super::model::ChainPolicy;
-use super::paths::{CountCell, PATH_RULES_MAX, PathTable};
+use super::paths::{AcceptedPath, CountCell, PATH_RULES_MAX, PathTable};
 use super::{
     Action, Count, DecidedBy, Family, Hook, JUMPS_MAX, Judgement, PathId, RuleIdx, Subject,
 };
@@ -43,6 +43,18 @@ pub struct PolicyCounts {
     pub rules: Vec<Count>,
     /// By [`Family`] and [`Hook`]: packets that no rule decided.
     pub policies: [[Count; 3]; 2],
+}
+
+/// One worker's interned paths.
+#[derive(Clone, Copy, Debug)]
+pub struct Paths<'a>(&'a PathTable);
+
+impl<'a> Paths<'a> {
+    /// The path that a cached decision names, if it accepts; as [`Policy::cached`].
+    #[inline]
+    pub fn accepted(self, path: PathId) -> Option<AcceptedPath<'a>> {
+        self.0.accepted(path)
+    }
 }
 
 /// The rules that matched so far. When there are too many for a path, they are counted one by one.
@@ -148,6 +160,12 @@ impl Policy {
     #[inline]
     pub fn cached(&self, worker: WorkerId, path: PathId, packet_len: u32) -> Option<Judgement> {
         self.workers.get(worker.index())?.paths.count(path, packet_len)
+    }
+
+    /// The paths of a worker, to be looked up for many packets. Only the thread of `worker` may call this.
+    #[inline]
+    pub fn paths(&self, worker: WorkerId) -> Option<Paths<'_>> {
+        self.workers.get(worker.index()).map(|counts| Paths(&counts.paths))
     }
 
     fn walk(

@@ -3,6 +3,8 @@
 //! The link between program and device is pinned in a bpffs of our own, so that it outlives the
 //! process: after a stop, a crash or a kill the program still runs, finds no socket, and drops. The
 //! next start updates that link in place. At no moment is the device without a dropping program.
+//! (Only a measuring tool wants the opposite, a device that is free again however the tool ends:
+//! [`attach_for_process`].)
 //!
 //! ```text
 //! <run_dir>/bpf/              a bpffs
@@ -21,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::{Map, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::xdp::{XdpLink, XdpMode};
+use aya::programs::xdp::{XdpLink, XdpLinkId, XdpMode};
 use aya::programs::{ProgramError as AyaProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 
@@ -157,13 +159,21 @@ impl Drop for Lock {
 }
 
 /// A device's program, with its maps, and the lock that says the device is ours. Dropping it leaves
-/// the program attached: without sockets it drops everything.
+/// the program attached: without sockets it drops everything. ([`attach_for_process`] is the exception.)
 pub struct Program {
     xsks: XskMap<MapData>,
     unclaimed: PerCpuArray<MapData, u64>,
     attached: Attached,
     device: String,
-    _lock: Lock,
+    _hold: Hold,
+}
+
+/// What a [`Program`] keeps alive.
+enum Hold {
+    /// The device's lock: the link is pinned.
+    Pinned { _lock: Lock },
+    /// The loaded object with the only reference to the link: dropped, the kernel detaches the program.
+    Process { _object: Ebpf },
 }
 
 /// Attaches the program to `device`, or takes over the link that an earlier run left pinned, and locks
@@ -179,6 +189,27 @@ pub fn attach_or_take_over(
     let place = Place::new(&device.name, run_dir);
     let lock = place.lock()?;
     attach_or_clean(&place, device.ifindex, mode, lock)
+}
+
+/// Attaches the program to `device` for as long as the [`Program`] or this process lives: nothing is
+/// pinned, written or locked, and however the process ends the device is the kernel's again. For tools
+/// that measure, never for an appliance, which must stay closed.
+///
+/// # Errors
+/// [`ProgramError`]; [`ProgramError::ForeignProgram`] if any program is attached already.
+pub fn attach_for_process(device: &Device, mode: AttachMode) -> Result<Program, ProgramError> {
+    let place = Place::new(&device.name, Path::new(""));
+    let mut object = load(&place)?;
+    attach_link(&place, steer(&place, &mut object)?, device.ifindex, mode)?;
+    let xsks = find_map(&place, &mut object, "xsks")?;
+    let unclaimed = find_map(&place, &mut object, "unclaimed")?;
+    Ok(Program {
+        xsks: XskMap::try_from(xsks).map_err(place.step("its map of sockets"))?,
+        unclaimed: PerCpuArray::try_from(unclaimed).map_err(place.step("its counter"))?,
+        attached: Attached::Fresh,
+        device: place.device,
+        _hold: Hold::Process { _object: object },
+    })
 }
 
 /// Closes `device`: attaches the program without sockets, unless an earlier run's is still there. For
@@ -302,14 +333,8 @@ fn attach(
 ) -> Result<Program, ProgramError> {
     mount_bpffs(&place.bpffs).map_err(place.step("mounting a bpffs"))?;
     fs::create_dir_all(&place.pins).map_err(place.step("making its directory in the bpffs"))?;
-    let mut object = EbpfLoader::new().load(OBJECT).map_err(place.step("loading its maps"))?;
-    let program: &mut Xdp = object
-        .program_mut("steer")
-        .ok_or("no program `steer` in the object")
-        .map_err(place.step("finding it"))?
-        .try_into()
-        .map_err(place.step::<AyaProgramError>("finding it"))?;
-    program.load().map_err(place.step("loading it"))?;
+    let mut object = load(place)?;
+    let program = steer(place, &mut object)?;
     let attached = match attached_to(place)? {
         Some(present) if present == ifindex => {
             update_link(place, program)?;
@@ -331,8 +356,25 @@ fn attach(
         unclaimed: PerCpuArray::try_from(unclaimed).map_err(place.step("its counter"))?,
         attached,
         device: place.device.clone(),
-        _lock: lock,
+        _hold: Hold::Pinned { _lock: lock },
     })
+}
+
+/// Creates the maps.
+fn load(place: &Place) -> Result<Ebpf, ProgramError> {
+    EbpfLoader::new().load(OBJECT).map_err(place.step("loading its maps"))
+}
+
+/// Loads the program of `object` into the kernel.
+fn steer<'a>(place: &Place, object: &'a mut Ebpf) -> Result<&'a mut Xdp, ProgramError> {
+    let program: &mut Xdp = object
+        .program_mut("steer")
+        .ok_or("no program `steer` in the object")
+        .map_err(place.step("finding it"))?
+        .try_into()
+        .map_err(place.step::<AyaProgramError>("finding it"))?;
+    program.load().map_err(place.step("loading it"))?;
+    Ok(program)
 }
 
 fn update_link(place: &Place, program: &mut Xdp) -> Result<(), ProgramError> {
@@ -348,11 +390,25 @@ fn attach_afresh(
     ifindex: u32,
     mode: AttachMode,
 ) -> Result<(), ProgramError> {
+    let id = attach_link(place, program, ifindex, mode)?;
+    let link = program.take_link(id).map_err(place.step("attaching it"))?;
+    // Without bpf_link (before Linux 5.9) this fails, and dropping `link` detaches again.
+    let link = FdLink::try_from(link).map_err(place.step("attaching it by a bpf_link"))?;
+    link.pin(place.link()).map(drop).map_err(place.step("pinning its link"))
+}
+
+/// Attaches the program; the link stays with `program` and goes with it.
+fn attach_link(
+    place: &Place,
+    program: &mut Xdp,
+    ifindex: u32,
+    mode: AttachMode,
+) -> Result<XdpLinkId, ProgramError> {
     let flags = match mode {
         AttachMode::Native => XdpMode::Driver,
         AttachMode::Generic => XdpMode::Skb,
     };
-    let id = program.attach_to_if_index(ifindex, flags).map_err(|error| match error {
+    program.attach_to_if_index(ifindex, flags).map_err(|error| match error {
         AyaProgramError::SyscallError(error) => match error.io_error.raw_os_error() {
             Some(libc::EBUSY | libc::EEXIST) => ProgramError::ForeignProgram(place.device.clone()),
             Some(libc::EOPNOTSUPP | libc::ENOSPC | libc::ERANGE) => ProgramError::NotSupported {
@@ -363,19 +419,20 @@ fn attach_afresh(
             _ => place.step("attaching it")(error),
         },
         error => place.step("attaching it")(error),
-    })?;
-    let link = program.take_link(id).map_err(place.step("attaching it"))?;
-    // Without bpf_link (before Linux 5.9) this fails, and dropping `link` detaches again.
-    let link = FdLink::try_from(link).map_err(place.step("attaching it by a bpf_link"))?;
-    link.pin(place.link()).map(drop).map_err(place.step("pinning its link"))
+    })
+}
+
+/// Takes a map out of the object.
+fn find_map(place: &Place, object: &mut Ebpf, name: &str) -> Result<Map, ProgramError> {
+    object
+        .take_map(name)
+        .ok_or_else(|| format!("no map `{name}` in the object"))
+        .map_err(place.step("finding its maps"))
 }
 
 /// Takes a map out of the object and pins it, in place of an earlier run's, for others to read.
 fn take_map(place: &Place, object: &mut Ebpf, name: &str) -> Result<Map, ProgramError> {
-    let map = object
-        .take_map(name)
-        .ok_or_else(|| format!("no map `{name}` in the object"))
-        .map_err(place.step("finding its maps"))?;
+    let map = find_map(place, object, name)?;
     let fresh = place.pins.join(format!("new-{name}"));
     let stale = fs::remove_file(&fresh);
     match stale {

@@ -13,6 +13,8 @@ use std::slice;
 
 const HUGE_PAGE: usize = 2 << 20;
 const SMALL_PAGE: usize = 4096;
+/// Below this a region would waste most of a huge page, and its few small ones stay in the TLB.
+const WORTH_A_HUGE_PAGE: usize = 64 * SMALL_PAGE;
 
 /// What kind of pages a region got: worth a line in the log at start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,6 +91,9 @@ impl Drop for Mapping {
 pub(crate) fn map_memfd(name: &str, bytes: usize) -> io::Result<(Mapping, OwnedFd, Pages)> {
     if bytes == 0 {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "a region of zero bytes"));
+    }
+    if bytes < WORTH_A_HUGE_PAGE {
+        return map_normal(name, bytes);
     }
     map_hugetlb(name, bytes)
         .or_else(|_| with_surplus(bytes, || map_hugetlb(name, bytes)))

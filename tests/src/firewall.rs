@@ -153,13 +153,20 @@ impl Firewall {
     /// Changes it while it runs: a new snapshot, adopted by every worker before its next burst unless
     /// [`slow_adoption`](Self::slow_adoption) says that they wait to be told.
     pub fn change(&mut self, change: impl FnOnce(&mut Setup)) {
+        let before = self.setup.clone();
         change(&mut self.setup);
-        self.snapshot = self.setup.snapshot(Some(&self.snapshot));
+        self.snapshot = self.setup.snapshot(Some((&before, &self.snapshot)));
         self.meet_neighbours();
         self.note(|| "the set-up changes".into());
         if !self.slow_adoption {
             (0..self.workers.len()).for_each(|worker| self.adopt(worker));
         }
+    }
+
+    /// Has every worker adopt a snapshot that the test made itself.
+    pub fn publish(&mut self, snapshot: Snapshot) {
+        self.snapshot = snapshot;
+        (0..self.workers.len()).for_each(|worker| self.adopt(worker));
     }
 
     /// One worker adopts the newest snapshot.

@@ -16,7 +16,7 @@ use postern_core::snapshot::{
     Interface, InterfaceAddress, Interfaces, Options, ReversePath, Snapshot,
 };
 use postern_core::steering::{Inputs, StaticEndpoint, Steering};
-use postern_core::units::{Generation, InterfaceId, Mac};
+use postern_core::units::{Generation, InterfaceId, Mac, Stamps};
 
 use postern_rules::{Counts, InterfaceRole, Rulesets, builtin, compile, execute};
 
@@ -313,14 +313,27 @@ impl Setup {
         })
     }
 
-    /// The first snapshot, or the one after `before`.
+    /// The first snapshot, or the one after another, made of another set-up: what did not change is taken over,
+    /// as control does.
     ///
     /// # Panics
     /// If the rules do not compile.
-    pub fn snapshot(&self, before: Option<&Snapshot>) -> Snapshot {
-        let ids = (0..).map(InterfaceId);
-        let names: Vec<_> = NAMES.into_iter().zip(ids).take(self.interfaces.len()).collect();
-        let rules = compile(&self.rules, &names, usize::from(self.workers));
+    pub fn snapshot(&self, before: Option<(&Self, &Snapshot)>) -> Snapshot {
+        let policy = match before {
+            Some((old, before)) if old.rules == self.rules => before.policy.clone(),
+            _ => {
+                let ids = (0..).map(InterfaceId);
+                let names: Vec<_> =
+                    NAMES.into_iter().zip(ids).take(self.interfaces.len()).collect();
+                let rules = compile(&self.rules, &names, usize::from(self.workers));
+                rules.expect("the rules compile").policy().clone()
+            }
+        };
+        let routes = match before {
+            Some((old, before)) if old.prefixes() == self.prefixes() => before.routes.clone(),
+            _ => Arc::new(Routes::compile(&self.prefixes())),
+        };
+        let before = before.map(|(_, before)| before);
         let steering = Arc::new(self.steering());
         let mut older = before.map(|b| b.older_steering.clone()).unwrap_or_default();
         let steering = match before {
@@ -336,17 +349,23 @@ impl Setup {
         };
         let neighbours =
             before.map_or_else(|| Arc::new(Neighbours::new(4096)), |b| b.neighbours.clone());
-        Snapshot {
-            generation: before.map_or(Generation(1), |b| b.generation.next()),
+        let snapshot = Snapshot {
+            generation: Generation(1),
+            stamps: Stamps::FIRST,
+            reviews: 0,
             interfaces: Arc::new(Interfaces(self.interfaces.clone().into())),
-            policy: rules.expect("the rules compile").policy().clone(),
+            policy,
             nat: Arc::new(NatRules::new(self.forwards.clone())),
             steering,
             older_steering: older,
-            routes: Arc::new(Routes::compile(&self.prefixes())),
+            routes,
             neighbours,
             timeouts: Arc::new(self.timeouts.clone()),
             options: self.options,
+        };
+        match before {
+            Some(before) => snapshot.following(before),
+            None => snapshot,
         }
     }
 }

@@ -13,7 +13,7 @@ fn the_appliance_reaches_out_and_is_answered() {
         dns.c2s(&mut fw, &dns.ask());
         moved!(fw, from_host: 1, forwarded: 1, tracked: 1, connections_new: 1);
         dns.s2c(&mut fw, &dns.tell());
-        moved!(fw, received: 1, delivered: 1, tracked: 1, revalidated: 1);
+        moved!(fw, received: 1, delivered: 1, tracked: 1, rerouted: 1, rejudged: 1);
         let mut web =
             Flow::between(HOST_WAN, "203.0.113.2:5001", WAN, "192.0.2.9:80").open(&mut fw);
         web.talk(&mut fw);

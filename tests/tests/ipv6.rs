@@ -26,7 +26,7 @@ fn udp_and_tcp_go_out_and_back_with_nothing_changed_but_the_hop_limit() {
         let mut flow = Flow::outward(CLIENT, SERVER);
         flow.exchange(&mut fw);
         assert_eq!(flow.seen(), flow.client);
-        moved!(fw, received: 2, forwarded: 2, tracked: 2, connections_new: 1, revalidated: 1);
+        moved!(fw, received: 2, forwarded: 2, tracked: 2, connections_new: 1, rerouted: 1, rejudged: 1);
         let mut tcp = Flow::outward(CLIENT, SERVER).open(&mut fw);
         tcp.talk(&mut fw);
         tcp.client_fin(&mut fw);

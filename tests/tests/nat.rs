@@ -86,7 +86,7 @@ fn the_source_port_is_kept_when_it_is_free() {
             flow.exchange(&mut fw);
             assert_eq!(flow.seen().port(), port);
         }
-        moved!(fw, received: 14, forwarded: 14, tracked: 14, connections_new: 7, revalidated: 7);
+        moved!(fw, received: 14, forwarded: 14, tracked: 14, connections_new: 7, rerouted: 7, rejudged: 7);
     });
 }
 

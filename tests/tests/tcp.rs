@@ -24,7 +24,7 @@ fn a_whole_life_crosses() {
         moved!(fw, received: 1, forwarded: 1, tracked: 1, connections_new: 1);
         assert_eq!(f.seen().to_string(), "203.0.113.2:5000");
         f.s2c(&mut fw, &f.syn_ack());
-        moved!(fw, received: 1, forwarded: 1, tracked: 1, revalidated: 1);
+        moved!(fw, received: 1, forwarded: 1, tracked: 1, rerouted: 1, rejudged: 1);
         f.c2s(&mut fw, &f.client_segment());
         assert_eq!(state(&fw), State::Established);
         for _ in 0..5 {
@@ -33,7 +33,7 @@ fn a_whole_life_crosses() {
         f.client_fin(&mut fw);
         f.server_fin(&mut fw);
         assert_eq!(state(&fw), State::TimeWait);
-        moved!(fw, received: 25, forwarded: 25, tracked: 25);
+        moved!(fw, received: 25, forwarded: 25, tracked: 25, rejudged: 1);
     });
 }
 

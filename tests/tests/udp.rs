@@ -18,7 +18,7 @@ fn a_reply_from_the_same_peer_reaches_the_socket_inside() {
         assert_eq!(flow.seen().to_string(), "203.0.113.2:5000");
         flow.s2c(&mut fw, &flow.tell());
         // The reply direction's way was not known yet.
-        moved!(fw, received: 1, forwarded: 1, tracked: 1, revalidated: 1);
+        moved!(fw, received: 1, forwarded: 1, tracked: 1, rerouted: 1, rejudged: 1);
         flow.exchange(&mut fw);
         moved!(fw, received: 2, forwarded: 2, tracked: 2);
         let connection = fw.connection();

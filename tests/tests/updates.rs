@@ -3,10 +3,14 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use postern_core::conntrack::timeouts::TimeoutKind;
 use postern_core::conntrack::tuple::protocol;
+use postern_core::forward::RouteKind;
 use postern_core::pipeline::{ConnectionId, Cursor, Filter};
 use postern_core::rules::RejectKind;
+use postern_core::snapshot::Snapshot;
 use postern_core::units::WorkerId;
 use postern_core::verdict::DropReason;
 use postern_tests::packet::{icmp, tcp, udp};
@@ -37,19 +41,84 @@ fn reloading_the_same_set_up_loses_nothing_and_keeps_mappings() {
     });
 }
 
-/// C190: after a change each direction finds its way once, then goes by what it found.
+/// C190: after a change of rules each direction is judged once more, after a change of routes or addresses it finds
+/// its way once more; then it goes by what it found. What did not change costs nothing.
 #[test]
-fn a_change_costs_each_direction_one_new_decision() {
+fn a_change_costs_each_direction_one_new_decision_of_its_kind() {
     let mut fw = Firewall::new();
     let mut f = dns(5000);
     f.exchange(&mut fw);
     f.exchange(&mut fw);
     fw.take_moved();
-    fw.change(|_| {});
+    let changes: [(fn(&mut Setup), u64, u64); 5] = [
+        (|_| {}, 0, 0),
+        (|setup| setup.iptables("-A FORWARD -p tcp --dport 25 -j DROP"), 0, 2),
+        (
+            |setup| {
+                *setup = setup.clone().route("198.51.100.0/24", RouteKind::Unreachable, WAN, None)
+            },
+            2,
+            0,
+        ),
+        (|setup| setup.set_addresses(WAN, &["203.0.113.2/24", "203.0.113.3/24"]), 2, 0),
+        (|setup| setup.add_forward(protocol::TCP, (80, 80), "192.168.1.9:80"), 0, 0),
+    ];
+    for (change, rerouted, rejudged) in changes {
+        fw.change(change);
+        f.exchange(&mut fw);
+        let moved = fw.take_moved();
+        let by = |name| moved.iter().find(|(n, _)| n == name).map_or(0, |&(_, by)| by);
+        assert_eq!((by("rerouted"), by("rejudged")), (rerouted, rejudged), "{moved:?}");
+        f.exchange(&mut fw);
+        moved!(fw, received: 2, forwarded: 2, tracked: 2);
+    }
+}
+
+/// C190: the stamps of policy and way wrap; an entry that slept through all of them is not taken for up to date.
+#[test]
+fn an_entry_that_slept_while_the_stamps_wrapped_is_judged_again() {
+    let mut fw = Firewall::new();
+    let mut f = dns(5000);
     f.exchange(&mut fw);
-    moved!(fw, received: 2, forwarded: 2, tracked: 2, revalidated: 2);
     f.exchange(&mut fw);
-    moved!(fw, received: 2, forwarded: 2, tracked: 2);
+    let stamps = fw.snapshot().stamps;
+    let mut policies = [fw.snapshot().policy.clone(), fw.snapshot().policy.clone()];
+    fw.change(|setup| setup.iptables("-I FORWARD -d 192.0.2.9 -j DROP"));
+    policies[0] = fw.snapshot().policy.clone();
+    while fw.snapshot().stamps != stamps {
+        policies.rotate_left(1);
+        let before = fw.snapshot().clone();
+        let next = Snapshot { policy: policies[0].clone(), ..before.clone() };
+        fw.publish(next.following(&before));
+        fw.housekeep(8);
+    }
+    assert!(fw.snapshot().policy.rule_count() > policies[1].rule_count(), "the one that forbids");
+    // The new policy has paths of the numbers that the sleeper remembers.
+    let mut other = Flow::outward("192.168.1.3:5000", "192.0.2.8:53");
+    other.exchange(&mut fw);
+    other.exchange(&mut fw);
+    assert_eq!(f.try_c2s(&mut fw, &f.ask()).dropped(), DropReason::DeniedByRule);
+}
+
+/// C190: shorter timeouts reach connections that no packet reaches; longer ones do not lengthen what is idle.
+#[test]
+fn timeouts_made_shorter_end_idle_connections_too() {
+    for_workers([1, 2], |setup| {
+        let mut fw = Firewall::with(setup);
+        let tcp = Flow::outward("192.168.1.2:5000", "192.0.2.9:80").open(&mut fw);
+        dns(5000).exchange(&mut fw);
+        assert_eq!(fw.connections().len(), 2);
+        let timeout = |kind, seconds| {
+            move |setup: &mut Setup| setup.timeouts.set(kind, Duration::from_secs(seconds))
+        };
+        fw.change(timeout(TimeoutKind::TcpEstablished, 20));
+        fw.change(timeout(TimeoutKind::Udp, 3_000));
+        fw.pass_secs(21);
+        assert_eq!(fw.connections().len(), 1, "the UDP flow lives as long as before");
+        drop(tcp);
+        fw.pass_secs(10);
+        assert!(fw.connections().is_empty());
+    });
 }
 
 /// C193: new flows are refused at once; existing ones are judged again with the state they have, so the

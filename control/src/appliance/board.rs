@@ -383,9 +383,8 @@ impl Board {
         nat_changed || steering_changed
     }
 
-    fn publish(&mut self, mut next: Snapshot) -> Arc<Snapshot> {
-        next.generation = self.snapshot.generation.next();
-        self.snapshot = Arc::new(next);
+    fn publish(&mut self, next: Snapshot) -> Arc<Snapshot> {
+        self.snapshot = Arc::new(next.following(&self.snapshot));
         Arc::clone(&self.snapshot)
     }
 }

@@ -7,7 +7,7 @@ use postern_core::conntrack::siphash::SipKey;
 use postern_core::forward::Neighbours;
 use postern_core::snapshot::Snapshot;
 use postern_core::steering::Steering;
-use postern_core::units::{Generation, InterfaceId};
+use postern_core::units::{Generation, InterfaceId, Stamps};
 use postern_rules::{Compiled, Rulesets};
 
 use crate::compile::{self, NumberedForward};
@@ -57,6 +57,8 @@ pub fn first_snapshot(inputs: Inputs<'_>) -> Snapshot {
     let steering = compile::steering_inputs(config, kernel, forwards, workers, key);
     Snapshot {
         generation: Generation::default().next(),
+        stamps: Stamps::FIRST,
+        reviews: 0,
         interfaces: Arc::new(compile::interfaces(config, kernel)),
         policy: Arc::clone(rules.policy()),
         nat: Arc::new(compile::nat_rules(config, kernel, forwards)),

@@ -127,8 +127,12 @@ counters! {
     connections_evicted;
     /// First packets that could not keep their source port.
     ports_changed;
-    /// Cached decisions that had to be made again (a newer snapshot, other interfaces or state).
-    revalidated;
+    /// Ways out that were looked up for a known connection: the first of a direction, or after a change of
+    /// routes, addresses or interface.
+    rerouted;
+    /// Packets of known connections for which the rules were walked: the first of a direction and state, after a
+    /// change of rules or way, or because a rule looks at more than the connection.
+    rejudged;
 }
 
 impl Counters {

@@ -2,8 +2,9 @@
 //!
 //! Control builds a new [`Snapshot`] for every change, reusing the parts that did not change, and
 //! hands it to the workers; it keeps a part until every worker runs on a newer one, so a worker never
-//! frees memory. One [`Generation`] covers all parts: a connection whose entry carries another one is
-//! revalidated on its next packet (`pipeline`, "revalidate").
+//! frees memory. What a connection keeps of a snapshot, its decisions and its way out, it keeps with the
+//! [`Stamps`] of the parts they were made from; where these are others now, it is made again on its next
+//! packet. Forwards and timeouts have none: they are asked for first packets, and at every packet.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -17,7 +18,7 @@ use crate::forward::{Neighbours, Routes};
 use crate::nat::NatRules;
 use crate::rules::Policy;
 use crate::steering::Steering;
-use crate::units::{Generation, InterfaceId, Mac};
+use crate::units::{Generation, InterfaceId, Mac, Stamps};
 
 /// Most older steering epochs whose connections are still looked for.
 pub const EPOCHS_MAX: usize = 7;
@@ -27,6 +28,10 @@ pub const EPOCHS_MAX: usize = 7;
 pub struct Snapshot {
     /// Which snapshot this is.
     pub generation: Generation,
+    /// Which policy, and which routes and addresses: [`following`](Self::following) sets them.
+    pub stamps: Stamps,
+    /// Counts the changes after which every connection is looked at once, used or not.
+    pub reviews: u32,
     /// Interfaces and their addresses.
     pub interfaces: Arc<Interfaces>,
     /// The rules.
@@ -45,6 +50,33 @@ pub struct Snapshot {
     pub timeouts: Arc<Timeouts>,
     /// Switches.
     pub options: Options,
+}
+
+impl Snapshot {
+    /// Numbers this snapshot as the one after `before`, by which of its parts are others.
+    #[must_use]
+    pub fn following(mut self, before: &Self) -> Self {
+        self.generation = before.generation.next();
+        self.stamps = before.stamps;
+        if !Arc::ptr_eq(&self.policy, &before.policy) {
+            self.stamps.policy = Stamps::after(before.stamps.policy);
+        }
+        let same_addresses = self.steering.has_addresses_of(&before.steering);
+        let same_way = same_addresses
+            && self.interfaces == before.interfaces
+            && Arc::ptr_eq(&self.routes, &before.routes)
+            && Arc::ptr_eq(&self.neighbours, &before.neighbours);
+        if !same_way {
+            self.stamps.way = Stamps::after(before.stamps.way);
+        }
+        // Half way round the stamps, those from before half way are cleared.
+        let half = |now: u16, then: u16| (now ^ then) & 0x8000 != 0;
+        let stale = half(self.stamps.policy, before.stamps.policy)
+            || half(self.stamps.way, before.stamps.way);
+        let review = stale || !same_addresses || self.timeouts != before.timeouts;
+        self.reviews = before.reviews.wrapping_add(u32::from(review));
+        self
+    }
 }
 
 /// Switches of the packet path.

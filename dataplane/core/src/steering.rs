@@ -125,6 +125,11 @@ impl Steering {
             .any(|s| s.last >= port)
     }
 
+    /// Whether the appliance has the same addresses in both.
+    pub fn has_addresses_of(&self, other: &Self) -> bool {
+        self.ours == other.ours
+    }
+
     /// Whether the two would steer every packet alike.
     pub fn same_inputs(&self, other: &Self) -> bool {
         self.workers == other.workers

@@ -4,6 +4,8 @@
 
 use core::fmt;
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 /// An interface of the appliance: its index in the snapshot's [`Interfaces`](crate::snapshot::Interfaces),
 /// which is its order in the configuration. Never a kernel ifindex.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -43,7 +45,6 @@ impl WorkerId {
 pub struct L4Id(pub u16);
 
 /// Counts the snapshots published since start. Two equal generations are the same snapshot.
-/// Zero is never published, so a zeroed entry matches no snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct Generation(pub u32);
 
@@ -52,6 +53,36 @@ impl Generation {
     pub const fn next(self) -> Self {
         let next = self.0.wrapping_add(1);
         Self(if next == 0 { 1 } else { next })
+    }
+}
+
+/// Which policy a connection was judged under, and which routes and addresses its way was found under: counted
+/// apart, so that a new route does not have the rules walked again, nor a new rule the routes looked up.
+///
+/// Zero is never published, so a zeroed entry matches no snapshot. The counts wrap; before one comes round, every
+/// entry with an old one has been cleared ([`Snapshot::reviews`](crate::snapshot::Snapshot::reviews)).
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Stamps {
+    /// Of the rules.
+    pub policy: u16,
+    /// Of interfaces, addresses, routes and the neighbour array.
+    pub way: u16,
+}
+
+impl Stamps {
+    /// What no snapshot carries.
+    pub const NONE: Self = Self { policy: 0, way: 0 };
+
+    /// The stamps of a first snapshot.
+    pub const FIRST: Self = Self { policy: 1, way: 1 };
+
+    /// The count after `stamp`; skips zero.
+    pub const fn after(stamp: u16) -> u16 {
+        let next = stamp.wrapping_add(1);
+        if next == 0 { 1 } else { next }
     }
 }
 
@@ -72,8 +103,10 @@ impl EntryIdx {
 pub struct NeighbourIdx(pub u16);
 
 impl NeighbourIdx {
-    /// Stands for "next hop not known yet".
+    /// Stands for "next hop not known yet", or not needed.
     pub const NONE: Self = Self(u16::MAX);
+    /// In an entry: the way of this direction has to be looked up.
+    pub const UNROUTED: Self = Self(u16::MAX - 1);
 }
 
 /// An Ethernet (EUI-48) address.

@@ -11,6 +11,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::tuple::{Direction, TupleV4, TupleV6};
+use crate::units::Stamps;
 
 /// Flags of an entry ([`HotState::flags`]).
 pub mod flags {
@@ -46,8 +47,8 @@ pub struct HotState {
     pub last_seen: u32,
     /// Idle timeout that applies now, milliseconds.
     pub timeout_ms: u32,
-    /// Generation of the snapshot that the decision, interfaces and next hops were made under.
-    pub generation: u32,
+    /// What the decisions, and the interfaces and next hops, were made under.
+    pub stamps: Stamps,
     /// The cached decision of each direction; 0 is none. See [`rules`](crate::rules).
     pub paths: [u16; 2],
     /// For each direction, the interface its packets come in by and leave by.

@@ -298,16 +298,16 @@ fn confirm<H: Family>(
     first.hot.set_tuples(original, reply_tuple);
     let state = first.hot.state_mut();
     (state.l3_delta, state.l4_delta) = (deltas.l3, deltas.l4);
-    state.generation = context.snapshot.generation.0;
+    state.stamps = context.snapshot.stamps;
     state.paths = [judgement.path.0, PathId::UNCACHED.0];
     state.path_states = CtState::New as u8;
     state.interfaces = [[leg.ingress.0, leg.egress.0], [UNSEEN; 2]];
-    state.next_hops = [leg.next_hop.0, NeighbourIdx::NONE.0];
+    state.next_hops = [leg.next_hop.0, NeighbourIdx::UNROUTED.0];
     if leg.egress == InterfaceId::NONE {
         state.flags |= flags::TO_HOST;
     }
     if leg.route_mtu != 0 {
-        state.next_hops[0] = NeighbourIdx::NONE.0; // only the route knows: ask it again next time
+        state.next_hops[0] = NeighbourIdx::UNROUTED.0; // only the route knows: ask it again next time
     }
 
     // A connection past its deadline that still holds the reply tuple makes way.

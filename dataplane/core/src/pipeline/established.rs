@@ -1,8 +1,8 @@
 //! A packet of a known connection: track, the cached decision, rewrite. The fast lane.
 //!
 //! The decision, the way out and the next hop are kept in the entry's hot line. They hold while the
-//! snapshot's generation, the interface and the conntrack state are those they were made for; on any
-//! mismatch [`revalidate`] makes them again, and the entry stays.
+//! snapshot's stamps, the interface and the conntrack state are those they were made for; on a
+//! mismatch [`reroute`] or [`rejudge`] makes them again, and the entry stays.
 
 use super::family::Family;
 use super::leg::{self, Leg, NextHop};
@@ -107,7 +107,7 @@ fn may_come_here(
     context: &Context<'_>,
 ) -> Result<(), Refusal> {
     let known = state.interfaces[direction.index()][0] == packet.interface.0
-        && state.generation == context.snapshot.generation.0;
+        && state.stamps.way == context.snapshot.stamps.way;
     if known || packet.origin == Origin::Host {
         return Ok(());
     }
@@ -224,14 +224,15 @@ pub(super) fn decide<H: Family>(
         Origin::Wire => ingress == packet.interface.0,
         Origin::Host => ingress == InterfaceId::NONE.0 && egress == packet.interface.0,
     };
-    let judged_as = state.path_states >> (4 * d) & 0x0f;
+    let next_hop = NeighbourIdx(state.next_hops[d]);
     let forwarded = ingress != InterfaceId::NONE.0 && egress != InterfaceId::NONE.0;
-    let routed = judged_as != 0 && (!forwarded || state.next_hops[d] != NeighbourIdx::NONE.0);
-    let leg = if here && routed && state.generation == context.snapshot.generation.0 {
+    let routed =
+        next_hop != NeighbourIdx::UNROUTED && (!forwarded || next_hop != NeighbourIdx::NONE);
+    let leg = if here && routed && state.stamps.way == context.snapshot.stamps.way {
         Leg {
             ingress: InterfaceId(ingress),
             egress: InterfaceId(egress),
-            next_hop: NeighbourIdx(state.next_hops[d]),
+            next_hop,
             next_hop_address: None,
             route_mtu: 0,
         }
@@ -245,7 +246,10 @@ pub(super) fn decide<H: Family>(
     let state = table.hot(row).state();
     let judged_as = state.path_states >> (4 * d) & 0x0f;
     let path = PathId(state.paths[d]);
-    let cached = if path != PathId::UNCACHED && judged_as == ctstate as u8 {
+    let holds = path != PathId::UNCACHED
+        && judged_as == ctstate as u8
+        && state.stamps.policy == context.snapshot.stamps.policy;
+    let cached = if holds {
         context.snapshot.policy.cached(context.me, path, u32::from(headers.ip_len))
     } else {
         None
@@ -273,7 +277,8 @@ pub(super) fn consent(judgement: &Judgement) -> Result<(), Refusal> {
     }
 }
 
-/// Makes the way out again, after a change of snapshot or interface, and keeps it.
+/// Looks the way out up, for the first packet of a direction or after a change of routes, addresses or
+/// interface, and keeps it.
 #[cold]
 fn reroute<H: Family>(
     table: &mut Table<'_, H>,
@@ -284,13 +289,11 @@ fn reroute<H: Family>(
     context: &Context<'_>,
 ) -> Result<Leg, Refusal> {
     let d = direction.index();
-    context.counters.revalidated.add(1);
+    context.counters.rerouted.add(1);
     let state = table.row(row).hot.state_mut();
-    if state.generation != context.snapshot.generation.0 {
-        state.generation = context.snapshot.generation.0;
-        state.paths = [PathId::UNCACHED.0; 2];
-        state.path_states = 0;
-        state.next_hops = [NeighbourIdx::NONE.0; 2];
+    if state.stamps.way != context.snapshot.stamps.way {
+        state.stamps.way = context.snapshot.stamps.way;
+        state.next_hops = [NeighbourIdx::UNROUTED.0; 2];
     }
     if has_lost_address(table.hot(row), context.snapshot) {
         return Err(Refusal::Drop(DropReason::AddressGone));
@@ -309,14 +312,15 @@ fn reroute<H: Family>(
         check_translation(table.hot(row), headers, &leg, context)?;
     }
     let state = table.row(row).hot.state_mut();
-    if state.interfaces[d][0] != leg.ingress.0 {
-        state.paths[d] = PathId::UNCACHED.0;
+    let interfaces = [leg.ingress.0, leg.egress.0];
+    if state.interfaces[d] != interfaces {
+        state.paths[d] = PathId::UNCACHED.0; // rules look at both
     }
-    state.interfaces[d] = [leg.ingress.0, leg.egress.0];
+    state.interfaces[d] = interfaces;
     state.next_hops[d] = leg.next_hop.0;
     if leg.route_mtu != 0 {
         // Only the route knows: ask it again next time.
-        state.next_hops[d] = NeighbourIdx::NONE.0;
+        state.next_hops[d] = NeighbourIdx::UNROUTED.0;
     }
     Ok(leg)
 }
@@ -366,11 +370,16 @@ fn rejudge<H: Family>(
     context: &Context<'_>,
 ) -> Judgement {
     let d = direction.index();
+    context.counters.rejudged.add(1);
     let out: Tuple = (*table.hot(row).tuple(direction.opposite())).into();
     let row_flags = table.hot(row).state().flags;
     let states = states(ctstate, row_flags);
     let judgement = judge(packet, headers, out.src(), out.src_id(), states, leg, context);
     let state = table.row(row).hot.state_mut();
+    if state.stamps.policy != context.snapshot.stamps.policy {
+        state.stamps.policy = context.snapshot.stamps.policy;
+        state.paths = [PathId::UNCACHED.0; 2];
+    }
     state.paths[d] = judgement.path.0;
     let keep = state.path_states & !(0x0f << (4 * d));
     state.path_states = keep | (ctstate as u8) << (4 * d);

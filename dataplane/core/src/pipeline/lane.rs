@@ -101,7 +101,7 @@ fn clear<'a>(
     let d = direction.index();
     let snapshot = context.snapshot;
     let [came_in_by, egress] = state.interfaces[d];
-    let as_before = state.generation == snapshot.generation.0
+    let as_before = state.stamps == snapshot.stamps
         && came_in_by == ingress.0
         && state.flags & flags::SEEN_REPLY != 0
         && state.path_states >> (4 * d) & 0x0f == CtState::Established as u8

@@ -74,7 +74,7 @@ pub struct Pipeline<'m> {
     v4: Table<'m, HotV4>,
     v6: Table<'m, HotV6>,
     desk: Desk,
-    sweep: table_view::Sweep,
+    review: table_view::Review,
 }
 
 /// What the rooms keep besides the tables.
@@ -145,7 +145,7 @@ impl<'m> Pipeline<'m> {
                 reply_limits: [[limit; 2]; INTERFACES_MAX],
                 wanted: ArrayVec::new(),
             },
-            sweep: table_view::Sweep::default(),
+            review: table_view::Review::default(),
         }
     }
 
@@ -265,7 +265,7 @@ impl<'m> Pipeline<'m> {
         }
     }
 
-    /// Turns the timer wheels towards `now` and sweeps for connections whose external address is gone:
+    /// Turns the timer wheels towards `now` and, after a change that asks for it, looks at every connection once:
     /// at most about `steps` of work each. To be called between bursts. Whether there is more to do now.
     pub fn housekeep(
         &mut self,
@@ -277,8 +277,8 @@ impl<'m> Pipeline<'m> {
         let (v4, more_v4) = self.v4.expire(now.tick(), steps);
         let (v6, more_v6) = self.v6.expire(now.tick(), steps);
         counters.connections_gone.add(u64::from(v4 + v6));
-        let sweeping = self.sweep_lost_addresses(snapshot, counters, steps);
-        more_v4 || more_v6 || sweeping
+        let reviewing = self.review(snapshot, counters, steps);
+        more_v4 || more_v6 || reviewing
     }
 
     /// Next hops that packets were held for, or would have been: control has the kernel resolve them.

@@ -68,7 +68,7 @@ fn take_up<H: Family>(
         Err(refusal) => return refuse(refusal, packet, desk, context),
     };
     let state = table.hot(row).state();
-    let judged = state.generation == context.snapshot.generation.0
+    let judged = state.stamps == context.snapshot.stamps
         && state.interfaces[direction.index()] == [leg.ingress.0, leg.egress.0];
     if judged {
         return established::send(table, desk, packet, &headers, row, direction, &leg, context);

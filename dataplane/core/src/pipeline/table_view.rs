@@ -4,13 +4,17 @@
 use super::Pipeline;
 use super::established::{came_in_by, has_lost_address};
 use super::family::Family;
-use crate::conntrack::entry::flags;
+use crate::conntrack::datagram;
+use crate::conntrack::entry::HotState;
 use crate::conntrack::table::{Table, deadline};
-use crate::conntrack::tuple::{Direction, Tuple};
+use crate::conntrack::tcp;
+use crate::conntrack::timeouts::Timeouts;
+use crate::conntrack::tuple::{Direction, FamilyTuple, Tuple, protocol};
 use crate::counters::Counters;
+use crate::rules::PathId;
 use crate::snapshot::Snapshot;
 use crate::time::{Instant, Tick};
-use crate::units::{EntryIdx, Generation, InterfaceId, WorkerId};
+use crate::units::{EntryIdx, InterfaceId, NeighbourIdx, Stamps, WorkerId};
 
 /// Names a connection for as long as the appliance runs; never reused. Worker, family, row and the
 /// row's incarnation in 64 bits.
@@ -137,12 +141,16 @@ impl Cursor {
     }
 }
 
-/// The sweep for connections whose external address is gone.
+/// The round that looks at every connection once, used or not, after a change that asks for it
+/// ([`Snapshot::reviews`]).
 #[derive(Debug, Default)]
-pub(super) struct Sweep {
+pub(super) struct Review {
+    /// Where it goes on.
     cursor: Cursor,
-    generation: Generation,
-    running: bool,
+    /// Where it began, and how often it has passed from one table to the other since; `None` if it is over.
+    round: Option<(Cursor, u8)>,
+    /// The change it is for.
+    number: u32,
 }
 
 impl Pipeline<'_> {
@@ -219,47 +227,73 @@ impl Pipeline<'_> {
         true
     }
 
-    /// Goes on with, or begins, the sweep that a changed set of addresses calls for.
-    pub(super) fn sweep_lost_addresses(
-        &mut self,
-        snapshot: &Snapshot,
-        counters: &Counters,
-        rows: u32,
-    ) -> bool {
-        if self.sweep.generation != snapshot.generation {
-            self.sweep =
-                Sweep { generation: snapshot.generation, running: true, ..Sweep::default() };
+    /// Goes on with, or begins, the round that a change asked for: at most `rows` rows. Whether there is more to
+    /// do. Another change in the midst of it makes the round longer; it does not start over, so that no row
+    /// waits for ever.
+    pub(super) fn review(&mut self, snapshot: &Snapshot, counters: &Counters, rows: u32) -> bool {
+        if self.review.number != snapshot.reviews {
+            self.review.number = snapshot.reviews;
+            self.review.round = Some((self.review.cursor, 0));
         }
-        if !self.sweep.running {
+        let Some((began, passed)) = self.review.round else {
             return false;
-        }
-        let Cursor { v6, row } = self.sweep.cursor;
+        };
+        let Cursor { v6, row } = self.review.cursor;
         let used = if v6 { self.v6.rows_used() } else { self.v4.rows_used() };
-        let end = used.min(row.saturating_add(rows));
+        let last = if passed == 2 { began.row } else { used };
+        let end = last.min(row.saturating_add(rows));
         for row in (row..end).map(EntryIdx) {
             let removed = if v6 {
-                remove_if_lost(&mut self.v6, row, snapshot)
+                review_row(&mut self.v6, row, snapshot)
             } else {
-                remove_if_lost(&mut self.v4, row, snapshot)
+                review_row(&mut self.v4, row, snapshot)
             };
             counters.connections_gone.add(u64::from(removed));
         }
-        self.sweep.cursor = Cursor { v6, row: end };
-        if end == used {
-            self.sweep.running = !v6;
-            self.sweep.cursor = Cursor { v6: true, row: 0 };
+        self.review.cursor = Cursor { v6, row: end };
+        if end == last {
+            self.review.round = (passed < 2).then_some((began, passed + 1));
+            if passed < 2 {
+                self.review.cursor = Cursor { v6: !v6, row: 0 };
+            }
         }
-        self.sweep.running
+        self.review.round.is_some()
     }
 }
 
-fn remove_if_lost<H: Family>(table: &mut Table<'_, H>, row: EntryIdx, snapshot: &Snapshot) -> bool {
-    let hot = table.hot(row);
-    let lost = hot.state().flags & flags::LIVE != 0 && has_lost_address(hot, snapshot);
-    if lost {
-        table.remove(row);
+/// Removes a connection whose external address is gone; otherwise has it begin anew under these stamps, and end
+/// under these timeouts. Whether it was removed.
+fn review_row<H: Family>(table: &mut Table<'_, H>, row: EntryIdx, snapshot: &Snapshot) -> bool {
+    if !table.is_live(row) {
+        return false;
     }
-    lost
+    if has_lost_address(table.hot(row), snapshot) {
+        table.remove(row);
+        return true;
+    }
+    let protocol = table.hot(row).tuple(Direction::Original).protocol();
+    let state = table.row(row).hot.state_mut();
+    let before = *state;
+    if state.stamps != snapshot.stamps {
+        // What is kept under other stamps is of no use; under these it might be taken for valid once they wrap.
+        state.stamps = Stamps::NONE;
+        state.next_hops = [NeighbourIdx::UNROUTED.0; 2];
+        state.paths = [PathId::UNCACHED.0; 2];
+    }
+    let longest = longest_timeout(protocol, state, &snapshot.timeouts);
+    state.timeout_ms = state.timeout_ms.min(longest);
+    table.settle(row, before.flags, before.timeout_ms);
+    false
+}
+
+/// The idle timeout of an undisturbed connection in its state, milliseconds.
+fn longest_timeout(ip_protocol: u8, state: &HotState, timeouts: &Timeouts) -> u32 {
+    if ip_protocol == protocol::TCP {
+        timeouts.ms(tcp::State::from_number(state.protocol_state).timeout())
+    } else {
+        datagram::settled(ip_protocol, timeouts, state)
+            .unwrap_or_else(|| datagram::first(ip_protocol, timeouts))
+    }
 }
 
 fn view<H: Family>(

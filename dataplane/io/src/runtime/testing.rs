@@ -21,7 +21,7 @@ use postern_core::snapshot::{
 };
 use postern_core::steering::{Inputs, Steering};
 use postern_core::time::Instant;
-use postern_core::units::{Generation, InterfaceId, Mac};
+use postern_core::units::{Generation, InterfaceId, Mac, Stamps};
 
 use crate::memory::SharedMemory;
 
@@ -90,6 +90,8 @@ pub fn snapshot(workers: u8) -> Snapshot {
     let interfaces = [interface(LAN, lan, false), interface(WAN, wan, true)];
     Snapshot {
         generation: Generation(1),
+        stamps: Stamps::FIRST,
+        reviews: 0,
         interfaces: Arc::new(Interfaces(Box::new(interfaces))),
         policy: Arc::new(
             Policy::compile(&Filters::default(), workers.into()).expect("no rules, no faults"),

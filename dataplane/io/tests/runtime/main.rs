@@ -327,7 +327,7 @@ fn a_thousand_snapshots_under_traffic_lose_no_packet_and_no_memory() {
     }
     let values = lab.settle();
     assert_eq!((values.forwarded, values.dropped()), (2 * sent, 0), "{:?}", drops(&values));
-    assert!(values.revalidated > 0);
+    assert!(values.rejudged > 0);
     lab.wait_for("adoption", |lab| lab.handle.snapshots().is_adopted());
     let alive = seen.iter().filter(|snapshot| snapshot.strong_count() > 0).count();
     assert_eq!(alive, 1, "only the newest snapshot is kept");

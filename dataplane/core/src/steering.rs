@@ -57,8 +57,10 @@ pub struct Steering {
     workers: u8,
     key: SipKey,
     ours: Box<[IpAddr]>,
-    statics: Box<[StaticEndpoint]>,
-    inside: Box<[InterfaceAddress]>,
+    /// By address, protocol, port.
+    statics: Ranges<(IpAddr, u8, u16)>,
+    inside_v4: Ranges<u32>,
+    inside_v6: Ranges<u128>,
     /// Port -> worker.
     block: Box<[u8]>,
     /// Worker -> its ports, sorted.
@@ -74,8 +76,10 @@ impl Steering {
         assert!((1..=WORKERS_MAX).contains(&usize::from(inputs.workers)));
         inputs.ours.sort();
         inputs.ours.dedup();
-        inputs.statics.sort();
-        inputs.statics.dedup();
+        let statics = inputs.statics.iter().map(|s| {
+            let at = |port| (s.address, s.protocol, port);
+            (at(s.first), at(s.last))
+        });
         // Ports go to workers in pairs, so that RTP and RTCP (an even port and the next) stay together.
         let owner = |port: u16| ((port / 2) % u16::from(inputs.workers)) as u8;
         let ports = |worker| (0..=u16::MAX).filter(|&port| owner(port) == worker).collect();
@@ -83,8 +87,9 @@ impl Steering {
             workers: inputs.workers,
             key: inputs.key,
             ours: inputs.ours.into(),
-            statics: inputs.statics.into(),
-            inside: inputs.inside.into(),
+            statics: Ranges::of(statics),
+            inside_v4: Ranges::of(inputs.inside.iter().filter_map(network_v4)),
+            inside_v6: Ranges::of(inputs.inside.iter().filter_map(network_v6)),
             block: (0..=u16::MAX).map(owner).collect(),
             ports: (0..inputs.workers).map(ports).collect(),
         }
@@ -113,16 +118,7 @@ impl Steering {
 
     /// Whether the endpoint is one side of a port forward.
     pub fn is_static(&self, address: IpAddr, protocol: u8, port: u16) -> bool {
-        let upper = self
-            .statics
-            .partition_point(|s| (s.address, s.protocol, s.first) <= (address, protocol, port));
-        // Ranges of one address and protocol may overlap (two forwards to one server): look at all
-        // that begin at or before the port.
-        self.statics[..upper]
-            .iter()
-            .rev()
-            .take_while(|s| (s.address, s.protocol) == (address, protocol))
-            .any(|s| s.last >= port)
+        self.statics.hold((address, protocol, port))
     }
 
     /// Whether the appliance has the same addresses in both.
@@ -136,7 +132,8 @@ impl Steering {
             && self.key == other.key
             && self.ours == other.ours
             && self.statics == other.statics
-            && self.inside == other.inside
+            && self.inside_v4 == other.inside_v4
+            && self.inside_v6 == other.inside_v6
     }
 
     /// The worker that owns packets of this tuple, in either direction.
@@ -166,11 +163,18 @@ impl Steering {
             (true, true) => return self.symmetric(src, src_id, dst, dst_id),
             (false, false) => {}
         }
-        let inside = |address| self.inside.iter().any(|network| network.holds(address));
-        match (inside(src), inside(dst)) {
+        match (self.is_inside(src), self.is_inside(dst)) {
             (true, false) => self.block(src_id),
             (false, true) => self.block(dst_id),
             _ => self.symmetric(src, src_id, dst, dst_id),
+        }
+    }
+
+    /// Whether the address lies in the inside prefixes.
+    fn is_inside(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.inside_v4.hold(address.into()),
+            IpAddr::V6(address) => self.inside_v6.hold(address.into()),
         }
     }
 
@@ -194,6 +198,49 @@ impl Steering {
     }
 }
 
+/// Ranges of keys, both ends in them, sorted and disjoint: every packet asks, so asking is one binary
+/// search however many there are.
+#[derive(Debug, PartialEq, Eq)]
+struct Ranges<K>(Box<[(K, K)]>);
+
+impl<K: Copy + Ord> Ranges<K> {
+    /// What `ranges` hold together; they may overlap, and come in any order.
+    fn of(ranges: impl Iterator<Item = (K, K)>) -> Self {
+        let mut sorted: Vec<(K, K)> = ranges.filter(|(first, last)| first <= last).collect();
+        sorted.sort_unstable();
+        let mut merged: Vec<(K, K)> = Vec::with_capacity(sorted.len());
+        for (first, last) in sorted {
+            match merged.last_mut() {
+                Some((_, end)) if first <= *end => *end = last.max(*end),
+                _ => merged.push((first, last)),
+            }
+        }
+        Self(merged.into())
+    }
+
+    #[inline]
+    fn hold(&self, key: K) -> bool {
+        let after = self.0.partition_point(|&(first, _)| first <= key);
+        self.0[..after].last().is_some_and(|&(_, last)| key <= last)
+    }
+}
+
+/// First and last address of an IPv4 network.
+fn network_v4(network: &InterfaceAddress) -> Option<(u32, u32)> {
+    let IpAddr::V4(address) = network.address else { return None };
+    let host = u32::MAX.checked_shr(u32::from(network.length)).unwrap_or(0);
+    let address = u32::from(address);
+    Some((address & !host, address | host))
+}
+
+/// First and last address of an IPv6 network.
+fn network_v6(network: &InterfaceAddress) -> Option<(u128, u128)> {
+    let IpAddr::V6(address) = network.address else { return None };
+    let host = u128::MAX.checked_shr(u32::from(network.length)).unwrap_or(0);
+    let address = u128::from(address);
+    Some((address & !host, address | host))
+}
+
 /// Whether the protocol's tuples carry ports or identifiers.
 #[inline]
 pub const fn has_ids(protocol: u8) -> bool {
@@ -206,4 +253,90 @@ pub const fn has_ids(protocol: u8) -> bool {
             | protocol::SCTP
             | protocol::UDP_LITE
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::net::{Ipv4Addr, Ipv6Addr};
+    use proptest::prelude::*;
+
+    fn steering(statics: Vec<StaticEndpoint>, inside: Vec<InterfaceAddress>) -> Steering {
+        let key = SipKey([1, 2]);
+        Steering::new(Inputs { workers: 4, key, ours: Vec::new(), statics, inside })
+    }
+
+    /// Eight bits of address space in either family, the last of 32 or 128, so that ranges nest, touch and
+    /// reach both ends of it.
+    fn address(v4: bool, low: u8) -> IpAddr {
+        let all = u128::MAX << 8 | u128::from(low);
+        if v4 { Ipv4Addr::from(all as u32).into() } else { Ipv6Addr::from(all).into() }
+    }
+
+    proptest! {
+        #[test]
+        fn inside_is_what_any_of_the_prefixes_holds(
+            prefixes in proptest::collection::vec((any::<bool>(), any::<u8>(), 0u8..=8), 0..12),
+            with_default in prop::option::of(any::<bool>()),
+            probe in (any::<bool>(), any::<u8>()),
+        ) {
+            let network = |&(v4, low, length): &(bool, u8, u8)| {
+                let length = length + if v4 { 24 } else { 120 };
+                InterfaceAddress { address: address(v4, low), length }
+            };
+            let mut inside: Vec<InterfaceAddress> = prefixes.iter().map(network).collect();
+            let everything = |v4| InterfaceAddress { address: address(v4, 1), length: 0 };
+            inside.extend(with_default.map(everything));
+            let steering = steering(Vec::new(), inside.clone());
+            for probe in [address(probe.0, probe.1), "10.0.0.1".parse().unwrap()] {
+                let any = inside.iter().any(|network| network.holds(probe));
+                prop_assert_eq!(steering.is_inside(probe), any);
+            }
+        }
+
+        #[test]
+        fn static_is_what_any_of_the_forwards_holds(
+            forwards in proptest::collection::vec(
+                (any::<bool>(), 0u8..3, any::<bool>(), 0u16..40, 0u16..12, any::<bool>()), 0..16),
+            probe in (any::<bool>(), 0u8..3, any::<bool>(), 0u16..64, any::<bool>()),
+        ) {
+            let protocol_of = |udp| if udp { protocol::UDP } else { protocol::TCP };
+            // Ports at the low end and at the high one.
+            let port = |high: bool, port: u16| if high { u16::MAX - port } else { port };
+            let statics: Vec<StaticEndpoint> = forwards
+                .iter()
+                .map(|&(v4, low, udp, first, more, high)| {
+                    let (a, b) = (port(high, first), port(high, first + more));
+                    let (first, last) = (a.min(b), a.max(b));
+                    let protocol = protocol_of(udp);
+                    StaticEndpoint { address: address(v4, low), protocol, first, last }
+                })
+                .collect();
+            let steering = steering(statics.clone(), Vec::new());
+            let (address, protocol) = (address(probe.0, probe.1), protocol_of(probe.2));
+            let port = port(probe.4, probe.3);
+            let any = statics.iter().any(|s| {
+                (s.address, s.protocol) == (address, protocol) && (s.first..=s.last).contains(&port)
+            });
+            prop_assert_eq!(steering.is_static(address, protocol, port), any);
+        }
+    }
+
+    #[test]
+    fn ranges_that_overlap_become_one() {
+        let forward = |port: u16| StaticEndpoint {
+            address: address(true, 1),
+            protocol: protocol::TCP,
+            first: port,
+            last: port + 1,
+        };
+        // One wide range over many small ones: a search that looks at all that begin before a port looks far.
+        let mut statics: Vec<StaticEndpoint> = (1..2_000).map(|i| forward(i * 3)).collect();
+        statics.push(StaticEndpoint { last: 100, ..forward(1) });
+        let steering = steering(statics, Vec::new());
+        assert_eq!(steering.statics.0.len(), 2_000 - 33, "what the wide one covers is one with it");
+        assert!(steering.is_static(address(true, 1), protocol::TCP, 5_998));
+        assert!(!steering.is_static(address(true, 1), protocol::TCP, 5_999));
+        assert!(!steering.is_static(address(true, 1), protocol::UDP, 5_998));
+    }
 }

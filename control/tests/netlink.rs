@@ -12,10 +12,12 @@ use std::time::{Duration, Instant};
 
 use postern_control::netlink::{
     Changes, Configurator, FAILED_HOLD, Follower, RESOLUTIONS_PER_SECOND, Resolution,
+    SOURCE_RESOLUTIONS_PER_SECOND,
 };
 use postern_core::forward::NeighbourState;
 use postern_core::forward::neighbour::Neighbour;
 use postern_core::forward::route::{Prefix, RouteKind};
+use postern_core::pipeline::Wanted;
 use postern_core::snapshot::InterfaceAddress;
 use postern_core::units::{InterfaceId, Mac};
 use postern_io::device::Carrier;
@@ -261,10 +263,16 @@ fn a_neighbour_that_answers_is_resolved_and_a_silent_one_fails() {
         lab.far("addr add 192.0.2.9/24 dev far");
         let mut follower = open(&["wan"]);
         let (there, silent) = (at("192.0.2.9"), at("192.0.2.77"));
-        let asked = follower.resolve(WAN, there, Instant::now());
+        let asked = follower.resolve(wish(WAN, there, 1), Instant::now());
         assert!(matches!(asked, Resolution::Asked(_)), "{asked:?}");
-        assert!(matches!(follower.resolve(WAN, silent, Instant::now()), Resolution::Asked(_)));
-        assert!(matches!(follower.resolve(WAN, silent, Instant::now()), Resolution::Known(_)));
+        assert!(matches!(
+            follower.resolve(wish(WAN, silent, 1), Instant::now()),
+            Resolution::Asked(_)
+        ));
+        assert!(matches!(
+            follower.resolve(wish(WAN, silent, 1), Instant::now()),
+            Resolution::Known(_)
+        ));
         let changes = until(&mut follower, 3, "resolved", |f| {
             has_state(f, "192.0.2.9", NeighbourState::Reachable)
         });
@@ -277,7 +285,10 @@ fn a_neighbour_that_answers_is_resolved_and_a_silent_one_fails() {
         let _ = follower.tick(Instant::now() + FAILED_HOLD);
         assert!(has_state(&follower, "192.0.2.77", NeighbourState::Incomplete));
         lab.far("addr add 192.0.2.77/24 dev far");
-        assert!(matches!(follower.resolve(WAN, silent, Instant::now()), Resolution::Asked(_)));
+        assert!(matches!(
+            follower.resolve(wish(WAN, silent, 1), Instant::now()),
+            Resolution::Asked(_)
+        ));
         until(&mut follower, 3, "resolved at last", |f| {
             has_state(f, "192.0.2.77", NeighbourState::Reachable)
         });
@@ -304,7 +315,7 @@ fn an_ipv6_neighbour_is_resolved() {
         until(&mut follower, 5, "resolved", |f| {
             f.state().addresses(WAN).iter().any(|a| a.address == at("2001:db8::2"))
         });
-        let asked = follower.resolve(WAN, at("2001:db8::9"), Instant::now());
+        let asked = follower.resolve(wish(WAN, at("2001:db8::9"), 1), Instant::now());
         assert!(matches!(asked, Resolution::Asked(_)), "{asked:?}");
         until(&mut follower, 5, "resolved", |f| {
             has_state(f, "2001:db8::9", NeighbourState::Reachable)
@@ -343,19 +354,36 @@ fn a_stale_neighbour_is_verified_only_if_it_is_used() {
     });
 }
 
+/// What a worker asks for on behalf of a host in the LAN.
+fn wish(interface: InterfaceId, address: IpAddr, host: u8) -> Wanted {
+    let source = IpAddr::from([192, 168, 1, host]);
+    Wanted { interface, address, ingress: InterfaceId(1), source }
+}
+
+/// One host cannot use up what the others on its side need, and all together cannot flood the link.
 #[test]
-fn a_scan_is_held_to_the_budget() {
+fn a_scan_is_held_to_its_sources_budget_and_its_interfaces() {
     in_lab(|_| {
         ip("addr add 192.0.2.2/24 dev wan");
         let mut follower = open(&["wan"]);
         let now = Instant::now();
-        let results: Vec<_> =
-            (0..250u8).map(|i| follower.resolve(WAN, IpAddr::from([10, 0, 0, i]), now)).collect();
-        let asked = results.iter().filter(|r| matches!(r, Resolution::Asked(_))).count();
-        let over = results.iter().filter(|r| **r == Resolution::OverBudget).count();
-        assert_eq!((asked, over), (RESOLUTIONS_PER_SECOND as usize, 150));
-        assert_eq!(follower.resolve_counters().over_budget, 150);
-        let absent = follower.resolve(InterfaceId(1), at("10.0.0.1"), now);
+        let mut scan = |source: u8, from: u8| {
+            let target = |i| IpAddr::from([10, 0, source, i]);
+            let wishes = (from..from + 50).map(|i| wish(WAN, target(i), source));
+            let results: Vec<_> = wishes.map(|wish| follower.resolve(wish, now)).collect();
+            let over = results.iter().filter(|r| **r == Resolution::OverBudget).count();
+            let asked = results.iter().filter(|r| matches!(r, Resolution::Asked(_))).count();
+            assert_eq!(asked + over, 50);
+            asked
+        };
+        assert_eq!((scan(1, 0), scan(1, 50)), (SOURCE_RESOLUTIONS_PER_SECOND as usize, 0));
+        // The others have budgets of their own, but for the few whose bucket is the scanner's.
+        let others = (2..30).filter(|&source| scan(source, 0) > 0).count();
+        assert_eq!(others, 3, "sources that got what the interface had left");
+        let counters = follower.resolve_counters();
+        assert_eq!(counters.asked, u64::from(RESOLUTIONS_PER_SECOND));
+        assert_eq!(counters.over_budget, 30 * 50 - counters.asked);
+        let absent = follower.resolve(wish(InterfaceId(1), at("10.0.0.1"), 1), now);
         assert_eq!(absent, Resolution::Refused);
     });
 }

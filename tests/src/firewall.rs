@@ -219,7 +219,8 @@ impl Firewall {
 
     /// Next hops that packets wait for, or waited for.
     pub fn wanted(&mut self) -> Vec<(InterfaceId, IpAddr)> {
-        self.workers.iter_mut().flat_map(|w| w.pipeline.take_wanted()).collect()
+        let wanted = self.workers.iter_mut().flat_map(|w| w.pipeline.take_wanted());
+        wanted.map(|wanted| (wanted.interface, wanted.address)).collect()
     }
 
     /// Sends one packet in from the LAN.
@@ -395,7 +396,7 @@ impl Firewall {
                     assert!(flight.hops <= most, "handed over {} times", flight.hops);
                     self.workers[worker.index()].inbox.push_back(flight);
                 }
-                Verdict::Hold => {
+                Verdict::Hold { .. } => {
                     sent.verdicts.push(verdict);
                     self.workers[number].held.push(flight);
                 }

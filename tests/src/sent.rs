@@ -125,7 +125,11 @@ impl Sent {
     /// The packet waits for its next hop.
     #[track_caller]
     pub fn held(&self) {
-        assert!(self.verdicts == [Verdict::Hold], "should be held: {}", self.describe());
+        assert!(
+            matches!(self.verdicts[..], [Verdict::Hold { .. }]),
+            "should be held: {}",
+            self.describe()
+        );
     }
 
     /// For people.
@@ -161,7 +165,7 @@ pub(crate) fn at_of(verdict: Verdict) -> Option<At> {
         Verdict::Deliver { interface } => Some(At::Host(interface)),
         Verdict::Reply { egress, to_host: false } => Some(At::Wire(egress)),
         Verdict::Reply { egress, to_host: true } => Some(At::Host(egress)),
-        Verdict::HandOver { .. } | Verdict::Hold | Verdict::Drop(_) => None,
+        Verdict::HandOver { .. } | Verdict::Hold { .. } | Verdict::Drop(_) => None,
     }
 }
 

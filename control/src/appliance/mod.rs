@@ -208,8 +208,8 @@ fn take_over(shared: &Shared, follower: &Follower, changes: Changes) {
 
 fn hear(note: Note, follower: &mut Follower) -> Result<(), ApplianceError> {
     match note {
-        Note::Wanted(Wanted { interface, address }) => {
-            follower.resolve(interface, address, Instant::now());
+        Note::Wanted(wanted) => {
+            follower.resolve(wanted, Instant::now());
         }
         Note::Event(Event::Died(node)) => {
             return Err(ApplianceError::Ended(format!("{node:?} panicked")));

@@ -8,7 +8,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,6 +19,7 @@ use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use netlink_packet_route::rule::{RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use postern_core::forward::Neighbours;
+use postern_core::pipeline::Wanted;
 use postern_core::units::InterfaceId;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -199,10 +199,10 @@ impl Follower {
         Ok(changes.and(self.refresh(now)?))
     }
 
-    /// Has the kernel resolve `address` on `interface`, for a worker that holds a packet for it.
-    pub fn resolve(&mut self, interface: InterfaceId, address: IpAddr, now: Instant) -> Resolution {
-        let ifindex = self.state.link(interface).map(|l| l.ifindex);
-        self.neighbours.resolve(&mut self.requests, ifindex, (interface, address), now)
+    /// Has the kernel resolve a next hop, for a worker that holds a packet for it.
+    pub fn resolve(&mut self, wanted: Wanted, now: Instant) -> Resolution {
+        let ifindex = self.state.link(wanted.interface).map(|l| l.ifindex);
+        self.neighbours.resolve(&mut self.requests, ifindex, wanted, now)
     }
 
     /// To be called about once a second: has the kernel verify stale neighbours that are in use, lets

@@ -15,7 +15,9 @@ mod translate;
 
 pub use configure::{Configurator, ConfigureError, GATEWAY_METRIC};
 pub use follow::{COALESCE, Follower};
-pub use neighbours::{FAILED_HOLD, RESOLUTIONS_PER_SECOND, Resolution, ResolveCounters};
+pub use neighbours::{
+    FAILED_HOLD, RESOLUTIONS_PER_SECOND, Resolution, ResolveCounters, SOURCE_RESOLUTIONS_PER_SECOND,
+};
 pub use state::{Changes, KernelState, Link};
 
 /// Marks addresses (IFA_PROTO) and routes (rtm_protocol) that Postern added: a number that neither

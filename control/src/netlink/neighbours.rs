@@ -4,6 +4,7 @@
 //! each: when it was asked for, when it failed.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use netlink_packet_route::neighbour::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use postern_core::forward::neighbour::Neighbour;
 use postern_core::forward::{NeighbourState, Neighbours};
+use postern_core::pipeline::Wanted;
 use postern_core::units::{INTERFACES_MAX, InterfaceId, Mac, NeighbourIdx};
 
 use super::decode::NeighbourRow;
@@ -23,6 +25,11 @@ use super::socket::Requests;
 
 /// New resolutions that one interface may start per second; so many may also come at once.
 pub const RESOLUTIONS_PER_SECOND: u32 = 100;
+/// New resolutions that one source may have started per second, and at once: a scan by one host must leave
+/// most of its interface's budget to the others.
+pub const SOURCE_RESOLUTIONS_PER_SECOND: u32 = 25;
+/// Sources share so many budgets; which ones share is drawn anew at every start.
+const SOURCE_BUDGETS: usize = 256;
 /// How long a neighbour stays failed before a packet to it asks again. The kernel itself needs three
 /// seconds (mcast_solicit times retrans_time) to find out.
 pub const FAILED_HOLD: Duration = Duration::from_secs(2);
@@ -38,7 +45,7 @@ pub enum Resolution {
     Asked(NeighbourIdx),
     /// It is being asked already, or is known, or has just failed.
     Known(NeighbourIdx),
-    /// Refused: the interface asked for too many; counted.
+    /// Refused: too many were asked for on the interface, or by the source; counted.
     OverBudget,
     /// Refused: the array has no slot for it; counted.
     NoSlot,
@@ -69,7 +76,7 @@ struct Known {
     failed: Option<Instant>,
 }
 
-/// Tokens of one interface: refilled by time, spent by resolutions.
+/// Tokens of one interface or source: refilled by time, spent by resolutions.
 #[derive(Clone, Copy, Debug, Default)]
 struct Budget {
     /// Thousandths of a token.
@@ -78,12 +85,11 @@ struct Budget {
 }
 
 impl Budget {
-    fn spend(&mut self, now: Instant) -> bool {
-        const FULL: u32 = RESOLUTIONS_PER_SECOND * 1_000;
+    fn spend(&mut self, per_second: u32, now: Instant) -> bool {
         let passed = self.refilled.map_or(Duration::from_secs(1), |at| now.duration_since(at));
         let ms = passed.as_millis().min(1_000) as u32;
         if ms > 0 {
-            self.millis = (self.millis + ms * RESOLUTIONS_PER_SECOND).min(FULL);
+            self.millis = (self.millis + ms * per_second).min(per_second * 1_000);
             self.refilled = Some(now);
         }
         let enough = self.millis >= 1_000;
@@ -99,6 +105,8 @@ pub(super) struct Table {
     capacity: usize,
     known: BTreeMap<(InterfaceId, IpAddr), Known>,
     budgets: [Budget; INTERFACES_MAX],
+    source_budgets: Box<[Budget]>,
+    source_hash: RandomState,
     pub(super) counters: ResolveCounters,
 }
 
@@ -110,6 +118,8 @@ impl Table {
             capacity,
             known: BTreeMap::new(),
             budgets: Default::default(),
+            source_budgets: vec![Budget::default(); SOURCE_BUDGETS].into(),
+            source_hash: RandomState::new(),
             counters: ResolveCounters::default(),
         }
     }
@@ -162,14 +172,15 @@ impl Table {
         news
     }
 
-    /// A worker wants to send to `address` and does not know how.
+    /// A worker wants to send to an address and does not know how.
     pub(super) fn resolve(
         &mut self,
         requests: &mut Requests,
         ifindex: Option<u32>,
-        (id, address): (InterfaceId, IpAddr),
+        wanted: Wanted,
         now: Instant,
     ) -> Resolution {
+        let Wanted { interface: id, address, ingress, source } = wanted;
         if let Some(known) = self.known.get(&(id, address)) {
             let asked = known.asked.is_some_and(|at| now.duration_since(at) < ASK_AGAIN);
             if asked || known.state != NeighbourState::Incomplete {
@@ -180,7 +191,11 @@ impl Table {
             self.counters.refused += 1;
             return Resolution::Refused;
         };
-        if !budget.spend(now) {
+        let place = self.source_hash.hash_one((ingress, source)) as usize % SOURCE_BUDGETS;
+        // The source's first: what it has not got must cost its interface nothing.
+        if !self.source_budgets[place].spend(SOURCE_RESOLUTIONS_PER_SECOND, now)
+            || !budget.spend(RESOLUTIONS_PER_SECOND, now)
+        {
             self.counters.over_budget += 1;
             return Resolution::OverBudget;
         }
@@ -375,7 +390,7 @@ mod tests {
     fn a_budget_is_so_many_at_once_and_so_many_a_second() {
         let mut budget = Budget::default();
         let start = Instant::now();
-        let spent = |budget: &mut Budget, at| (0..1_000).filter(|_| budget.spend(at)).count();
+        let spent = |budget: &mut Budget, at| (0..1_000).filter(|_| budget.spend(100, at)).count();
         assert_eq!(spent(&mut budget, start), 100);
         assert_eq!(spent(&mut budget, start + Duration::from_millis(9)), 0);
         assert_eq!(spent(&mut budget, start + Duration::from_millis(500)), 50);

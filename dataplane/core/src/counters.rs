@@ -164,7 +164,7 @@ impl Counters {
                 }
             }
             Verdict::HandOver { .. } => self.handed_out.add(1),
-            Verdict::Hold => self.held.add(1),
+            Verdict::Hold { .. } => self.held.add(1),
             Verdict::Drop(reason) => self.drop(reason),
         }
     }

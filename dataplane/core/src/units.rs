@@ -3,6 +3,7 @@
 //! Ports and query identifiers are in host order throughout the core; only `wire` knows network order.
 
 use core::fmt;
+use core::net::IpAddr;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -107,6 +108,26 @@ impl NeighbourIdx {
     pub const NONE: Self = Self(u16::MAX);
     /// In an entry: the way of this direction has to be looked up.
     pub const UNROUTED: Self = Self(u16::MAX - 1);
+}
+
+/// A number that packets for one next hop share, and those for others hardly ever. Not for finding anything:
+/// it is for sharing limits out.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct NextHopTag(u32);
+
+impl NextHopTag {
+    /// Of that address on that interface; next hops without an address are one.
+    pub fn of(interface: InterfaceId, address: Option<IpAddr>) -> Self {
+        let wide = match address {
+            Some(IpAddr::V4(address)) => u128::from(u32::from(address)),
+            Some(IpAddr::V6(address)) => u128::from(address),
+            None => 0,
+        };
+        // Every bit of the address counts; of two on one link the last bits differ.
+        let mixed = (wide as u64 ^ (wide >> 64) as u64 ^ u64::from(interface.0) << 56)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        Self((mixed >> 32) as u32)
+    }
 }
 
 /// An Ethernet (EUI-48) address.

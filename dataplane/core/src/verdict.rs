@@ -3,7 +3,7 @@
 //! Every packet ends in exactly one [`Verdict`]; every drop has exactly one [`DropReason`]; every
 //! reason has exactly one counter ([`counters`](crate::counters)).
 
-use crate::units::{InterfaceId, WorkerId};
+use crate::units::{InterfaceId, NextHopTag, WorkerId};
 
 /// What the caller does with the frame after `process_burst`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,7 +33,10 @@ pub enum Verdict {
     },
     /// All is decided but the next hop's MAC: keep the frame and offer it to
     /// [`Pipeline::resume`](crate::pipeline::Pipeline::resume) when the neighbour is known or given up.
-    Hold,
+    Hold {
+        /// Whom it waits for.
+        next_hop: NextHopTag,
+    },
     /// Give the frame back, nothing more to do; already counted under its reason.
     Drop(DropReason),
 }

@@ -178,16 +178,16 @@ impl Driver {
         });
         pipeline.process_burst(&mut burst, WorkerId(0), snapshot, counters, *now);
         let mut verdict = burst.verdicts[0];
-        if verdict == Verdict::Hold {
+        if matches!(verdict, Verdict::Hold { .. }) {
             counters.settle(verdict, burst.packets[0].len);
-            for (interface, address) in pipeline.take_wanted() {
-                neighbours.set(interface, address, answer(address));
+            for wanted in pipeline.take_wanted() {
+                neighbours.set(wanted.interface, wanted.address, answer(wanted.address));
             }
             counters.resumed.add(1);
             pipeline.resume(&mut burst, WorkerId(0), snapshot, counters, *now);
             verdict = match burst.verdicts[0] {
                 // Every next hop answers; only a full neighbour array can still be in the way.
-                Verdict::Hold => Verdict::Drop(DropReason::HoldFull),
+                Verdict::Hold { .. } => Verdict::Drop(DropReason::HoldFull),
                 decided => decided,
             };
         }
@@ -221,7 +221,7 @@ fn fate(verdict: Verdict) -> Fate {
         Verdict::Reply { egress, to_host } => Fate::Answered { egress, to_host },
         Verdict::Drop(reason) => Fate::Dropped(reason),
         // One worker has nobody to hand over to, and holds were resumed.
-        Verdict::HandOver { .. } | Verdict::Hold => Fate::Dropped(DropReason::Stopping),
+        Verdict::HandOver { .. } | Verdict::Hold { .. } => Fate::Dropped(DropReason::Stopping),
     }
 }
 

@@ -428,9 +428,9 @@ pub(super) fn send<H: Family>(
 ) -> Verdict {
     let forwarded = leg.ingress != InterfaceId::NONE && leg.egress != InterfaceId::NONE;
     let mac = if forwarded {
-        match leg::next_hop_mac(leg, desk, context) {
+        match leg::next_hop_mac(leg, packet, desk, context) {
             NextHop::Known(mac) => Some(mac),
-            NextHop::Unknown => return Verdict::Hold,
+            NextHop::Unknown(next_hop) => return Verdict::Hold { next_hop },
             NextHop::Failed => {
                 let refusal =
                     Refusal::Icmp(DropReason::NeighbourFailed, IcmpErrorKind::HostUnreachable);

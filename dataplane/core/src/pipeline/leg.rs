@@ -3,14 +3,14 @@
 use core::net::{IpAddr, Ipv4Addr};
 
 use super::refuse::Refusal;
-use super::{Context, Desk};
+use super::{Context, Desk, WANTED_ASKERS_MAX, WANTED_SOURCE_MAX, Wanted};
 use crate::burst::{Origin, Packet};
 use crate::forward::{NeighbourState, Route, RouteKind};
 use crate::headers::Headers;
 use crate::reply::IcmpErrorKind;
 use crate::rules::Hook;
 use crate::snapshot::{ReversePath, is_link_local};
-use crate::units::{InterfaceId, Mac, NeighbourIdx};
+use crate::units::{InterfaceId, Mac, NeighbourIdx, NextHopTag};
 use crate::verdict::DropReason;
 
 /// One direction's way through the appliance.
@@ -183,27 +183,56 @@ pub(super) fn limits(
 
 /// The MAC of the next hop, or what to do without one.
 #[inline]
-pub(super) fn next_hop_mac(leg: &Leg, desk: &mut Desk, context: &Context<'_>) -> NextHop {
+pub(super) fn next_hop_mac(
+    leg: &Leg,
+    packet: &Packet<'_>,
+    desk: &mut Desk,
+    context: &Context<'_>,
+) -> NextHop {
     match context.snapshot.neighbours.get(leg.next_hop) {
         Some(n) if matches!(n.state, NeighbourState::Reachable | NeighbourState::Stale) => {
             NextHop::Known(n.mac)
         }
-        other => unknown_next_hop(leg, other.map(|n| n.state), desk),
+        other => unknown_next_hop(leg, packet, other.map(|n| n.state), desk),
     }
 }
 
 #[cold]
-fn unknown_next_hop(leg: &Leg, state: Option<NeighbourState>, desk: &mut Desk) -> NextHop {
-    let wanted = leg.next_hop_address.map(|address| (leg.egress, address));
-    if let Some(wanted) = wanted
-        && !desk.wanted.is_full()
-        && !desk.wanted.contains(&wanted)
-    {
-        desk.wanted.push(wanted);
+fn unknown_next_hop(
+    leg: &Leg,
+    packet: &Packet<'_>,
+    state: Option<NeighbourState>,
+    desk: &mut Desk,
+) -> NextHop {
+    if let (Some(address), Some(headers)) = (leg.next_hop_address, &packet.parsed) {
+        let (interface, ingress) = (leg.egress, packet.interface);
+        let source = headers.tuple.src();
+        desk.want(Wanted { interface, address, ingress, source });
     }
-    match state {
-        Some(NeighbourState::Failed) => NextHop::Failed,
-        _ => NextHop::Unknown,
+    match (state, leg.next_hop_address) {
+        (Some(NeighbourState::Failed), _) => NextHop::Failed,
+        (_, address) => NextHop::Unknown(NextHopTag::of(leg.egress, address)),
+    }
+}
+
+impl Desk {
+    /// Notes a next hop that control is to have resolved, unless there is a note of it or its source has
+    /// had its share.
+    fn want(&mut self, wanted: Wanted) {
+        let (mut askers, mut of_source) = (0, 0);
+        for other in &self.wanted {
+            if *other == wanted {
+                return;
+            }
+            let same = (other.interface, other.address) == (wanted.interface, wanted.address);
+            askers += usize::from(same);
+            let same = (other.ingress, other.source) == (wanted.ingress, wanted.source);
+            of_source += usize::from(same);
+        }
+        if askers < WANTED_ASKERS_MAX && of_source < WANTED_SOURCE_MAX {
+            // Full: those on hold ask again.
+            let _ = self.wanted.try_push(wanted);
+        }
     }
 }
 
@@ -212,7 +241,7 @@ pub(super) enum NextHop {
     /// Send to this MAC.
     Known(Mac),
     /// Being asked for: hold the packet.
-    Unknown,
+    Unknown(NextHopTag),
     /// It does not answer.
     Failed,
 }

@@ -82,11 +82,31 @@ struct Desk {
     random: Random,
     /// By ingress interface: for "too big", on which path MTU discovery rests, and for all others.
     reply_limits: [[RateLimit; 2]; INTERFACES_MAX],
-    wanted: ArrayVec<(InterfaceId, IpAddr), WANTED_MAX>,
+    wanted: ArrayVec<Wanted, WANTED_MAX>,
 }
 
 /// Most next hops reported as wanted between two calls of [`Pipeline::take_wanted`].
 pub const WANTED_MAX: usize = 64;
+
+/// Most of those on behalf of one source: a scan must leave room for its neighbours' wishes.
+pub const WANTED_SOURCE_MAX: usize = 8;
+
+/// Most of those for one next hop: another source's wish counts on its own, because the first one may have
+/// used up what it may ask for.
+pub const WANTED_ASKERS_MAX: usize = 4;
+
+/// A next hop whose MAC is wanted: have the kernel resolve it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Wanted {
+    /// On which interface.
+    pub interface: InterfaceId,
+    /// Which address.
+    pub address: IpAddr,
+    /// The interface that the packet came in by for which it is wanted.
+    pub ingress: InterfaceId,
+    /// That packet's source.
+    pub source: IpAddr,
+}
 
 /// How many packets ahead a row is asked for. A processor keeps some tens of lines under way and may drop
 /// what is asked beyond that; a row is two lines.
@@ -282,7 +302,7 @@ impl<'m> Pipeline<'m> {
     }
 
     /// Next hops that packets were held for, or would have been: control has the kernel resolve them.
-    pub fn take_wanted(&mut self) -> ArrayVec<(InterfaceId, IpAddr), WANTED_MAX> {
+    pub fn take_wanted(&mut self) -> ArrayVec<Wanted, WANTED_MAX> {
         core::mem::take(&mut self.desk.wanted)
     }
 }

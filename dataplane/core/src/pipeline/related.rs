@@ -139,9 +139,9 @@ fn finish(
 ) -> Result<Verdict, Refusal> {
     let forwarded = leg.ingress != InterfaceId::NONE && leg.egress != InterfaceId::NONE;
     let mac = if forwarded {
-        match leg::next_hop_mac(leg, desk, context) {
+        match leg::next_hop_mac(leg, packet, desk, context) {
             NextHop::Known(mac) => Some(mac),
-            NextHop::Unknown => return Err(Refusal::Hold),
+            NextHop::Unknown(next_hop) => return Err(Refusal::Hold(next_hop)),
             NextHop::Failed => {
                 let kind = IcmpErrorKind::HostUnreachable;
                 return Err(Refusal::Icmp(DropReason::NeighbourFailed, kind));

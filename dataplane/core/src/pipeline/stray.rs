@@ -137,14 +137,14 @@ fn judge_invalid(
             Origin::Host => Verdict::Forward { egress: packet.interface },
         });
     }
-    match leg::next_hop_mac(&leg, desk, context) {
+    match leg::next_hop_mac(&leg, packet, desk, context) {
         NextHop::Known(mac) => {
             decrement_ttl(packet, headers);
             leg::write_link_header(packet, leg.egress, mac, context);
             Ok(Verdict::Forward { egress: leg.egress })
         }
         // It belongs to nothing that could take it up again later.
-        NextHop::Unknown => Err(Refusal::Drop(DropReason::NeighbourUnknown)),
+        NextHop::Unknown(_) => Err(Refusal::Drop(DropReason::NeighbourUnknown)),
         NextHop::Failed => {
             Err(Refusal::Icmp(DropReason::NeighbourFailed, IcmpErrorKind::HostUnreachable))
         }

@@ -77,7 +77,9 @@ impl<D: Door> Exits<D> {
                 let parcel = Parcel { span, luggage, errand: Errand::Process };
                 self.pass_on(worker, parcel);
             }
-            Verdict::Hold => self.hold(Held { span, luggage, since: now }),
+            Verdict::Hold { next_hop } => {
+                self.hold(Held { span, luggage, next_hop, since: now });
+            }
             Verdict::Drop(reason) => self.discard(span, reason),
         }
     }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use postern_core::time::Instant;
+use postern_core::units::NextHopTag;
 
 use super::handover::Luggage;
 use crate::frame::FrameSpan;
@@ -15,8 +16,12 @@ pub(crate) const HOLD_MAX: usize = 256;
 /// leaves room for the others.
 pub(crate) const HOLD_INTERFACE_MAX: usize = 192;
 
-/// Most packets one worker holds for one destination (the kernel's `unres_qlen` is of this order).
-pub(crate) const HOLD_DESTINATION_MAX: usize = 32;
+/// Most packets one worker holds of those from one source, so that a scan by one host leaves room for the
+/// others on its side.
+pub(crate) const HOLD_SOURCE_MAX: usize = 64;
+
+/// Most packets one worker holds for one next hop (the kernel's `unres_qlen` is of this order).
+pub(crate) const HOLD_NEXT_HOP_MAX: usize = 32;
 
 /// How long a packet is held: the kernel asks three times, a second apart, before it gives up.
 pub(crate) const HOLD_TIME: Duration = Duration::from_millis(3_500);
@@ -26,6 +31,8 @@ pub(crate) const HOLD_TIME: Duration = Duration::from_millis(3_500);
 pub(crate) struct Held {
     pub(crate) span: FrameSpan,
     pub(crate) luggage: Luggage,
+    /// Whom it waits for.
+    pub(crate) next_hop: NextHopTag,
     /// When it was put on hold first.
     pub(crate) since: Instant,
 }
@@ -58,16 +65,19 @@ impl Holds {
 
     /// Puts a packet on hold; gives it back if it is one too many.
     pub(crate) fn put(&mut self, held: Held) -> Result<(), Held> {
-        let destination = |luggage: &Luggage| luggage.parsed.as_ref().map(|h| h.tuple.dst());
-        let wanted = destination(&held.luggage);
-        let (mut of_interface, mut of_destination) = (0, 0);
+        let source = |held: &Held| held.luggage.parsed.as_ref().map(|h| h.tuple.src());
+        let from = source(&held);
+        let (mut of_interface, mut of_source, mut of_next_hop) = (0, 0, 0);
         for other in &self.queue {
-            of_interface += usize::from(other.luggage.interface == held.luggage.interface);
-            of_destination += usize::from(destination(&other.luggage) == wanted);
+            let same_side = other.luggage.interface == held.luggage.interface;
+            of_interface += usize::from(same_side);
+            of_source += usize::from(same_side && source(other) == from);
+            of_next_hop += usize::from(other.next_hop == held.next_hop);
         }
         if self.queue.len() >= HOLD_MAX
             || of_interface >= HOLD_INTERFACE_MAX
-            || of_destination >= HOLD_DESTINATION_MAX
+            || of_source >= HOLD_SOURCE_MAX
+            || of_next_hop >= HOLD_NEXT_HOP_MAX
         {
             return Err(held);
         }
@@ -91,6 +101,7 @@ impl Holds {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
+    use std::sync::Arc;
 
     use postern_core::burst::{Origin, Visit};
     use postern_core::conntrack::tuple::{Tuple, TupleV4};
@@ -98,32 +109,64 @@ mod tests {
     use postern_core::units::InterfaceId;
 
     use super::*;
-    use crate::umem::Umem;
+    use crate::umem::{Frames, Umem};
 
-    #[test]
-    fn one_destination_one_interface_and_all_together_have_their_limits() {
-        let (_umem, mut frames) = Umem::new(1024).expect("memory");
-        let mut holds = Holds::new();
-        let mut put = |interface: u8, destination: u32| {
-            let frame = frames.next().expect("a frame");
-            let dst = Ipv4Addr::from(destination).octets();
-            let tuple = Tuple::V4(TupleV4 { dst, ..TupleV4::default() });
+    /// A worker's holds, and the frames of the packets put on it.
+    struct Bench {
+        holds: Holds,
+        frames: Frames,
+        _umem: Arc<Umem>,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let (umem, frames) = Umem::new(1024).expect("memory");
+            Self { holds: Holds::new(), frames, _umem: umem }
+        }
+
+        /// Puts a packet on hold that came in by `interface` from `source`, addressed to `destination`, and
+        /// is to go to `next_hop`. Whether there was room.
+        fn put(&mut self, interface: u8, source: u32, destination: u32, next_hop: u32) -> bool {
+            let frame = self.frames.next().expect("a frame");
+            let [src, dst] = [source, destination].map(|a| Ipv4Addr::from(a).octets());
+            let tuple = Tuple::V4(TupleV4 { src, dst, ..TupleV4::default() });
             let parsed = Some(Headers { tuple, ..Headers::default() });
             let interface = InterfaceId(interface);
             let luggage =
                 Luggage { interface, origin: Origin::Wire, visit: Visit::default(), parsed };
             let span = FrameSpan::new(frame, 0, 60).expect("it fits");
-            holds.put(Held { span, luggage, since: Instant(0) }).is_ok()
-        };
-        let to_one = (0..100).filter(|_| put(0, 1)).count();
-        assert_eq!(to_one, HOLD_DESTINATION_MAX);
-        let of_one = (2..402).filter(|&destination| put(0, destination)).count();
-        assert_eq!(of_one, HOLD_INTERFACE_MAX - HOLD_DESTINATION_MAX);
-        let of_others = (2..402).filter(|&destination| put(1, destination)).count();
+            let address = Ipv4Addr::from(next_hop).into();
+            let next_hop = NextHopTag::of(InterfaceId(9), Some(address));
+            self.holds.put(Held { span, luggage, next_hop, since: Instant(0) }).is_ok()
+        }
+    }
+
+    #[test]
+    fn one_next_hop_one_source_one_interface_and_all_together_have_their_limits() {
+        let mut bench = Bench::new();
+        let to_one = (0..100).filter(|&source| bench.put(0, source, 1, 1)).count();
+        assert_eq!(to_one, HOLD_NEXT_HOP_MAX);
+        let of_one = (2..102).filter(|&to| bench.put(0, 500, to, to)).count();
+        assert_eq!(of_one, HOLD_SOURCE_MAX);
+        let of_side = (102..502).filter(|&to| bench.put(0, to, to, to)).count();
+        assert_eq!(of_side, HOLD_INTERFACE_MAX - HOLD_SOURCE_MAX - HOLD_NEXT_HOP_MAX);
+        let of_others = (502..700).filter(|&to| bench.put(1, to, to, to)).count();
         assert_eq!(of_others, HOLD_MAX - HOLD_INTERFACE_MAX, "room was left for the other");
+        let mut holds = bench.holds;
         assert_eq!(holds.len(), HOLD_MAX);
         let held = holds.pop().expect("the oldest");
         assert!(!held.is_too_old(Instant(HOLD_TIME.as_nanos() as u64 - 1)));
         assert!(held.is_too_old(Instant(HOLD_TIME.as_nanos() as u64)));
+    }
+
+    /// Two packets for one address of ours may be forwarded to different hosts, and all the Internet lies
+    /// behind one gateway.
+    #[test]
+    fn what_is_limited_is_the_next_hop_and_not_the_destination() {
+        let mut bench = Bench::new();
+        let through_gateway = (0..100).filter(|&n| bench.put(0, n, 1_000 + n, 1)).count();
+        assert_eq!(through_gateway, HOLD_NEXT_HOP_MAX);
+        let to_forwards = (0..100).filter(|&n| bench.put(1, n, 7, 200 + n)).count();
+        assert_eq!(to_forwards, 100);
     }
 }

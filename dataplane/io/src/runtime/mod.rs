@@ -44,7 +44,6 @@ mod tray;
 mod worker;
 
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -55,6 +54,8 @@ use postern_core::counters::Counters;
 use postern_core::time::Instant;
 use postern_core::units::{InterfaceId, WorkerId};
 use postern_core::verdict::DropReason;
+
+pub use postern_core::pipeline::Wanted;
 
 pub use build::{
     Device, Handle, HostHandle, Plan, PlanError, Remains, Runtime, Settings, Threads, WorkerHandle,
@@ -111,15 +112,6 @@ pub enum Event {
     },
     /// A thread panicked. What it owned is dropped: shut down.
     Died(Node),
-}
-
-/// A next hop whose MAC is wanted: have the kernel resolve it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Wanted {
-    /// On which interface.
-    pub interface: InterfaceId,
-    /// Which address.
-    pub address: IpAddr,
 }
 
 /// What a worker does when there is nothing to do.

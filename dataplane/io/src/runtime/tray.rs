@@ -75,7 +75,9 @@ impl Tray {
         for (index, (span, fate)) in self.spans.drain(..).zip(fates.drain(..)).enumerate() {
             let Fate { verdict, start, len } = fate;
             let luggage = match verdict {
-                Verdict::HandOver { .. } | Verdict::Hold | Verdict::Deliver { .. } => kept.next(),
+                Verdict::HandOver { .. } | Verdict::Hold { .. } | Verdict::Deliver { .. } => {
+                    kept.next()
+                }
                 _ => None,
             };
             let luggage = luggage.unwrap_or(Luggage::of_decided(InterfaceId::NONE));
@@ -134,8 +136,10 @@ impl Tray {
         let mut kept = ArrayVec::new();
         for (packet, &verdict) in burst.packets.iter().zip(&burst.verdicts) {
             fates.push(Fate { verdict, start: packet.start as u16, len: packet.len as u16 });
-            if matches!(verdict, Verdict::HandOver { .. } | Verdict::Hold | Verdict::Deliver { .. })
-            {
+            if matches!(
+                verdict,
+                Verdict::HandOver { .. } | Verdict::Hold { .. } | Verdict::Deliver { .. }
+            ) {
                 kept.push(Luggage {
                     interface: packet.interface,
                     origin: packet.origin,
@@ -151,9 +155,9 @@ impl Tray {
 
 /// What becomes of a packet that was on hold: it waits on, uncounted and as old as it is, or leaves.
 fn take_up<D: Door>(exits: &mut Exits<D>, packet: Decided, since: Instant, now: Instant) {
-    if packet.verdict == Verdict::Hold {
+    if let Verdict::Hold { next_hop } = packet.verdict {
         let Decided { span, luggage, .. } = packet;
-        exits.holds.put_back(Held { span, luggage, since });
+        exits.holds.put_back(Held { span, luggage, next_hop, since });
     } else {
         exits.counters.resumed.add(1);
         exits.carry_out(packet, now);

@@ -194,9 +194,9 @@ impl<D: Door> Worker<D> {
         if !self.exits.holds.is_empty() {
             self.resume_held(now);
         }
-        for (interface, address) in self.pipeline.take_wanted() {
+        for wanted in self.pipeline.take_wanted() {
             // Full: control is behind, and the packets on hold will ask again.
-            let _ = self.wanted.try_send(Wanted { interface, address });
+            let _ = self.wanted.try_send(wanted);
         }
         let [v4, v6] = self.pipeline.usage();
         self.census.connections_v4 = u64::from(v4.0);
@@ -219,7 +219,7 @@ impl<D: Door> Worker<D> {
                     self.exits.discard(held.span, DropReason::HeldTooLong);
                     continue;
                 }
-                let Held { span, luggage, since } = held;
+                let Held { span, luggage, since, .. } = held;
                 self.tray.spans.push(span);
                 self.tray.luggage.push(luggage);
                 self.tray.since.push(since);

@@ -162,7 +162,7 @@ pub fn ethertype_of(l3: &[u8]) -> u16 {
 pub(crate) fn at_of(verdict: Verdict) -> Option<At> {
     match verdict {
         Verdict::Forward { egress } => Some(At::Wire(egress)),
-        Verdict::Deliver { interface } => Some(At::Host(interface)),
+        Verdict::Deliver { interface, .. } => Some(At::Host(interface)),
         Verdict::Reply { egress, to_host: false } => Some(At::Wire(egress)),
         Verdict::Reply { egress, to_host: true } => Some(At::Host(egress)),
         Verdict::HandOver { .. } | Verdict::Hold { .. } | Verdict::Drop(_) => None,

@@ -17,6 +17,8 @@ pub enum Verdict {
     Deliver {
         /// Whose TAP.
         interface: InterfaceId,
+        /// What goes first if not all can.
+        class: HostClass,
     },
     /// The frame now holds a packet that we originate (ICMP error, TCP RST) about the dropped one:
     /// send it out of `egress`, or to the host if the offender came from the host.
@@ -39,6 +41,32 @@ pub enum Verdict {
     },
     /// Give the frame back, nothing more to do; already counted under its reason.
     Drop(DropReason),
+}
+
+/// What a packet is to the host. A flood of one class must not cost the host those of a better one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[repr(u8)]
+pub enum HostClass {
+    /// What keeps the links alive: ARP, neighbour discovery, DHCP.
+    Link,
+    /// Of a connection that was answered, an operator's login for one; or an answer to the host.
+    Established,
+    /// What anybody can send: first packets, INVALID.
+    Other,
+}
+
+impl HostClass {
+    /// All classes, the best first.
+    pub const ALL: [Self; 3] = [Self::Link, Self::Established, Self::Other];
+
+    /// Number of classes.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// Its place in arrays by class.
+    #[inline]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
 }
 
 /// Defines [`DropReason`] with a stable machine name and a sentence for people.

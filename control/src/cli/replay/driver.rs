@@ -217,7 +217,7 @@ impl Driver {
 fn fate(verdict: Verdict) -> Fate {
     match verdict {
         Verdict::Forward { egress } => Fate::Sent(egress),
-        Verdict::Deliver { interface } => Fate::Delivered(interface),
+        Verdict::Deliver { interface, .. } => Fate::Delivered(interface),
         Verdict::Reply { egress, to_host } => Fate::Answered { egress, to_host },
         Verdict::Drop(reason) => Fate::Dropped(reason),
         // One worker has nobody to hand over to, and holds were resumed.

@@ -21,7 +21,7 @@ use crate::reply::IcmpErrorKind;
 use crate::rules::{self, Action, Judgement, PathId, Subject};
 use crate::snapshot::Snapshot;
 use crate::units::{EntryIdx, InterfaceId, NeighbourIdx};
-use crate::verdict::{DropReason, Verdict};
+use crate::verdict::{DropReason, HostClass, Verdict};
 
 /// In an entry's interfaces: no packet of this direction was seen yet.
 pub(super) const UNSEEN: u8 = u8::MAX - 1;
@@ -458,7 +458,13 @@ pub(super) fn send<H: Family>(
             leg::write_link_header(packet, leg.egress, mac, context);
             Verdict::Forward { egress: leg.egress }
         }
-        None if leg.egress == InterfaceId::NONE => Verdict::Deliver { interface: packet.interface },
+        None if leg.egress == InterfaceId::NONE => {
+            let class = match ctstate(state, direction) {
+                CtState::Established => HostClass::Established,
+                _ => HostClass::Other,
+            };
+            Verdict::Deliver { interface: packet.interface, class }
+        }
         None => Verdict::Forward { egress: leg.egress },
     }
 }

@@ -21,7 +21,7 @@ use crate::nat::rewrite::{self, ErrorPlan, TtlChange};
 use crate::parse;
 use crate::reply::IcmpErrorKind;
 use crate::units::{EntryIdx, InterfaceId};
-use crate::verdict::{DropReason, Verdict};
+use crate::verdict::{DropReason, HostClass, Verdict};
 
 /// The whole walk of an ICMP error.
 #[cold]
@@ -163,7 +163,9 @@ fn finish(
             leg::write_link_header(packet, leg.egress, mac, context);
             Verdict::Forward { egress: leg.egress }
         }
-        None if leg.egress == InterfaceId::NONE => Verdict::Deliver { interface: packet.interface },
+        None if leg.egress == InterfaceId::NONE => {
+            Verdict::Deliver { interface: packet.interface, class: HostClass::Established }
+        }
         None => Verdict::Forward { egress: leg.egress },
     })
 }

@@ -16,7 +16,7 @@ use crate::parse;
 use crate::reply::IcmpErrorKind;
 use crate::rules::{Action, Judgement};
 use crate::units::InterfaceId;
-use crate::verdict::{DropReason, Verdict};
+use crate::verdict::{DropReason, HostClass, Verdict};
 
 /// The whole walk of a packet that is not tracked.
 #[cold]
@@ -40,7 +40,7 @@ pub(super) fn pass(desk: &mut Desk, packet: &mut Packet<'_>, context: &Context<'
 /// What crosses between the link and the host and is never forwarded.
 fn between_wire_and_host(packet: &Packet<'_>) -> Verdict {
     match packet.origin {
-        Origin::Wire => Verdict::Deliver { interface: packet.interface },
+        Origin::Wire => Verdict::Deliver { interface: packet.interface, class: HostClass::Link },
         Origin::Host => Verdict::Forward { egress: packet.interface },
     }
 }
@@ -133,7 +133,9 @@ fn judge_invalid(
     }
     if !forwarded {
         return Ok(match packet.origin {
-            Origin::Wire => Verdict::Deliver { interface: packet.interface },
+            Origin::Wire => {
+                Verdict::Deliver { interface: packet.interface, class: HostClass::Other }
+            }
             Origin::Host => Verdict::Forward { egress: packet.interface },
         });
     }

@@ -341,13 +341,12 @@ impl Common {
         snapshots: SnapshotReader,
         clerk: Clerk,
     ) -> Worker<D> {
-        let WorkerLinks { peers, host_urgent, host, inboxes, bell } = links;
+        let WorkerLinks { peers, host, inboxes, bell } = links;
         let exits = Exits {
             me,
             ports,
             ways,
             peers,
-            host_urgent,
             host,
             holds: Holds::new(),
             pool: FramePool::new(&self.depot, self.settings.marks),

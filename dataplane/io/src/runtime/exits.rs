@@ -10,10 +10,9 @@ use std::sync::Arc;
 
 use crossbeam::channel::Sender;
 use postern_core::counters::Counters;
-use postern_core::headers::Kind;
 use postern_core::time::Instant;
 use postern_core::units::{INTERFACES_MAX, InterfaceId, WorkerId};
-use postern_core::verdict::{DropReason, Verdict};
+use postern_core::verdict::{DropReason, HostClass, Verdict};
 
 use super::door::Door;
 use super::handover::{Errand, Luggage, Outbox, Parcel};
@@ -47,8 +46,8 @@ pub(crate) struct Exits<D> {
     pub(crate) ports: Vec<Port<D>>,
     pub(crate) ways: [Way; INTERFACES_MAX],
     pub(crate) peers: Vec<Option<Outbox>>,
-    pub(crate) host_urgent: Outbox,
-    pub(crate) host: Outbox,
+    /// To the host, by class.
+    pub(crate) host: [Outbox; HostClass::COUNT],
     pub(crate) holds: Holds,
     pub(crate) pool: FramePool,
     pub(crate) counters: Arc<Counters>,
@@ -64,11 +63,11 @@ impl<D: Door> Exits<D> {
         let Decided { span, luggage, verdict } = packet;
         match verdict {
             Verdict::Forward { egress } => self.send(span, egress),
-            Verdict::Deliver { interface } => self.deliver(span, interface, &luggage),
+            Verdict::Deliver { interface, class } => self.deliver(span, interface, class),
             Verdict::Reply { egress, to_host } => {
                 self.counters.generated.add(1);
                 if to_host {
-                    self.deliver(span, egress, &luggage);
+                    self.deliver(span, egress, HostClass::Established);
                 } else {
                     self.send(span, egress);
                 }
@@ -112,13 +111,10 @@ impl<D: Door> Exits<D> {
         }
     }
 
-    fn deliver(&mut self, span: FrameSpan, interface: InterfaceId, luggage: &Luggage) {
-        let kind = luggage.parsed.as_ref().map(|headers| headers.kind);
-        let urgent = matches!(kind, Some(Kind::Arp | Kind::Untracked));
-        let outbox = if urgent { &mut self.host_urgent } else { &mut self.host };
+    fn deliver(&mut self, span: FrameSpan, interface: InterfaceId, class: HostClass) {
         let luggage = Luggage::of_decided(interface);
         let parcel = Parcel { span, luggage, errand: Errand::Send { egress: interface } };
-        if let Err(parcel) = outbox.stage(parcel) {
+        if let Err(parcel) = self.host[class.index()].stage(parcel) {
             self.discard(parcel.span, DropReason::HostQueueFull);
         }
     }
@@ -140,11 +136,11 @@ impl<D: Door> Exits<D> {
     /// Publishes what a burst left behind: once a destination.
     #[inline]
     pub(crate) fn flush(&mut self, now: Instant) {
-        let Self { peers, host, host_urgent, pool, counters, .. } = self;
+        let Self { peers, host, pool, counters, .. } = self;
         for peer in peers.iter_mut().flatten().filter(|peer| !peer.is_empty()) {
             publish(peer, DropReason::HandOverFull, pool, counters);
         }
-        for outbox in [host_urgent, host] {
+        for outbox in host {
             if !outbox.is_empty() {
                 publish(outbox, DropReason::HostQueueFull, pool, counters);
             }

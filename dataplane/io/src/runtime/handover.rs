@@ -5,8 +5,8 @@
 //! stays with the sender, who counts it. Each thread has one [`Doorbell`]: a flag on a cache line of
 //! its own that says whether it sleeps, and an eventfd in its poll set that is written only then.
 //!
-//! The host thread has two rings from each worker: one for what keeps the links alive (ARP, neighbour
-//! discovery), one for the rest, so that a flood of packets for the host cannot starve it of the former.
+//! The host thread has a ring from each worker for each [`HostClass`], so that a flood of packets for the host
+//! cannot starve it of what keeps the links and the logins alive.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -17,6 +17,7 @@ use crossbeam::utils::CachePadded;
 use postern_core::burst::{BURST_MAX, Origin, Visit};
 use postern_core::headers::Headers;
 use postern_core::units::InterfaceId;
+use postern_core::verdict::HostClass;
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::frame::FrameSpan;
@@ -175,10 +176,8 @@ impl Inbox {
 pub(crate) struct WorkerLinks {
     /// To the other workers, by worker; `None` at its own place.
     pub(crate) peers: Vec<Option<Outbox>>,
-    /// To the host: what keeps the links alive.
-    pub(crate) host_urgent: Outbox,
-    /// To the host: the rest.
-    pub(crate) host: Outbox,
+    /// To the host, by class.
+    pub(crate) host: [Outbox; HostClass::COUNT],
     /// From the other workers and, last, from the host.
     pub(crate) inboxes: Vec<Inbox>,
     pub(crate) bell: Arc<Doorbell>,
@@ -188,10 +187,8 @@ pub(crate) struct WorkerLinks {
 pub(crate) struct HostLinks {
     /// To the workers.
     pub(crate) workers: Vec<Outbox>,
-    /// From each worker: what keeps the links alive.
-    pub(crate) urgent: Vec<Inbox>,
-    /// From each worker: the rest.
-    pub(crate) ordinary: Vec<Inbox>,
+    /// By class, from each worker.
+    pub(crate) inboxes: [Vec<Inbox>; HostClass::COUNT],
     pub(crate) bell: Arc<Doorbell>,
 }
 
@@ -204,12 +201,8 @@ pub(crate) fn mesh(workers: usize, depth: usize) -> io::Result<(Vec<WorkerLinks>
     };
     let bells: Vec<_> = (0..workers).map(|_| Doorbell::new()).collect::<io::Result<_>>()?;
     let mut inboxes: Vec<Vec<Inbox>> = (0..workers).map(|_| Vec::new()).collect();
-    let mut host = HostLinks {
-        workers: Vec::new(),
-        urgent: Vec::new(),
-        ordinary: Vec::new(),
-        bell: Doorbell::new()?,
-    };
+    let mut host =
+        HostLinks { workers: Vec::new(), inboxes: Default::default(), bell: Doorbell::new()? };
     let mut outboxes = Vec::new();
     for from in 0..workers {
         let mut peers = Vec::new();
@@ -220,11 +213,12 @@ pub(crate) fn mesh(workers: usize, depth: usize) -> io::Result<(Vec<WorkerLinks>
                 outbox
             }));
         }
-        let (urgent, urgent_in) = ring(&host.bell);
-        let (ordinary, ordinary_in) = ring(&host.bell);
-        host.urgent.push(urgent_in);
-        host.ordinary.push(ordinary_in);
-        outboxes.push((peers, urgent, ordinary));
+        let to_host = HostClass::ALL.map(|class| {
+            let (outbox, inbox) = ring(&host.bell);
+            host.inboxes[class.index()].push(inbox);
+            outbox
+        });
+        outboxes.push((peers, to_host));
     }
     for to in 0..workers {
         let (outbox, inbox) = ring(&bells[to]);
@@ -235,13 +229,7 @@ pub(crate) fn mesh(workers: usize, depth: usize) -> io::Result<(Vec<WorkerLinks>
         .into_iter()
         .zip(inboxes)
         .zip(bells)
-        .map(|(((peers, host_urgent, host), inboxes), bell)| WorkerLinks {
-            peers,
-            host_urgent,
-            host,
-            inboxes,
-            bell,
-        })
+        .map(|(((peers, host), inboxes), bell)| WorkerLinks { peers, host, inboxes, bell })
         .collect();
     Ok((links, host))
 }

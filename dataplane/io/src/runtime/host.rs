@@ -1,8 +1,8 @@
 //! The host thread: owns every TAP, and trades packets with the workers as if it were one of them.
 //!
 //! From a TAP: read into a frame, parse, hand to the owner of the connection; counted `from_host` and
-//! `handed_out`. To a TAP: taken from the workers' rings, those with ARP and neighbour discovery first, then
-//! the rest, each within a budget of packets a second for its interface; counted `handed_in` and `delivered`.
+//! `handed_out`. To a TAP: taken from the workers' rings, the best class first, each class within a
+//! budget of packets a second for its interface; counted `handed_in` and `delivered`.
 
 use std::io;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use postern_core::counters::Counters;
 use postern_core::parse;
 use postern_core::time::Instant;
 use postern_core::units::{INTERFACES_MAX, InterfaceId};
-use postern_core::verdict::DropReason;
+use postern_core::verdict::{DropReason, HostClass};
 
 use super::census::{Census, Gauges};
 use super::door::HostDoor;
@@ -30,7 +30,7 @@ use crate::wait::PollSet;
 /// The longest sleep; everything that matters rings.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
 
-/// How many packets a second an interface may put on the host, ARP and neighbour discovery apart.
+/// How many packets a second of each class an interface may put on the host.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HostBudget {
     /// Packets a second.
@@ -81,23 +81,16 @@ impl Allowance {
 pub(super) struct HostPort<T> {
     tap: T,
     interface: InterfaceId,
-    /// By class: urgent packets have a budget of their own, so that neither can starve the other.
-    allowances: [Allowance; 2],
+    /// By class: none can starve another.
+    allowances: [Allowance; HostClass::COUNT],
     gone: bool,
 }
 
 impl<T> HostPort<T> {
     pub(super) fn new(interface: InterfaceId, tap: T, budget: HostBudget, now: Instant) -> Self {
-        let allowances = [Allowance::new(budget, now), Allowance::new(budget, now)];
+        let allowances = HostClass::ALL.map(|_| Allowance::new(budget, now));
         Self { tap, interface, allowances, gone: false }
     }
-}
-
-/// Which of its interface's two budgets a packet counts against.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Class {
-    Urgent,
-    Ordinary,
 }
 
 /// The host thread, ready to run.
@@ -151,13 +144,10 @@ impl<T: HostDoor> Host<T> {
             allowance.refill(now);
         }
         let mut worked = false;
-        for class in [Class::Urgent, Class::Ordinary] {
+        for class in HostClass::ALL {
             for place in 0..self.links.workers.len() {
                 let Self { links, ports, places, umem, counters, pool, .. } = self;
-                let inbox = match class {
-                    Class::Urgent => &mut links.urgent[place],
-                    Class::Ordinary => &mut links.ordinary[place],
-                };
+                let inbox = &mut links.inboxes[class.index()][place];
                 for Parcel { mut span, errand, .. } in inbox.take(BURST_MAX) {
                     worked = true;
                     counters.handed_in.add(1);
@@ -283,11 +273,11 @@ impl<T: HostDoor> Host<T> {
     }
 
     fn sleep(&mut self) {
-        let HostLinks { urgent, ordinary, bell, .. } = &self.links;
+        let HostLinks { inboxes, bell, .. } = &self.links;
         bell.announce();
         let something_waits = self.stop.load(Ordering::Relaxed)
             || self.snapshots.is_stale()
-            || urgent.iter().chain(ordinary).any(|inbox| !inbox.is_empty());
+            || inboxes.iter().flatten().any(|inbox| !inbox.is_empty());
         if !something_waits {
             self.census.sleeps += 1;
             // ENOMEM: then this is a turn without sleep.
@@ -310,8 +300,8 @@ impl<T: HostDoor> Host<T> {
         let deadline = self.clock.now().plus(WIND_DOWN);
         loop {
             let alone = self.presence.nobody_sends();
-            let Self { links: HostLinks { urgent, ordinary, .. }, counters, pool, .. } = &mut self;
-            for inbox in urgent.iter_mut().chain(ordinary) {
+            let Self { links: HostLinks { inboxes, .. }, counters, pool, .. } = &mut self;
+            for inbox in inboxes.iter_mut().flatten() {
                 for parcel in inbox.take(usize::MAX) {
                     counters.handed_in.add(1);
                     count_drop(counters, DropReason::Stopping);
@@ -334,12 +324,12 @@ impl<T: HostDoor> Host<T> {
 fn write<T: HostDoor>(
     port: Option<&mut HostPort<T>>,
     packet: &[u8],
-    class: Class,
+    class: HostClass,
 ) -> Result<(), DropReason> {
     let Some(port) = port.filter(|port| !port.gone) else {
         return Err(DropReason::InterfaceDown);
     };
-    if !port.allowances[class as usize].spend() {
+    if !port.allowances[class.index()].spend() {
         return Err(DropReason::HostQueueFull);
     }
     port.tap.write(packet).map_err(|error| match error.raw_os_error() {

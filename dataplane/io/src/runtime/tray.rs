@@ -75,9 +75,7 @@ impl Tray {
         for (index, (span, fate)) in self.spans.drain(..).zip(fates.drain(..)).enumerate() {
             let Fate { verdict, start, len } = fate;
             let luggage = match verdict {
-                Verdict::HandOver { .. } | Verdict::Hold { .. } | Verdict::Deliver { .. } => {
-                    kept.next()
-                }
+                Verdict::HandOver { .. } | Verdict::Hold { .. } => kept.next(),
                 _ => None,
             };
             let luggage = luggage.unwrap_or(Luggage::of_decided(InterfaceId::NONE));
@@ -136,10 +134,7 @@ impl Tray {
         let mut kept = ArrayVec::new();
         for (packet, &verdict) in burst.packets.iter().zip(&burst.verdicts) {
             fates.push(Fate { verdict, start: packet.start as u16, len: packet.len as u16 });
-            if matches!(
-                verdict,
-                Verdict::HandOver { .. } | Verdict::Hold { .. } | Verdict::Deliver { .. }
-            ) {
+            if matches!(verdict, Verdict::HandOver { .. } | Verdict::Hold { .. }) {
                 kept.push(Luggage {
                     interface: packet.interface,
                     origin: packet.origin,

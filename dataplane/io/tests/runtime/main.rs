@@ -182,6 +182,50 @@ fn a_slow_or_flooded_host_costs_ordinary_packets_but_no_arp() {
     lab.stop();
 }
 
+/// A flood of packets that anybody can send must not keep an operator from his login, nor answers from the host.
+#[test]
+fn a_flood_of_first_packets_costs_no_packet_of_an_answered_connection() {
+    let budget = HostBudget { rate: 1, burst: 100 };
+    let mut lab = Lab::new(Shape { budget, ..Shape::default() });
+    let (operator, login) = (outside(40_000), SocketAddrV4::new(WAN_ADDRESS, 22));
+    let ask = udp(WAN, operator, login, b"who is there?");
+    lab.send(WAN, 0, &ask);
+    assert_eq!(lab.expect_host(WAN), ask);
+    let mut answer = udp(WAN, login, operator, b"the appliance");
+    answer[..6].copy_from_slice(&PEER.0);
+    answer[6..12].copy_from_slice(&postern_io::runtime::testing::MACS[1].0);
+    assert!(lab.host[1].send(&answer));
+    assert_eq!(lab.expect(WAN), answer);
+
+    // Both queues, so that either worker's rings see it.
+    let flood = |port| udp(WAN, outside(port), SocketAddrV4::new(WAN_ADDRESS, 9), b"?");
+    let mut reached = 0;
+    for burst in 0..50 {
+        for port in 0..40 {
+            lab.send(WAN, usize::from(port % 2), &flood(1_024 + burst * 40 + port));
+        }
+        lab.send(WAN, 0, &ask);
+        lab.wait_for("the login", |lab| {
+            while let Some(packet) = lab.host[1].take() {
+                if packet == ask {
+                    return true;
+                }
+                reached += 1;
+            }
+            false
+        });
+    }
+    let values = lab.settle();
+    while lab.host[1].take().is_some() {
+        reached += 1;
+    }
+    // The burst, less the first packet of all, and one for each second that this took.
+    assert!((99..150).contains(&reached), "{reached} of the flood reached the host");
+    let turned_away = count(&values, DropReason::HostQueueFull);
+    assert_eq!(turned_away, 50 * 40 - reached, "{:?}", drops(&values));
+    lab.stop();
+}
+
 #[test]
 fn the_host_talks_to_the_world_through_its_tap() {
     for workers in 1..=4 {

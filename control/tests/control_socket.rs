@@ -9,9 +9,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use common::{CONNECTIONS, Fake, Folder, Running};
-use postern_control::api::model::{BODY_MAX, ErrorBody, Status};
+use postern_control::api::model::{BODY_MAX, CheckOutcome, ErrorBody, Status};
 use postern_control::api::server::{Limits, Server};
 use postern_control::api::socket::SocketError;
+use postern_control::cli::client::{Client, ClientError, Method};
 
 /// Sends raw bytes and reads until the server closes; what it said.
 fn talk(mut stream: UnixStream, bytes: &[u8]) -> String {
@@ -259,6 +260,39 @@ fn bodies_are_bounded_and_restores_may_be_larger() {
     assert_eq!(restore(16 << 20), 200);
     assert_eq!(restore((16 << 20) + 1), 413);
     assert_eq!(restore(24 << 20), 413);
+    healthy(&running);
+}
+
+/// C202: one that writes to the end before it reads, as most do, is told as well; its own system must not
+/// tell it of a broken pipe instead.
+#[test]
+fn whoever_sends_too_much_is_told_so() {
+    let running = Running::new();
+    let text = "x".repeat(8 * BODY_MAX);
+    let whole = request("POST", "/v1/config/check", &format!("{{\"text\":\"{text}\"}}"));
+    let mut stream = running.connect();
+    stream.write_all(whole.as_bytes()).expect("all is taken");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an orderly end");
+    assert_eq!(split(&answer).0, 413);
+    // Our own client.
+    let client = Client::new(running.socket.clone()).unwrap();
+    let body = serde_json::json!({ "text": text });
+    let refused: Result<CheckOutcome, _> =
+        client.call(Method::POST, "/v1/config/check", Some(&body));
+    let refused = refused.map(|_| ()).unwrap_err();
+    assert!(matches!(refused, ClientError::Refused { status: 413, .. }), "{refused}");
+    // One that asks first, and one that threatens with more than anybody waits for, are told at once.
+    for (length, expect) in [(8 * BODY_MAX, "expect: 100-continue\r\n"), (usize::MAX / 4, "")] {
+        let head = format!(
+            "POST /v1/config/check HTTP/1.1\r\nhost: x\r\n{expect}content-length: {length}\r\n\r\n"
+        );
+        let mut stream = running.connect();
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an orderly end");
+        assert_eq!(split(&answer).0, 413, "{answer}");
+    }
     healthy(&running);
 }
 

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use futures_util::stream;
+use http_body_util::BodyExt;
 use serde::Serialize;
 use tokio::sync::Semaphore;
 use utoipa::openapi::{ContactBuilder, InfoBuilder, OpenApi, OpenApiBuilder};
@@ -28,6 +29,9 @@ use super::model::{
 
 /// Body of a restore: the text, and what JSON's escapes add to it.
 const RESTORE_BODY_MAX: usize = RESTORE_TEXT_MAX / 4 * 5;
+/// So much of a body that is too large is read to its end and thrown away: a client that still writes when the
+/// connection closes gets an error from its own system in place of our answer.
+const DISCARD_MAX: usize = 64 << 20;
 /// Restores whose text is being received at once.
 const RESTORES_MAX: usize = 2;
 
@@ -294,9 +298,11 @@ async fn receive(State(how): State<Reception>, request: Request, next: Next) -> 
     let restore = request.uri().path() == "/v1/rules";
     let (parts, body) = request.into_parts();
     let most = if restore { RESTORE_BODY_MAX } else { BODY_MAX };
+    // A client that asks before it sends (curl does, RFC 9110 §10.1.1) sends nothing when told at once.
+    let discard_max = if parts.headers.contains_key(header::EXPECT) { 0 } else { DISCARD_MAX };
     let received = tokio::time::timeout(how.patience, async {
         let _turn = if restore { how.large.acquire().await.ok() } else { None };
-        to_bytes(body, most).await
+        read_body(body, most, discard_max).await
     });
     let refuse = |status, detail: &str| {
         let close = [(header::CONNECTION, HeaderValue::from_static("close"))];
@@ -304,10 +310,12 @@ async fn receive(State(how): State<Reception>, request: Request, next: Next) -> 
     };
     match received.await {
         Err(_) => refuse(StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time"),
-        Ok(Err(error)) if is_too_large(&error) => {
+        Ok(Err(Unreceived::TooLarge)) => {
             refuse(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body exceeds {most} bytes"))
         }
-        Ok(Err(_)) => refuse(StatusCode::BAD_REQUEST, "the body is malformed or cut short"),
+        Ok(Err(Unreceived::Torn)) => {
+            refuse(StatusCode::BAD_REQUEST, "the body is malformed or cut short")
+        }
         Ok(Ok(bytes)) => {
             let mut response = next.run(Request::from_parts(parts, Body::from(bytes))).await;
             let no_store = HeaderValue::from_static("no-store");
@@ -317,16 +325,34 @@ async fn receive(State(how): State<Reception>, request: Request, next: Next) -> 
     }
 }
 
-/// Whether a body was refused for its size.
-fn is_too_large(error: &axum::Error) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        if error.is::<http_body_util::LengthLimitError>() {
-            return true;
-        }
-        source = error.source();
+/// Why there is no body.
+enum Unreceived {
+    TooLarge,
+    Torn,
+}
+
+/// Reads a body of up to `most` bytes. More than that is read, up to `discard_max`, but not kept.
+async fn read_body(mut body: Body, most: usize, discard_max: usize) -> Result<Bytes, Unreceived> {
+    let (mut kept, mut seen) = (Vec::new(), 0usize);
+    let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    let mut too_large = declared > most;
+    if declared > discard_max.max(most) {
+        return Err(Unreceived::TooLarge);
     }
-    false
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Unreceived::Torn)?;
+        let Some(data) = frame.data_ref() else { continue };
+        seen += data.len();
+        too_large |= seen > most;
+        if !too_large {
+            kept.extend_from_slice(data);
+        } else if seen > discard_max {
+            break;
+        } else {
+            kept = Vec::new();
+        }
+    }
+    if too_large { Err(Unreceived::TooLarge) } else { Ok(kept.into()) }
 }
 
 /// An answer that is not 2xx.

@@ -218,3 +218,56 @@ fn another_user_is_refused_and_a_member_of_the_group_is_not() {
     let member = as_user(&format!("--groups={}", groups.join(",")), "status");
     assert_eq!(member.status.code(), Some(0), "one of many groups: {}", err(&member));
 }
+
+/// C205: a member of the group for readers sees everything and changes nothing. Needs root, as above.
+#[test]
+fn a_member_of_the_group_for_readers_may_look_only() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED: needs root");
+        return;
+    }
+    const READERS: u32 = 61_235;
+    let running = Running::with_readers(Fake::default(), Limits::default(), Some(61_234), READERS);
+    let program: PathBuf = running.folder.join("postern");
+    std::fs::copy(POSTERN, &program).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let as_member_of = |groups: &str, socket: &PathBuf, line: &str| {
+        Command::new("setpriv")
+            .args(["--reuid=61233", "--regid=61233", groups, "--"])
+            .arg(&program)
+            .arg("--control")
+            .arg(socket)
+            .args(line.split_whitespace())
+            .output()
+            .unwrap()
+    };
+    let readers = format!("--groups={READERS}");
+    for line in [
+        "status",
+        "drops",
+        "conntrack list",
+        "conntrack count",
+        "forward list",
+        "iptables-save -c",
+        "ip6tables-save",
+    ] {
+        let looked = as_member_of(&readers, &running.socket, line);
+        assert_eq!(looked.status.code(), Some(0), "{line}: {}", err(&looked));
+    }
+    for line in ["conntrack flush", "iptables -F", "forward add tcp 80 192.168.1.9", "reload"] {
+        let refused = as_member_of(&readers, &running.socket, line);
+        assert_eq!(refused.status.code(), Some(1), "{line}");
+        assert!(err(&refused).contains("you may look but not change"), "{line}: {}", err(&refused));
+    }
+    assert!(running.fake.forwards.lock().unwrap().is_empty());
+    // Whoever may change may come by that door, too, but changes nothing there.
+    let admin = as_member_of("--groups=61234", &running.socket, "iptables -F");
+    assert_eq!(admin.status.code(), Some(0), "{}", err(&admin));
+    // Strangers see nothing: not by the mode, nor, were that wrong, by their credentials.
+    let stranger = as_member_of("--clear-groups", &running.socket, "status");
+    assert!(err(&stranger).contains("permission denied"), "{}", err(&stranger));
+    let reading = running.reading();
+    std::fs::set_permissions(&reading, std::fs::Permissions::from_mode(0o666)).unwrap();
+    let stranger = as_member_of("--clear-groups", &running.socket, "status");
+    assert!(err(&stranger).contains("only root and members"), "{}", err(&stranger));
+}

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use common::{CONNECTIONS, Fake, Folder, Running};
-use postern_control::api::model::{BODY_MAX, CheckOutcome, ErrorBody, Status};
+use postern_control::api::model::{BODY_MAX, CheckOutcome, ErrorBody, RulesProgram, Status};
 use postern_control::api::server::{Limits, Server};
 use postern_control::api::socket::SocketError;
 use postern_control::cli::client::{Client, ClientError, Method};
@@ -137,6 +137,7 @@ fn every_documented_path_is_answered_and_every_error_is_json() {
         "GET /v1/connections/{id}",
         "GET /v1/drops",
         "GET /v1/forwards",
+        "GET /v1/rules",
         "GET /v1/status",
         "GET /v1/version",
         "POST /v1/config/check",
@@ -261,6 +262,56 @@ fn bodies_are_bounded_and_restores_may_be_larger() {
     assert_eq!(restore((16 << 20) + 1), 413);
     assert_eq!(restore(24 << 20), 413);
     healthy(&running);
+}
+
+/// C205: by the socket for readers everything can be seen and nothing changed, whoever comes.
+#[test]
+fn who_may_only_look_changes_nothing() {
+    let running = Running::with_readers(Fake::default(), Limits::default(), None, 65_534);
+    let reading = running.reading();
+    let meta = std::fs::symlink_metadata(&reading).unwrap();
+    assert_eq!((meta.permissions().mode() & 0o7777, meta.gid()), (0o660, 65_534));
+    let (_, text) = ask(&running, "GET", "/v1/openapi.json", "");
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let (mut looked, mut refused) = (0, 0);
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for method in methods.as_object().unwrap().keys().map(|m| m.to_uppercase()) {
+            let path = path.replace("{id}", "1152921504606846977");
+            // One that would change something, where a body is needed.
+            let body = match path.as_str() {
+                "/v1/rules" => "{\"family\":\"ipv4\",\"program\":\"iptables\",\"args\":[\"-F\"]}",
+                "/v1/forwards" => "{\"protocol\":\"tcp\",\"port\":\"80\",\"to\":\"192.168.1.9\"}",
+                _ => "{\"text\":\"\"}",
+            };
+            let query = if path == "/v1/rules" { "?family=ipv4" } else { "" };
+            let request = request(&method, &format!("{path}{query}"), body);
+            let answer = talk(common::connect(&reading), request.as_bytes());
+            let (status, text) = split(&answer);
+            if method == "GET" {
+                looked += 1;
+                assert_eq!(status, 200, "{method} {path}: {text}");
+            } else {
+                refused += 1;
+                assert_eq!(status, 403, "{method} {path}: {text}");
+                let error: ErrorBody = serde_json::from_str(&text).unwrap();
+                assert!(error.error == "forbidden" && error.detail.contains("only reading"));
+            }
+        }
+    }
+    assert_eq!((looked, refused), (8, 8), "every path, and /v1/rules both ways");
+    assert!(running.fake.forwards.lock().unwrap().is_empty());
+    let asked = running.fake.rules.lock().unwrap();
+    assert!(asked.iter().all(|request| request.program == RulesProgram::Save), "{asked:?}");
+}
+
+/// C205: readers have places of their own.
+#[test]
+fn a_crowd_of_readers_does_not_keep_out_who_has_to_act() {
+    let running = Running::with_readers(Fake::default(), Limits::default(), None, 65_534);
+    let crowd: Vec<_> =
+        (0..200).filter_map(|_| UnixStream::connect(running.reading()).ok()).collect();
+    healthy(&running);
+    drop(crowd);
 }
 
 /// C202: one that writes to the end before it reads, as most do, is told as well; its own system must not

@@ -322,6 +322,18 @@ pub struct RulesRequest {
     pub stdin: Option<String>,
 }
 
+/// Which rules are asked for.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct RulesQuery {
+    /// Which tables.
+    pub family: Family,
+    /// With packet and byte counters.
+    #[serde(default)]
+    pub counters: bool,
+}
+
 impl RulesRequest {
     /// The program's name as people type it: the first word of its messages.
     pub const fn program_name(&self) -> &'static str {

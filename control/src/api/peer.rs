@@ -1,5 +1,5 @@
 //! Who is at the other end of a control connection: root, the daemon's own user and members of the
-//! socket's group may use it; anyone else is refused, whatever the file's mode lets through.
+//! socket's groups may use it; anyone else is refused, whatever the file's mode lets through.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -11,18 +11,18 @@ use tokio::net::UnixStream;
 const GROUPS_MAX: usize = 65_536;
 
 /// Who may use the socket besides root.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Allowed {
     /// The daemon's own user.
     pub uid: Uid,
-    /// The socket's group, if there is one for it.
-    pub gid: Option<Gid>,
+    /// Groups.
+    pub gids: Vec<Gid>,
 }
 
 impl Allowed {
-    /// This process's user, and that group.
-    pub fn new(gid: Option<Gid>) -> Self {
-        Self { uid: geteuid(), gid }
+    /// This process's user, and those groups.
+    pub fn new(gids: Vec<Gid>) -> Self {
+        Self { uid: geteuid(), gids }
     }
 
     /// Whether this peer may.
@@ -34,8 +34,11 @@ impl Allowed {
         if peer.uid() == 0 || peer.uid() == self.uid.as_raw() {
             return Ok(true);
         }
-        let Some(gid) = self.gid.map(Gid::as_raw) else { return Ok(false) };
-        Ok(peer.gid() == gid || supplementary_groups(stream)?.contains(&gid))
+        if self.gids.is_empty() {
+            return Ok(false);
+        }
+        let is_allowed = |gid: libc::gid_t| self.gids.contains(&Gid::from_raw(gid));
+        Ok(is_allowed(peer.gid()) || supplementary_groups(stream)?.into_iter().any(is_allowed))
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -24,7 +24,7 @@ use super::filter::{ConnectionFilter, ConnectionQuery};
 use super::model::{
     BODY_MAX, CheckOutcome, CheckRequest, ConnectionCount, Deleted, Drops, ErrorBody, Forward,
     ForwardKey, ForwardRequest, Forwards, RESTORE_TEXT_MAX, ReloadOutcome, RulesOutcome,
-    RulesRequest, Status, Version,
+    RulesProgram, RulesQuery, RulesRequest, Status, Version,
 };
 
 /// Body of a restore: the text, and what JSON's escapes add to it.
@@ -57,6 +57,22 @@ pub fn router(backend: Arc<dyn Backend>, patience: Duration) -> Router {
         .with_state(backend)
 }
 
+/// The same for those who may look and change nothing. C205.
+pub fn looking(router: Router) -> Router {
+    router.layer(middleware::from_fn(look_only))
+}
+
+/// GET never changes anything (RFC 9110 §9.2.1); no other method gets further than this.
+async fn look_only(request: Request, next: Next) -> Response {
+    if matches!(*request.method(), Method::GET | Method::HEAD) {
+        return next.run(request).await;
+    }
+    let detail = "only reading is allowed on this socket: changes need the control socket, which is for \
+        root and members of its group";
+    let close = [(header::CONNECTION, HeaderValue::from_static("close"))];
+    (close, ApiError::new(StatusCode::FORBIDDEN, detail)).into_response()
+}
+
 /// Answers everybody who may not use the socket.
 pub fn refusal() -> Router {
     Router::new().fallback(async || {
@@ -80,7 +96,8 @@ fn documented() -> OpenApiRouter<Arc<dyn Backend>> {
         .description(Some(
             "HTTP and JSON over the appliance's control socket. Errors are ErrorBody objects. \
              Listings of connections are newline-delimited JSON, one Connection a line, sent as \
-             fast as the client reads.",
+             fast as the client reads. On the socket for readers (control-ro.sock, if control_read_group \
+             is configured) every method but GET and HEAD is answered 403.",
         ))
         .contact(Some(ContactBuilder::new().name(Some("Postern")).build()))
         .build();
@@ -88,7 +105,7 @@ fn documented() -> OpenApiRouter<Arc<dyn Backend>> {
         .routes(routes!(version))
         .routes(routes!(status))
         .routes(routes!(drops))
-        .routes(routes!(rules))
+        .routes(routes!(saved_rules, rules))
         .routes(routes!(forwards, add_forward, remove_forward))
         .routes(routes!(connections, delete_connections))
         .routes(routes!(connection_count))
@@ -118,6 +135,18 @@ async fn status(State(backend): Appliance) -> Answer<Status> {
 #[utoipa::path(get, path = "/v1/drops", responses((status = 200, body = Drops)))]
 async fn drops(State(backend): Appliance) -> Answer<Drops> {
     Ok(Json(backend.drops().await?))
+}
+
+/// The rules in force, as iptables-save prints them.
+#[utoipa::path(get, path = "/v1/rules", params(RulesQuery),
+    responses((status = 200, body = RulesOutcome), (status = "4XX", body = ErrorBody)))]
+async fn saved_rules(
+    State(backend): Appliance,
+    Parameters(query): Parameters<RulesQuery>,
+) -> Answer<RulesOutcome> {
+    let args = if query.counters { vec!["-c".to_owned()] } else { Vec::new() };
+    let (family, program) = (query.family, RulesProgram::Save);
+    Ok(Json(backend.rules(RulesRequest { family, program, args, stdin: None }).await?))
 }
 
 /// Runs a command of the iptables language.

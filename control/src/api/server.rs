@@ -4,9 +4,11 @@
 //! if it may not; then requests, each of which must arrive in time, until the client leaves, stalls or
 //! the appliance stops. A request that panics ends its own connection and nothing else.
 
+use std::future::poll_fn;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
@@ -59,11 +61,26 @@ const BUFFER_MAX: usize = 64 << 10;
 /// Pause after a failed accept: out of descriptors, most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// The open control socket.
+/// What those who come by a socket may do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Role {
+    Change,
+    Look,
+}
+
+/// A socket and who may come in by it.
 #[derive(Debug)]
-pub struct Server {
+struct Entrance {
     socket: ControlSocket,
     allowed: Allowed,
+    role: Role,
+}
+
+/// The open control socket, and the one beside it for those who may only look, if there is one.
+#[derive(Debug)]
+pub struct Server {
+    entrances: Vec<Entrance>,
+    group: Option<Gid>,
     limits: Limits,
 }
 
@@ -75,7 +92,22 @@ impl Server {
     /// See [`SocketError`].
     pub fn open(path: &Path, group: Option<Gid>, limits: Limits) -> Result<Self, SocketError> {
         let socket = ControlSocket::open(path, group)?;
-        Ok(Self { socket, allowed: Allowed::new(group), limits })
+        let allowed = Allowed::new(group.into_iter().collect());
+        let entrances = vec![Entrance { socket, allowed, role: Role::Change }];
+        Ok(Self { entrances, group, limits })
+    }
+
+    /// Opens another socket, at `path`, for those who may use the first and for members of `group`; by it
+    /// nothing can be changed, whoever comes. It has its own places, so that a crowd of readers does not
+    /// keep out who has to act.
+    ///
+    /// # Errors
+    /// See [`SocketError`].
+    pub fn with_readers(mut self, path: &Path, group: Gid) -> Result<Self, SocketError> {
+        let socket = ControlSocket::open(path, Some(group))?;
+        let allowed = Allowed::new(self.group.into_iter().chain([group]).collect());
+        self.entrances.push(Entrance { socket, allowed, role: Role::Look });
+        Ok(self)
     }
 
     /// Answers requests until `stop` is done, then removes the socket.
@@ -87,19 +119,27 @@ impl Server {
         backend: Arc<dyn Backend>,
         stop: impl Future<Output = ()>,
     ) -> io::Result<()> {
-        let listener = UnixListener::from_std(self.socket.listener()?)?;
         let (router, refusal) =
             (routes::router(backend, self.limits.body_patience), routes::refusal());
-        let places = Arc::new(Semaphore::new(self.limits.connections));
         let refusals = Arc::new(Semaphore::new(self.limits.refusals));
+        let mut doors = Vec::new();
+        for Entrance { socket, allowed, role } in &self.entrances {
+            let router = match role {
+                Role::Change => router.clone(),
+                Role::Look => routes::looking(router.clone()),
+            };
+            let listener = UnixListener::from_std(socket.listener()?)?;
+            let places = Arc::new(Semaphore::new(self.limits.connections));
+            doors.push(Door { listener, allowed, router, places });
+        }
         let mut clients = JoinSet::new();
         let mut stop = std::pin::pin!(stop);
         loop {
-            let stream = tokio::select! {
+            let (stream, door) = tokio::select! {
                 () = &mut stop => break,
                 Some(_) = clients.join_next(), if !clients.is_empty() => continue,
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => stream,
+                accepted = accept(&doors) => match accepted {
+                    Ok(accepted) => accepted,
                     Err(error) => {
                         tracing::warn!(%error, "control socket: accept");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -107,8 +147,8 @@ impl Server {
                     }
                 },
             };
-            let (places, router) = match self.allowed.admits(&stream) {
-                Ok(true) => (&places, router.clone()),
+            let (places, router) = match door.allowed.admits(&stream) {
+                Ok(true) => (&door.places, door.router.clone()),
                 Ok(false) | Err(_) => (&refusals, refusal.clone()),
             };
             match Arc::clone(places).try_acquire_owned() {
@@ -116,12 +156,34 @@ impl Server {
                 Err(_) => turn_away(&stream),
             }
         }
-        drop((listener, self.socket));
+        drop(doors);
+        drop(self.entrances);
         let rest = async { while clients.join_next().await.is_some() {} };
         // Those still there are aborted with the set.
         let _ = tokio::time::timeout(self.limits.farewell, rest).await;
         Ok(())
     }
+}
+
+/// An entrance, open.
+struct Door<'e> {
+    listener: UnixListener,
+    allowed: &'e Allowed,
+    router: Router,
+    places: Arc<Semaphore>,
+}
+
+/// The next client at any of the doors.
+async fn accept<'d, 'e>(doors: &'d [Door<'e>]) -> io::Result<(UnixStream, &'d Door<'e>)> {
+    poll_fn(|context| {
+        for door in doors {
+            if let Poll::Ready(accepted) = door.listener.poll_accept(context) {
+                return Poll::Ready(accepted.map(|(stream, _)| (stream, door)));
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 async fn converse(

@@ -12,6 +12,18 @@ use nix::unistd::{Gid, Group};
 /// The group whose members may use it, if the system has it.
 pub const GROUP: &str = "postern";
 
+/// Where the socket for those who may only look is: beside the control socket, `control-ro.sock` beside
+/// `control.sock`.
+pub fn reading_path(control: &Path) -> PathBuf {
+    let mut name = control.file_stem().unwrap_or_default().to_owned();
+    name.push("-ro");
+    if let Some(extension) = control.extension() {
+        name.push(".");
+        name.push(extension);
+    }
+    control.with_file_name(name)
+}
+
 /// Why the socket could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
@@ -92,7 +104,12 @@ impl Drop for ControlSocket {
 
 /// The group [`GROUP`], if the system has it.
 pub fn control_group() -> Option<Gid> {
-    Group::from_name(GROUP).ok().flatten().map(|group| group.gid)
+    group_named(GROUP)
+}
+
+/// The group of that name, if the system has it.
+pub fn group_named(name: &str) -> Option<Gid> {
+    Group::from_name(name).ok().flatten().map(|group| group.gid)
 }
 
 /// That nothing stands at `path`, or only a socket that nobody listens on.
@@ -133,4 +150,20 @@ fn finish(draft: &Path, path: &Path, group: Option<Gid>) -> io::Result<(u64, u64
     let meta = fs::symlink_metadata(draft)?;
     fs::rename(draft, path)?;
     Ok((meta.dev(), meta.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reading_socket_stands_beside_the_control_socket() {
+        for (control, reading) in [
+            ("/run/postern/control.sock", "/run/postern/control-ro.sock"),
+            ("/tmp/a.b/c", "/tmp/a.b/c-ro"),
+            ("x.y.sock", "x.y-ro.sock"),
+        ] {
+            assert_eq!(reading_path(Path::new(control)), Path::new(reading));
+        }
+    }
 }

@@ -34,7 +34,7 @@ pub mod views;
 
 use crate::api::backend::Backend;
 use crate::api::server::{Limits, Server};
-use crate::api::socket::{GROUP, control_group};
+use crate::api::socket::{GROUP, control_group, group_named, reading_path};
 use crate::config::{self, Config, Fault, ThisHost};
 use crate::netlink::{Changes, Follower};
 use backend::{Running, Shared};
@@ -81,6 +81,10 @@ pub fn run(path: &Path) -> Result<(), ApplianceError> {
     }
     let server = Server::open(&config.control, group, Limits::default())
         .map_err(|e| ApplianceError::Start(e.to_string()))?;
+    let server = match &config.control_read_group {
+        Some(name) => admit_readers(server, &config.control, name)?,
+        None => server,
+    };
     let started = start::start(config)?;
     if let Some(core) = start::spare_core(&started.cores) {
         core_affinity::set_for_current(core_affinity::CoreId { id: core });
@@ -90,6 +94,19 @@ pub fn run(path: &Path) -> Result<(), ApplianceError> {
         .build()
         .map_err(|e| ApplianceError::Start(e.to_string()))?;
     runtime.block_on(control(server, started))
+}
+
+/// Opens the socket for those who may only look. That their group is missing keeps no firewall from starting.
+fn admit_readers(server: Server, control: &Path, group: &str) -> Result<Server, ApplianceError> {
+    let Some(gid) = group_named(group) else {
+        warn!(
+            "control_read_group: there is no group `{group}`: nobody may look who may not change"
+        );
+        return Ok(server);
+    };
+    server
+        .with_readers(&reading_path(control), gid)
+        .map_err(|e| ApplianceError::Start(e.to_string()))
 }
 
 fn load(path: &Path) -> Result<Config, ApplianceError> {

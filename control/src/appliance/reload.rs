@@ -15,6 +15,7 @@ pub fn needs_restart(old: &Settings, new: &Settings) -> Vec<String> {
     compare("idle", old.idle == new.idle);
     compare("frames", old.frames == new.frames);
     compare("control", old.control == new.control);
+    compare("control_read_group", old.control_read_group == new.control_read_group);
     compare("run_dir", old.run_dir == new.run_dir);
     let names = |settings: &Settings| -> Vec<String> {
         settings.interfaces.iter().map(|i| i.name.clone()).collect()

@@ -16,6 +16,7 @@ use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
 use crate::api::model::ErrorBody;
+use crate::api::socket::reading_path;
 
 /// The daemon must begin to answer within this: a restore of very many rules takes its time.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -31,9 +32,17 @@ pub enum ClientError {
     /// Nobody listens.
     #[error("no appliance answers at {}: is it running? (--control names another socket)", .0.display())]
     NotRunning(PathBuf),
-    /// The socket may not be opened.
-    #[error("{}: permission denied: be root or a member of the group postern", .0.display())]
+    /// The socket may not be opened, nor the one for readers.
+    #[error(
+        "{}: permission denied: be root, a member of the group postern or, to look, of `control_read_group`",
+        .0.display()
+    )]
     NotAllowed(PathBuf),
+    /// Only the socket for readers may be opened, and this would change something.
+    #[error(
+        "you may look but not change anything: that takes root or a member of the group postern"
+    )]
+    MayOnlyLook,
     /// The daemon said no.
     #[error("{}", body.detail)]
     Refused {
@@ -119,14 +128,7 @@ impl Client {
         path: &str,
         body: Vec<u8>,
     ) -> Result<Response<Incoming>, ClientError> {
-        let stream =
-            UnixStream::connect(&self.socket).await.map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                    ClientError::NotRunning(self.socket.clone())
-                }
-                io::ErrorKind::PermissionDenied => ClientError::NotAllowed(self.socket.clone()),
-                _ => ClientError::Io(error),
-            })?;
+        let stream = self.connect(&method).await?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| broken(&error))?;
@@ -149,6 +151,30 @@ impl Client {
         }
         let body = read_all(response).await?;
         Err(ClientError::Refused { status: status.as_u16(), body: error_body(status, &body) })
+    }
+}
+
+impl Client {
+    /// Connects to the control socket or, where that is closed to the user, to the one for readers.
+    async fn connect(&self, method: &Method) -> Result<UnixStream, ClientError> {
+        let error = match UnixStream::connect(&self.socket).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => error,
+        };
+        match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                Err(ClientError::NotRunning(self.socket.clone()))
+            }
+            io::ErrorKind::PermissionDenied => {
+                let reading = UnixStream::connect(reading_path(&self.socket)).await;
+                match reading {
+                    Ok(stream) if *method == Method::GET => Ok(stream),
+                    Ok(_) => Err(ClientError::MayOnlyLook),
+                    Err(_) => Err(ClientError::NotAllowed(self.socket.clone())),
+                }
+            }
+            _ => Err(ClientError::Io(error)),
+        }
     }
 }
 

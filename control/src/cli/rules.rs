@@ -8,10 +8,12 @@ use std::path::Path;
 use postern_rules::{Counts, Rulesets};
 
 use super::args::RulesCommand;
-use super::client::{Client, Method};
+use super::client::{Client, Method, NO_BODY, with_query};
 use super::text::{escaped_lines, print_json};
 use super::{CliError, Output};
-use crate::api::model::{Family, RESTORE_TEXT_MAX, RulesOutcome, RulesProgram, RulesRequest};
+use crate::api::model::{
+    Family, RESTORE_TEXT_MAX, RulesOutcome, RulesProgram, RulesQuery, RulesRequest,
+};
 
 /// Runs the command; the exit code is the one the tool would have.
 ///
@@ -34,8 +36,15 @@ pub fn run(
         RulesProgram::Restore if wants_words_only(&args) => {}
         RulesProgram::Restore => stdin = Some(read_text(take_input_file(&mut args).as_deref())?),
     }
-    let request = RulesRequest { family, program, args, stdin };
-    let outcome: RulesOutcome = client.call(Method::POST, "/v1/rules", Some(&request))?;
+    let plain = args.iter().all(|arg| matches!(arg.as_str(), "-c" | "--counters"));
+    let outcome: RulesOutcome = if program == RulesProgram::Save && plain {
+        // As a GET, which those who may only look may send.
+        let query = RulesQuery { family, counters: !args.is_empty() };
+        client.call(Method::GET, &with_query("/v1/rules", &query), NO_BODY)?
+    } else {
+        let request = RulesRequest { family, program, args, stdin };
+        client.call(Method::POST, "/v1/rules", Some(&request))?
+    };
     if let Some(path) = save_to.filter(|_| outcome.code == 0) {
         fs::write(&path, &outcome.stdout)
             .map_err(|error| CliError::Failed(format!("{path}: {error}")))?;

@@ -65,6 +65,8 @@ pub struct Settings {
     pub workers: Workers,
     /// Path of the control socket.
     pub control: PathBuf,
+    /// The group whose members may look at everything and change nothing, if there is to be one.
+    pub control_read_group: Option<String>,
     /// Folder of the running appliance: bpffs, locks.
     pub run_dir: PathBuf,
     /// IPv4 rules in iptables-save format.

@@ -15,6 +15,7 @@ use super::{
     CONTROL_DEFAULT, ConntrackSettings, ForwardSettings, Idle, InterfaceSettings, Places,
     RUN_DIR_DEFAULT, Settings, WORKERS_MAX, Workers, interface, value,
 };
+use crate::api::socket::reading_path;
 
 /// Most connections that can be configured: entry indices are 32-bit, and this is 30 GiB.
 const CAPACITY_MAX: i64 = 160_000_000;
@@ -29,7 +30,13 @@ pub(super) fn read(file: &Path, table: &Table, faults: &Faults<'_>) -> Settings 
 
     let workers = workers(&mut top, &mut places);
     let control = absolute(&mut top, "control", CONTROL_DEFAULT);
-    if control.value.as_os_str().len() > SOCKET_PATH_MAX {
+    let control_read_group = group(&mut top, "control_read_group");
+    // The socket for readers has the longer name.
+    let longest = match control_read_group {
+        Some(_) => reading_path(&control.value),
+        None => control.value.clone(),
+    };
+    if longest.as_os_str().len() > SOCKET_PATH_MAX {
         let message = format!(
             "`control` is longer than the {SOCKET_PATH_MAX} bytes a socket's path can have"
         );
@@ -54,6 +61,7 @@ pub(super) fn read(file: &Path, table: &Table, faults: &Faults<'_>) -> Settings 
         file,
         workers,
         control: control.value,
+        control_read_group,
         run_dir,
         rules,
         rules6,
@@ -122,6 +130,17 @@ fn absolute(top: &mut Section<'_>, key: &'static str, default: &str) -> Placed<P
         );
     }
     Placed { value: value.into(), at }
+}
+
+/// The name of a group. Whether there is one is looked at at the start, when it may not be known yet.
+fn group(top: &mut Section<'_>, key: &'static str) -> Option<String> {
+    let Placed { value, at } = top.string(key)?;
+    if value.is_empty() || value.contains(|c: char| c.is_whitespace() || c.is_control() || c == ':')
+    {
+        top.faults().push(at, format!("`{key}` must be the name of a group"));
+        return None;
+    }
+    Some(value.to_owned())
 }
 
 fn rules_file(

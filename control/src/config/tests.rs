@@ -100,7 +100,7 @@ fn what_is_not_said_has_its_default() {
 
 #[test]
 fn every_optional_key_is_read() {
-    let text = "workers = [2, 3]\nidle = '50us'\nframes = 8192\nrun_dir = '/tmp/x'\n\
+    let text = "workers = [2, 3]\nidle = '50us'\ncontrol_read_group = 'adm'\nframes = 8192\nrun_dir = '/tmp/x'\n\
         [interface.wan]\ndevice = 'eth0'\naddress = ['2001:db8::1/64', '10.0.0.1/30']\n\
         gateway = ['fe80::1', '10.0.0.2']\ndhcp = true\nrp_filter = 'loose'\nmtu = 1492\n\
         accept_ra = true\nqueues = 2\nmode = 'zerocopy'\npromiscuous = true\n\
@@ -113,6 +113,7 @@ fn every_optional_key_is_read() {
     assert_eq!(config.workers, Workers::Cores(vec![2, 3]));
     assert_eq!(config.idle, Some(Idle::SleepAfter(Duration::from_micros(50))));
     assert_eq!(config.frames, Some(8192));
+    assert_eq!(config.control_read_group.as_deref(), Some("adm"));
     let wan = &config.interfaces[0];
     assert!(wan.dhcp && wan.accept_ra && wan.promiscuous);
     assert_eq!((wan.mtu, wan.queues, wan.mode), (Some(1492), Some(2), XdpMode::ZeroCopy));

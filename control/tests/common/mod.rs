@@ -17,6 +17,7 @@ use postern_control::api::connection::{Connection, ConnectionId, Ids, Protocol, 
 use postern_control::api::filter::ConnectionFilter;
 use postern_control::api::model::*;
 use postern_control::api::server::{Limits, Server};
+use postern_control::api::socket::reading_path;
 use tokio::sync::oneshot;
 
 /// A folder that goes with the test.
@@ -208,9 +209,27 @@ impl Running {
     }
 
     pub(crate) fn with(fake: Fake, limits: Limits, group: Option<u32>) -> Self {
+        Self::start(fake, limits, group, None)
+    }
+
+    /// With a socket for readers besides.
+    pub(crate) fn with_readers(
+        fake: Fake,
+        limits: Limits,
+        group: Option<u32>,
+        readers: u32,
+    ) -> Self {
+        Self::start(fake, limits, group, Some(readers))
+    }
+
+    fn start(fake: Fake, limits: Limits, group: Option<u32>, readers: Option<u32>) -> Self {
         let folder = Folder::new();
         let socket = folder.join("control.sock");
-        let server = Server::open(&socket, group.map(Gid::from_raw), limits).unwrap();
+        let mut server = Server::open(&socket, group.map(Gid::from_raw), limits).unwrap();
+        if let Some(readers) = readers {
+            let path = reading_path(&socket);
+            server = server.with_readers(&path, Gid::from_raw(readers)).unwrap();
+        }
         let (stop, stopped) = oneshot::channel();
         let fake = Arc::new(fake);
         let backend = Arc::clone(&fake);
@@ -223,6 +242,11 @@ impl Running {
         Self { folder, socket, fake, stop: Some(stop), thread: Some(thread) }
     }
 
+    /// The socket for readers.
+    pub(crate) fn reading(&self) -> PathBuf {
+        reading_path(&self.socket)
+    }
+
     pub(crate) fn connect(&self) -> UnixStream {
         connect(&self.socket)
     }
@@ -233,7 +257,8 @@ impl Drop for Running {
         drop(self.stop.take());
         let ended = self.thread.take().map(JoinHandle::join);
         assert!(ended.is_none_or(|ended| ended.is_ok()) || std::thread::panicking());
-        assert!(!self.socket.exists() || std::thread::panicking(), "the socket file is gone");
+        let left = self.socket.exists() || self.reading().exists();
+        assert!(!left || std::thread::panicking(), "the socket files are gone");
     }
 }
 

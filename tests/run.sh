@@ -23,6 +23,7 @@ step cargo test --workspace --locked
 # The dev profile: end to end with debug assertions and overflow checks.
 step cargo build --locked -p postern
 export POSTERN=${CARGO_TARGET_DIR:-target}/debug/postern
+step ./deploy/systemd/verify.sh
 # One worker in full, two in the smaller set; both are run, whatever the first says.
 outcome=0
 step tests/e2e/run.sh --workers 1 || outcome=1

@@ -1,7 +1,9 @@
 //! Full tables and floods: what is established stays, what is new is a defined outcome.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
+use postern_core::forward::NeighbourState;
+use postern_core::pipeline::{WANTED_ASKERS_MAX, WANTED_SOURCE_MAX};
 use postern_core::verdict::DropReason;
 use postern_tests::packet::{echo_request, tcp, udp};
 use postern_tests::{Firewall, Flow, Setup, WAN, for_workers, moved};
@@ -162,4 +164,35 @@ fn a_refused_first_packet_leaves_nothing_behind() {
     }
     moved!(fw, received: 1000, DeniedByPolicy: 1000);
     assert!(fw.connections().is_empty());
+}
+
+/// A scan of a network on the link by one host: what others want is asked for all the same, be it what the scan
+/// wants, too, and the scanner gets its share.
+#[test]
+fn a_scan_leaves_room_for_what_its_neighbours_want() {
+    let on_link = |host: u8| format!("203.0.113.{host}:9");
+    let mut fw = Firewall::with(Setup::default().capacity(1024));
+    for host in 10..=252 {
+        fw.neighbour(WAN, IpAddr::from([203, 0, 113, host]), NeighbourState::Incomplete);
+    }
+    for host in 10..=250 {
+        fw.lan(udp("192.168.1.50:4000", on_link(host).as_str())).held();
+    }
+    let wanted_by_all = [251, 10];
+    for host in wanted_by_all {
+        fw.lan(udp("192.168.1.60:4000", on_link(host).as_str())).held();
+    }
+    let wanted = fw.wanted();
+    assert_eq!(wanted.len(), WANTED_SOURCE_MAX + wanted_by_all.len());
+    for (place, host) in (WANTED_SOURCE_MAX..).zip(wanted_by_all) {
+        assert_eq!(wanted[place], (WAN.interface(), [203, 0, 113, host].into()));
+    }
+    assert!(fw.wanted().is_empty());
+    // A next hop that everybody wants takes a few places, not all.
+    for host in 70..150 {
+        let from = format!("192.168.1.{host}:4000");
+        fw.lan(udp(from.as_str(), on_link(251).as_str())).held();
+    }
+    fw.lan(udp("192.168.1.60:4001", on_link(252).as_str())).held();
+    assert_eq!(fw.wanted().len(), WANTED_ASKERS_MAX + 1);
 }

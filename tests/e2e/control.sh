@@ -4,7 +4,19 @@ theme_up() {
     lab_up
     peers wan 7000
     peers lan 7000
-    start_postern
+    lab_config | sed '1i control_read_group = "games"' >"$LAB_DIR/postern.toml"
+    confine >"$LAB_DIR/confined"
+    chmod +x "$LAB_DIR/confined"
+    POSTERN=$LAB_DIR/confined start_postern
+}
+
+# A program that runs the appliance with the capabilities that its systemd unit leaves it, and no others.
+confine() {
+    local capabilities
+    capabilities=$(sed -n 's/^CapabilityBoundingSet=//p' "$HERE/../../deploy/systemd/postern.service" |
+        tr 'A-Z ' 'a-z\n' | sed 's/^cap_/+/' | paste -sd,)
+    printf '#!/bin/sh\nexec setpriv --bounding-set=-all,%s --inh-caps=-all --no-new-privs %q "$@"\n' \
+        "$capabilities" "$(realpath "$POSTERN")"
 }
 
 socket() {
@@ -22,6 +34,37 @@ once_the_socket_is_private_and_the_only_door() {
     # Somebody else is refused.
     fails setpriv --reuid=65534 --regid=65534 --clear-groups "$POSTERN" --control "$(socket)" status
     postern status
+}
+
+once_the_capabilities_of_the_unit_are_enough() {
+    # CAP_CHOWN, CAP_NET_ADMIN, CAP_NET_RAW, CAP_IPC_LOCK, CAP_BPF: bits 0, 12, 13, 14, 39.
+    equals "$(awk '/^CapEff/ { print $2 }' "/proc/$(cat "$LAB_DIR/appliance")/status")" 0000008000007001 "capabilities"
+    canary
+}
+
+# C205
+once_a_reader_may_look_and_change_nothing() {
+    local out what
+    local reader=(setpriv --reuid=65533 --regid=65533 --groups=60 "$LAB_DIR/for-all" --control "$(socket)")
+    equals "$(stat -c '%a %F %G' "$LAB_DIR/run/control-ro.sock")" "660 socket games" "mode"
+    # Where other users get at it.
+    cp "$POSTERN" "$LAB_DIR/for-all"
+    chmod 711 "$LAB_DIR"
+    chmod 755 "$LAB_DIR/for-all"
+    "${reader[@]}" status
+    has "$("${reader[@]}" conntrack count)" '^[0-9]+$'
+    has "$("${reader[@]}" iptables-save)" '^\*filter'
+    for what in 'iptables -F' 'conntrack flush' 'forward add tcp 99 192.168.1.10:99' reload; do
+        # shellcheck disable=SC2086
+        out=$(fails "${reader[@]}" $what 2>&1)
+        has "$out" 'may look but not change'
+    done
+    # Past our own command line, too.
+    out=$(setpriv --reuid=65533 --regid=65533 --groups=60 curl -s -X POST \
+        --unix-socket "$LAB_DIR/run/control-ro.sock" http://localhost/v1/connections/flush)
+    has "$out" 'only reading is allowed'
+    chmod 700 "$LAB_DIR"
+    rm "$LAB_DIR/for-all"
 }
 
 once_a_second_instance_is_refused_and_the_first_undisturbed() {

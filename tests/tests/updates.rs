@@ -50,7 +50,8 @@ fn a_change_costs_each_direction_one_new_decision_of_its_kind() {
     f.exchange(&mut fw);
     f.exchange(&mut fw);
     fw.take_moved();
-    let changes: [(fn(&mut Setup), u64, u64); 5] = [
+    type Change = fn(&mut Setup);
+    let changes: [(Change, u64, u64); 5] = [
         (|_| {}, 0, 0),
         (|setup| setup.iptables("-A FORWARD -p tcp --dport 25 -j DROP"), 0, 2),
         (
@@ -105,7 +106,7 @@ fn an_entry_that_slept_while_the_stamps_wrapped_is_judged_again() {
 fn timeouts_made_shorter_end_idle_connections_too() {
     for_workers([1, 2], |setup| {
         let mut fw = Firewall::with(setup);
-        let tcp = Flow::outward("192.168.1.2:5000", "192.0.2.9:80").open(&mut fw);
+        Flow::outward("192.168.1.2:5000", "192.0.2.9:80").open(&mut fw);
         dns(5000).exchange(&mut fw);
         assert_eq!(fw.connections().len(), 2);
         let timeout = |kind, seconds| {
@@ -115,7 +116,6 @@ fn timeouts_made_shorter_end_idle_connections_too() {
         fw.change(timeout(TimeoutKind::Udp, 3_000));
         fw.pass_secs(21);
         assert_eq!(fw.connections().len(), 1, "the UDP flow lives as long as before");
-        drop(tcp);
         fw.pass_secs(10);
         assert!(fw.connections().is_empty());
     });

@@ -206,22 +206,24 @@ fn other_protocols_have_the_generic_timeout() {
     assert_eq!(fw.wan(late).dropped(), DropReason::DeniedByPolicy);
 }
 
-/// C186: per-rule timeouts are left for later; a changed default holds from a connection's next packet.
+/// C186: per-rule timeouts are left for later; a longer default holds from a connection's next packet on, a shorter
+/// one for idle connections too.
 #[test]
-fn a_changed_timeout_holds_from_the_next_packet_on() {
+fn a_longer_timeout_holds_from_the_next_packet_on_and_a_shorter_one_at_once() {
     let mut fw = Firewall::new();
     let mut first = dns();
     first.exchange(&mut fw);
     let mut second = Flow::outward("192.168.1.3:6000", "192.0.2.9:53");
     second.exchange(&mut fw);
-    fw.change(|setup| setup.timeouts.set(TimeoutKind::Udp, Duration::from_secs(10)));
-    first.c2s(&mut fw, &first.ask());
-    fw.pass_secs(11);
-    assert_eq!(fw.connection().original.src().to_string(), "192.168.1.3");
     fw.change(|setup| setup.timeouts.set(TimeoutKind::Udp, Duration::from_secs(100)));
     second.c2s(&mut fw, &second.ask());
-    fw.pass_secs(99);
-    second.s2c(&mut fw, &second.tell());
+    fw.pass_secs(31);
+    assert_eq!(fw.connection().original.src().to_string(), "192.168.1.3");
+    fw.pass_secs(68);
+    assert_eq!(fw.connections().len(), 1);
+    fw.change(|setup| setup.timeouts.set(TimeoutKind::Udp, Duration::from_secs(10)));
+    fw.pass_secs(11);
+    assert!(fw.connections().is_empty());
 }
 
 /// C189, C177: a hundred thousand go within a second of their time, in slices.

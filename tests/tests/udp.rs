@@ -19,11 +19,14 @@ fn a_reply_from_the_same_peer_reaches_the_socket_inside() {
         flow.s2c(&mut fw, &flow.tell());
         // The reply direction's way was not known yet.
         moved!(fw, received: 1, forwarded: 1, tracked: 1, rerouted: 1, rejudged: 1);
+        // The original direction was judged as NEW, and is ESTABLISHED now.
+        flow.exchange(&mut fw);
+        moved!(fw, received: 2, forwarded: 2, tracked: 2, rejudged: 1);
         flow.exchange(&mut fw);
         moved!(fw, received: 2, forwarded: 2, tracked: 2);
         let connection = fw.connection();
-        assert_eq!(connection.packets, [2, 2]);
-        assert_eq!(connection.bytes, [2 * 36, 2 * 34]);
+        assert_eq!(connection.packets, [3, 3]);
+        assert_eq!(connection.bytes, [3 * 36, 3 * 34]);
     });
 }
 

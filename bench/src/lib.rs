@@ -1,5 +1,13 @@
-//! What the benchmarks share: a world to forward in ([`world`]) and traffic to forward ([`traffic`]).
+//! What the benchmarks share: a world to forward in ([`world`]), traffic to forward ([`traffic`]), the works
+//! that are measured ([`work`], [`steered`]), and what they are held against ([`floor`]).
 
+pub mod floor;
+pub mod pktgen;
+pub mod plot;
+pub mod rounds;
+pub mod skew;
+pub mod steered;
 pub mod stopwatch;
 pub mod traffic;
+pub mod work;
 pub mod world;

@@ -1,6 +1,8 @@
 //! Flows by number, and the frames of a flow. A flow is arithmetic on its number: no memory is touched to
 //! make one, so that what is measured is the firewall's memory and not the generator's.
 
+use std::net::IpAddr;
+
 use crate::world::{LAN_MAC, PEER_MAC, WAN_MAC};
 
 /// A 64-byte Ethernet frame without its FCS.
@@ -42,6 +44,15 @@ pub fn endpoints(number: u32) -> (u32, u16, u32, u16) {
     (0x0a00_0000 | host, port, 0xc612_0000 + server, 443)
 }
 
+/// Source and destination address of flow `number`, as its frames carry them.
+pub fn addresses(number: u32, v6: bool) -> (IpAddr, IpAddr) {
+    let mut frame = [0; ROOM];
+    outbound(&mut frame, number, v6, Transport::Udp);
+    let v4 = |at: usize| <[u8; 4]>::try_from(&frame[at..at + 4]).expect("four bytes").into();
+    let wide = |at: usize| <[u8; 16]>::try_from(&frame[at..at + 16]).expect("sixteen bytes").into();
+    if v6 { (wide(22), wide(38)) } else { (v4(26), v4(30)) }
+}
+
 /// Writes the original-direction frame of flow `number` into `frame`. Returns its length.
 pub fn outbound(frame: &mut [u8], number: u32, v6: bool, transport: Transport) -> usize {
     let (src, src_port, dst, dst_port) = endpoints(number);
@@ -52,6 +63,32 @@ pub fn outbound(frame: &mut [u8], number: u32, v6: bool, transport: Transport) -
     } else {
         ipv4(frame, src, dst, transport, (src_port, dst_port))
     }
+}
+
+/// Writes the reply-direction frame of flow `number` into `frame`, addressed to where its packets seem to come
+/// from: `outside` is the address and port they were translated to. Returns its length.
+pub fn inbound(
+    frame: &mut [u8],
+    number: u32,
+    v6: bool,
+    outside: Option<(u32, u16)>,
+    transport: Transport,
+) -> usize {
+    let (src, src_port, dst, dst_port) = endpoints(number);
+    let (to, to_port) = outside.unwrap_or((src, src_port));
+    frame[..6].copy_from_slice(&WAN_MAC.0);
+    frame[6..12].copy_from_slice(&PEER_MAC.0);
+    if v6 {
+        ipv6(frame, (0x2001_0db8, dst), (0xfd00, to), transport, (dst_port, to_port))
+    } else {
+        ipv4(frame, dst, to, transport, (dst_port, to_port))
+    }
+}
+
+/// The source port of a frame of ours.
+pub fn source_port(frame: &[u8], v6: bool) -> u16 {
+    let at = if v6 { 54 } else { 34 };
+    u16::from_be_bytes([frame[at], frame[at + 1]])
 }
 
 /// Turns a frame that left by the WAN into the answer to it: addresses and ports exchanged.
@@ -157,4 +194,39 @@ fn sum_of(word: u32) -> u32 {
 fn fold(sum: u32) -> u16 {
     let sum = (sum & 0xffff) + (sum >> 16);
     ((sum & 0xffff) + (sum >> 16)) as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DATA: Transport = Transport::Tcp(Segment { seq: 7, ack: 9, flags: 0x10 });
+
+    #[test]
+    fn the_inbound_frame_is_the_answer_to_the_outbound_one() {
+        for (v6, transport) in [(false, Transport::Udp), (false, DATA), (true, Transport::Udp)] {
+            let mut answered = [0; ROOM];
+            let len = outbound(&mut answered, 64_001, v6, transport);
+            answer(&mut answered, len, v6, transport);
+            let mut direct = [0; ROOM];
+            assert_eq!(inbound(&mut direct, 64_001, v6, None, transport), len);
+            assert_eq!(answered, direct);
+        }
+    }
+
+    #[test]
+    fn what_is_translated_is_answered_to_the_translated_address() {
+        let mut frame = [0; ROOM];
+        inbound(&mut frame, 5, false, Some((0xcb00_7102, 4000)), Transport::Udp);
+        assert_eq!(frame[30..34], [203, 0, 113, 2]);
+        assert_eq!(frame[36..38], 4000u16.to_be_bytes());
+        assert_eq!(source_port(&frame, false), 443);
+    }
+
+    #[test]
+    fn no_two_of_a_million_flows_are_alike() {
+        let mut all: Vec<_> = (0..1_000_000).map(endpoints).collect();
+        all.sort_unstable();
+        assert!(all.windows(2).all(|two| two[0] != two[1]));
+    }
 }

@@ -19,8 +19,8 @@ use postern_core::snapshot::{
 };
 use postern_core::steering::{Inputs, Steering};
 use postern_core::time::Instant;
-use postern_core::units::{Generation, InterfaceId, Mac};
-use postern_io::memory::SharedMemory;
+use postern_core::units::{Generation, InterfaceId, Mac, Stamps};
+use postern_io::memory::{Pages, SharedMemory};
 
 /// The inside interface.
 pub const LAN: InterfaceId = InterfaceId(0);
@@ -30,6 +30,8 @@ pub const WAN: InterfaceId = InterfaceId(1);
 pub const LAN_MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
 /// MAC of the outside interface.
 pub const WAN_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
+/// The outside interface's IPv4 address, behind which it masquerades.
+pub const WAN_ADDRESS: u32 = u32::from_be_bytes([203, 0, 113, 2]);
 /// The one host, or router, on each side.
 pub const PEER_MAC: Mac = Mac([2, 0, 0, 0, 0, 9]);
 
@@ -42,8 +44,8 @@ const WAN_GATEWAY: [IpAddr; 2] = [
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 2, 0, 0, 0, 1)),
 ];
 
-/// The snapshot of the gateway: state, filter and, with `nat`, masquerade.
-pub fn snapshot(nat: bool, key: SipKey) -> Result<Snapshot> {
+/// The snapshot of the gateway with so many workers: state, filter and, with `nat`, masquerade.
+pub fn snapshot(nat: bool, key: SipKey, workers: u8) -> Result<Snapshot> {
     let address = |address: &str, length| -> Result<_> {
         Ok(InterfaceAddress { address: address.parse()?, length })
     };
@@ -61,7 +63,7 @@ pub fn snapshot(nat: bool, key: SipKey) -> Result<Snapshot> {
     let lan = vec![address("172.16.0.1", 24)?, address("fd00:0:0:1::1", 64)?];
     let wan = vec![address("203.0.113.2", 24)?, address("2001:db8:0:2::2", 64)?];
     let steering = Steering::new(Inputs {
-        workers: 1,
+        workers,
         key,
         ours: lan.iter().chain(&wan).map(|a| a.address).collect(),
         statics: vec![],
@@ -75,10 +77,12 @@ pub fn snapshot(nat: bool, key: SipKey) -> Result<Snapshot> {
     }
     Ok(Snapshot {
         generation: Generation(1),
+        stamps: Stamps::FIRST,
+        reviews: 0,
         interfaces: Arc::new(Interfaces(
             vec![interface(LAN_MAC, false, lan), interface(WAN_MAC, nat, wan)].into(),
         )),
-        policy: Arc::new(Policy::compile(&filters(), 1)?),
+        policy: Arc::new(Policy::compile(&filters(), usize::from(workers))?),
         nat: Arc::new(NatRules::default()),
         steering: Arc::new(steering),
         older_steering: Default::default(),
@@ -127,15 +131,26 @@ fn filters() -> Filters {
     Filters([filter.clone(), filter])
 }
 
-/// A pipeline of one worker with room for `capacity` connections of each family that is used.
-pub fn pipeline(capacity: u32, v6: bool, key: SipKey) -> Result<(Pipeline<'static>, Limits)> {
+/// A pipeline of one worker with room for `capacity` connections of the family that is used, and what kind of
+/// pages its table got.
+pub fn pipeline(capacity: u32, v6: bool, key: SipKey) -> Result<(Pipeline<'static>, Pages)> {
     let limits = Limits {
         connections_v4: if v6 { 1 } else { capacity },
         connections_v6: if v6 { capacity } else { 1 },
     };
-    let [v4_bytes, v6_bytes] = limits.bytes();
-    let (v4_memory, _) = SharedMemory::new("bench-v4", v4_bytes)?.leak();
-    let (v6_memory, _) = SharedMemory::new("bench-v6", v6_bytes)?.leak();
-    let memory = [&mut v4_memory[..v4_bytes], &mut v6_memory[..v6_bytes]];
-    Ok((Pipeline::new(limits, memory, key, SipKey([5, 6]), Instant(0)), limits))
+    let regions = limits.bytes().map(|bytes| SharedMemory::new("bench-table", bytes));
+    let [v4, v6_region] = regions;
+    let (v4, v6_region) = (v4?, v6_region?);
+    let pages = if v6 { v6_region.pages() } else { v4.pages() };
+    let memory = [v4.leak().0, v6_region.leak().0];
+    Ok((Pipeline::new(limits, memory, key, SipKey([5, 6]), Instant(0)), pages))
+}
+
+/// The kind of pages in one word.
+pub fn pages_name(pages: Pages) -> &'static str {
+    match pages {
+        Pages::HugeTlb => "hugetlb",
+        Pages::Transparent => "transparent",
+        Pages::Small => "small",
+    }
 }

@@ -1,39 +1,21 @@
 //! The whole core in memory, one burst after another: what the packet path itself costs.
 //!
-//! A burst of 64 frames is written by the generator, which is not timed, and decided by the pipeline, which
-//! is. Flows are visited in random order. One JSON object on standard output.
+//! Flows are visited in random order. One JSON object on standard output; the fields are explained in the
+//! README beside.
 
-use std::time::{Duration, Instant as Wall};
+use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
 
 use anyhow::{Result, bail, ensure};
-use bench::stopwatch::Stopwatch;
-use bench::traffic::{self, HEADROOM, ROOM, Segment, Transport};
-use bench::world::{self, LAN, WAN};
-use clap::{Parser, ValueEnum};
-use postern_core::burst::{BURST_MAX, Burst, Origin, Packet, Visit};
-use postern_core::conntrack::siphash::SipKey;
-use postern_core::counters::Counters;
-use postern_core::headers::tcp_flags::{ACK, SYN};
-use postern_core::pipeline::{Limits, Pipeline};
-use postern_core::snapshot::Snapshot;
-use postern_core::time::Instant;
-use postern_core::units::{InterfaceId, WorkerId};
-use postern_core::verdict::Verdict;
+use bench::rounds::{Gate, Round, median};
+use bench::steered::{Handed, Mesh, Worker};
+use bench::stopwatch::CONTENDED_BELOW;
+use bench::work::{Bench, Measured, Settings, Work};
+use bench::world;
+use clap::Parser;
+use postern_core::pipeline::Limits;
+use postern_core::units::WorkerId;
 use serde::Serialize;
-
-/// What is measured.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Work {
-    /// UDP packets of connections that have seen replies.
-    Established,
-    /// UDP, every packet the first of a connection.
-    New,
-    /// TCP data one way and ACKs the other, with the window check.
-    Tcp,
-    /// First packets against a table full of assured connections: each is refused.
-    Full,
-}
 
 /// Measures the packet path in memory.
 #[derive(Parser, Debug)]
@@ -56,12 +38,36 @@ struct Arguments {
     /// IPv6, which is never masqueraded here.
     #[arg(long)]
     v6: bool,
-    /// Packets to measure, per worker.
+    /// Rounds in which the packets are measured; the median counts.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// One gateway: the workers share `flows` connections, any packet comes to any worker, and is handed over to
+    /// the one that owns it. For `established` only.
+    #[arg(long)]
+    steered: bool,
+    /// Measure beside it, round by round, what the memory system alone costs.
+    #[arg(long)]
+    floor: bool,
+    /// Packets to measure in all rounds together, per worker.
     #[arg(long, default_value_t = 4_000_000, value_parser = clap::value_parser!(u64).range(64..=1_000_000_000))]
     packets: u64,
     /// Accepted for scripts: the output is always JSON.
     #[arg(long)]
     json: bool,
+}
+
+impl Arguments {
+    fn settings(&self) -> Settings {
+        Settings {
+            work: self.work,
+            flows: self.flows,
+            nat: !self.no_nat && !self.v6,
+            v6: self.v6,
+            packets: self.packets,
+            rounds: self.rounds,
+            floor: self.floor,
+        }
+    }
 }
 
 /// The figures of one run.
@@ -73,280 +79,167 @@ struct Report {
     nat: bool,
     v6: bool,
     packets: u64,
+    rounds: u32,
     ns_per_packet: f64,
+    ns_min: f64,
+    ns_max: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    floor_ns_per_packet: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ratio: Option<f64>,
     mpps: f64,
+    mpps_per_worker: Vec<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connections_per_second: Option<f64>,
+    /// Of bursts, not of rounds: the middle one, and the one that 99 of 100 undercut.
+    burst_ns_p50: f64,
+    burst_ns_p99: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    floor_burst_ns_p50: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ratio_p50: Option<f64>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    hand_over: Option<HandOver>,
     dropped: u64,
     cpu_share: f64,
+    contended: bool,
     bytes_per_connection: f64,
+    pages: &'static str,
 }
 
-/// What one worker measured.
-struct Measured {
-    packets: u64,
-    elapsed: Duration,
-    dropped: u64,
-    cpu_share: f64,
+/// What workers that hand over report besides.
+#[derive(Serialize, Debug)]
+struct HandOver {
+    /// Packets that came to another worker than their owner, of all.
+    hand_over_share: f64,
+    /// Packets that the busiest worker decided, beside the mean.
+    imbalance: f64,
+}
+
+impl Report {
+    /// Of workers that share the packets the slowest decides how fast all are: a round takes as long as the
+    /// worker that was busy longest.
+    fn add_hand_over(&mut self, measured: &[Measured], handed: &[Handed]) {
+        let rounds = 0..measured.iter().map(|m| m.rounds.len()).min().unwrap_or(0);
+        self.mpps = median(rounds.map(|round| {
+            let of_round = || measured.iter().map(|m| &m.rounds[round]);
+            let packets: u64 = of_round().map(|r| r.packets).sum();
+            let longest = of_round().map(|r| r.elapsed).max().unwrap_or_default();
+            packets as f64 / longest.as_secs_f64() / 1e6
+        }));
+        let decided = |m: &Measured| m.rounds.iter().map(|r| r.packets).sum::<u64>() as f64;
+        let most = measured.iter().map(decided).fold(0.0, f64::max);
+        let mean = measured.iter().map(decided).sum::<f64>() / measured.len() as f64;
+        let made: u64 = handed.iter().map(|h| h.made).sum();
+        let handed_over: u64 = handed.iter().map(|h| h.handed_over).sum();
+        let hand_over_share = handed_over as f64 / made.max(1) as f64;
+        self.hand_over = Some(HandOver { hand_over_share, imbalance: most / mean });
+    }
 }
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let cores = core_affinity::get_core_ids().unwrap_or_default();
-    let started: Vec<_> = (0..arguments.workers)
-        .map(|worker| {
-            let core = cores.get(usize::from(worker)).copied();
-            let settings = Settings::from(&arguments);
-            std::thread::spawn(move || {
-                if let Some(core) = core {
-                    core_affinity::set_for_current(core);
-                }
-                Bench::new(settings)?.measure()
-            })
-        })
-        .collect();
-    let mut measured = Vec::new();
-    for thread in started {
-        match thread.join() {
-            Ok(result) => measured.push(result?),
-            Err(_) => bail!("a worker panicked"),
-        }
-    }
-
-    let packets: u64 = measured.iter().map(|m| m.packets).sum();
-    let per_worker = |m: &Measured| m.elapsed.as_nanos() as f64 / m.packets as f64;
-    let mpps: f64 = measured.iter().map(|m| 1e3 / per_worker(m)).sum();
-    let report = Report {
-        work: arguments.work,
-        flows: arguments.flows,
-        workers: arguments.workers,
-        nat: !arguments.no_nat && !arguments.v6,
-        v6: arguments.v6,
-        packets,
-        ns_per_packet: measured.iter().map(per_worker).sum::<f64>() / measured.len() as f64,
-        mpps,
-        dropped: measured.iter().map(|m| m.dropped).sum(),
-        cpu_share: measured.iter().map(|m| m.cpu_share).fold(1.0, f64::min),
-        bytes_per_connection: bytes_per_connection(arguments.flows, arguments.v6),
+    let settings = arguments.settings();
+    let gate = Gate::new(usize::from(arguments.workers));
+    let report = if arguments.steered {
+        ensure!(settings.work == Work::Established, "--steered is for --work established");
+        ensure!(!settings.floor, "--floor is of one worker: not with --steered");
+        let (measured, handed) = steered(&arguments, &gate)?;
+        let mut report = report(&arguments, &measured);
+        report.add_hand_over(&measured, &handed);
+        report
+    } else {
+        let measured = on_every_worker(arguments.workers, |_| {
+            gate.guard(|| Bench::new(settings)?.measure(&gate))
+        })?;
+        report(&arguments, &measured)
     };
     println!("{}", serde_json::to_string(&report)?);
     Ok(())
+}
+
+fn steered(arguments: &Arguments, gate: &Gate) -> Result<(Vec<Measured>, Vec<Handed>)> {
+    let (workers, done) = (arguments.workers, AtomicUsize::new(0));
+    let mesh = Mutex::new(Mesh::new(workers));
+    let measured = on_every_worker(workers, |me| {
+        gate.guard(|| {
+            let peers = mesh.lock().expect("nobody panics with it").take(WorkerId(me));
+            Worker::new(WorkerId(me), workers, arguments.settings(), peers, gate, &done)?.measure()
+        })
+    })?;
+    Ok(measured.into_iter().unzip())
+}
+
+/// Does `work` on so many threads, each on a core of its own as far as there are cores.
+fn on_every_worker<T: Send>(workers: u8, work: impl Fn(u8) -> Result<T> + Sync) -> Result<Vec<T>> {
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..workers)
+            .map(|worker| {
+                let (work, core) = (&work, cores.get(usize::from(worker)).copied());
+                scope.spawn(move || {
+                    core.map(core_affinity::set_for_current);
+                    work(worker)
+                })
+            })
+            .collect();
+        let joined = threads.into_iter().map(|thread| match thread.join() {
+            Ok(result) => result,
+            Err(_) => bail!("a worker panicked"),
+        });
+        joined.collect()
+    })
+}
+
+fn report(arguments: &Arguments, measured: &[Measured]) -> Report {
+    // The middle round of each worker; of several workers, the mean.
+    let middle = |figure: fn(&Round) -> f64, rounds: for<'m> fn(&'m Measured) -> &'m [Round]| {
+        let of_workers = measured.iter().map(|m| median(rounds(m).iter().map(figure)));
+        of_workers.sum::<f64>() / measured.len() as f64
+    };
+    let of_work = |figure| middle(figure, |m| &m.rounds);
+    let of_floor = |figure| arguments.floor.then(|| middle(figure, |m| &m.floor));
+    let p50: fn(&Round) -> f64 = |round| round.burst_ns(50.0);
+
+    let all = || measured.iter().flat_map(|m| &m.rounds);
+    let ns_per_packet = of_work(Round::ns);
+    let floor_ns_per_packet = of_floor(Round::ns);
+    let (burst_ns_p50, floor_burst_ns_p50) = (of_work(p50), of_floor(p50));
+    let mpps_per_worker: Vec<f64> =
+        measured.iter().map(|m| 1e3 / median(m.rounds.iter().map(Round::ns))).collect();
+    let mpps: f64 = mpps_per_worker.iter().sum();
+    let cpu_share = measured.iter().map(|m| m.cpu_share).fold(1.0, f64::min);
+    Report {
+        work: arguments.work,
+        flows: arguments.flows,
+        workers: arguments.workers,
+        nat: arguments.settings().nat,
+        v6: arguments.v6,
+        packets: all().map(|round| round.packets).sum(),
+        rounds: arguments.rounds,
+        ns_per_packet,
+        ns_min: all().map(Round::ns).fold(f64::INFINITY, f64::min),
+        ns_max: all().map(Round::ns).fold(0.0, f64::max),
+        floor_ns_per_packet,
+        ratio: floor_ns_per_packet.map(|floor| ns_per_packet / floor),
+        mpps,
+        mpps_per_worker,
+        connections_per_second: arguments.work.connections_per_packet().map(|c| c * mpps * 1e6),
+        burst_ns_p50,
+        burst_ns_p99: of_work(|round| round.burst_ns(99.0)),
+        floor_burst_ns_p50,
+        ratio_p50: floor_burst_ns_p50.map(|floor| burst_ns_p50 / floor),
+        hand_over: None,
+        dropped: measured.iter().map(|m| m.dropped).sum(),
+        cpu_share,
+        contended: cpu_share < CONTENDED_BELOW,
+        bytes_per_connection: bytes_per_connection(arguments.flows, arguments.v6),
+        pages: measured[0].pages.map_or("none", world::pages_name),
+    }
 }
 
 fn bytes_per_connection(capacity: u32, v6: bool) -> f64 {
     let limits = Limits { connections_v4: capacity, connections_v6: capacity };
     let [v4_bytes, v6_bytes] = limits.bytes();
     (if v6 { v6_bytes } else { v4_bytes }) as f64 / f64::from(capacity)
-}
-
-/// What a worker needs of the arguments.
-#[derive(Clone, Copy)]
-struct Settings {
-    work: Work,
-    flows: u32,
-    nat: bool,
-    v6: bool,
-    packets: u64,
-}
-
-impl From<&Arguments> for Settings {
-    fn from(a: &Arguments) -> Self {
-        Self { work: a.work, flows: a.flows, nat: !a.no_nat && !a.v6, v6: a.v6, packets: a.packets }
-    }
-}
-
-/// A pipeline, a clock that the bench turns, and frames.
-struct Bench {
-    settings: Settings,
-    pipeline: Pipeline<'static>,
-    snapshot: Snapshot,
-    counters: Counters,
-    now: Instant,
-    rooms: Vec<[u8; ROOM]>,
-    lens: [usize; BURST_MAX],
-    verdicts: Vec<Verdict>,
-    random: u64,
-    elapsed: Duration,
-}
-
-const ME: WorkerId = WorkerId(0);
-
-impl Bench {
-    fn new(settings: Settings) -> Result<Self> {
-        let key = SipKey([0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210]);
-        // Room for one burst more than the flows, so that only `full` runs into the limit.
-        let spare = if settings.work == Work::Full { 0 } else { BURST_MAX as u32 };
-        let (pipeline, _) = world::pipeline(settings.flows + spare, settings.v6, key)?;
-        Ok(Self {
-            settings,
-            pipeline,
-            snapshot: world::snapshot(settings.nat, key)?,
-            counters: Counters::default(),
-            now: Instant(1_000_000_000),
-            rooms: vec![[0; ROOM]; BURST_MAX],
-            lens: [0; BURST_MAX],
-            verdicts: Vec::with_capacity(BURST_MAX),
-            random: 0x9e37_79b9_7f4a_7c15,
-            elapsed: Duration::ZERO,
-        })
-    }
-
-    fn measure(mut self) -> Result<Measured> {
-        match self.settings.work {
-            Work::Established => self.establish(Transport::Udp)?,
-            Work::Tcp | Work::Full => self.establish_tcp()?,
-            Work::New => {}
-        }
-        // Past the two seconds after which a replied UDP flow is a stream.
-        self.now = self.now.plus(Duration::from_secs(3));
-        let warm_up = self.settings.packets / 8;
-        self.run(warm_up)?;
-        self.elapsed = Duration::ZERO;
-        let dropped_before = self.counters.values().dropped();
-        let watch = Stopwatch::start();
-        let packets = self.run(self.settings.packets)?;
-        let dropped = self.counters.values().dropped() - dropped_before;
-        let cpu_share = watch.cpu_share();
-        if self.settings.work != Work::Full {
-            ensure!(dropped == 0, "{dropped} packets were dropped: {:?}", self.counters);
-        } else {
-            ensure!(dropped == packets, "{} packets were not refused", packets - dropped);
-        }
-        Ok(Measured { packets, elapsed: self.elapsed, dropped, cpu_share })
-    }
-
-    /// Bursts until `packets` are done. Returns how many were.
-    fn run(&mut self, packets: u64) -> Result<u64> {
-        let mut done = 0;
-        let mut sequence = 0;
-        while done < packets {
-            done += match self.settings.work {
-                Work::Established => self.burst(LAN, BURST_MAX, |bench, _| {
-                    let flow = bench.pick();
-                    (flow, Transport::Udp)
-                }),
-                Work::Full => self.burst(LAN, BURST_MAX, |bench, _| {
-                    let flow = bench.settings.flows + bench.pick();
-                    (flow, Transport::Udp)
-                }),
-                Work::New => self.new_connections(&mut sequence)?,
-                Work::Tcp => self.tcp_exchange(),
-            };
-        }
-        Ok(done)
-    }
-
-    /// A random flow.
-    fn pick(&mut self) -> u32 {
-        self.random = self.random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
-        (((self.random >> 32) * u64::from(self.settings.flows)) >> 32) as u32
-    }
-
-    /// One burst of original-direction frames as `frame` says.
-    fn burst(
-        &mut self,
-        ingress: InterfaceId,
-        count: usize,
-        mut frame: impl FnMut(&mut Self, usize) -> (u32, Transport),
-    ) -> u64 {
-        for index in 0..count {
-            let (flow, transport) = frame(self, index);
-            let room = &mut self.rooms[index][HEADROOM..];
-            self.lens[index] = traffic::outbound(room, flow, self.settings.v6, transport);
-        }
-        self.process(ingress, count)
-    }
-
-    /// Decides the frames that stand in the rooms; this alone is timed.
-    fn process(&mut self, ingress: InterfaceId, count: usize) -> u64 {
-        let mut burst = Burst::default();
-        for (room, &len) in self.rooms.iter_mut().zip(&self.lens).take(count) {
-            burst.packets.push(Packet {
-                room,
-                start: HEADROOM,
-                len,
-                interface: ingress,
-                origin: Origin::Wire,
-                parsed: None,
-                visit: Visit::default(),
-            });
-        }
-        let begin = Wall::now();
-        self.pipeline.process_burst(&mut burst, ME, &self.snapshot, &self.counters, self.now);
-        self.elapsed += begin.elapsed();
-        for (packet, &verdict) in burst.packets.iter().zip(&burst.verdicts) {
-            self.counters.settle(verdict, packet.len);
-        }
-        self.verdicts.clear();
-        self.verdicts.extend(burst.verdicts);
-        count as u64
-    }
-
-    /// Makes every connection and answers it once.
-    fn establish(&mut self, transport: Transport) -> Result<()> {
-        let flows = self.settings.flows;
-        for first in (0..flows).step_by(BURST_MAX) {
-            let count = (flows - first).min(BURST_MAX as u32) as usize;
-            self.burst(LAN, count, |_, index| (first + index as u32, transport));
-            self.expect_forwarded("the first packet")?;
-            self.answer(count, transport);
-            self.expect_forwarded("the answer")?;
-        }
-        Ok(())
-    }
-
-    /// A handshake for every connection.
-    fn establish_tcp(&mut self) -> Result<()> {
-        let flows = self.settings.flows;
-        for first in (0..flows).step_by(BURST_MAX) {
-            let count = (flows - first).min(BURST_MAX as u32) as usize;
-            let segment = |seq, ack, flags| Transport::Tcp(Segment { seq, ack, flags });
-            self.burst(LAN, count, |_, i| (first + i as u32, segment(999, 0, SYN)));
-            self.expect_forwarded("SYN")?;
-            self.answer(count, segment(4_999, 1000, SYN | ACK));
-            self.expect_forwarded("SYN/ACK")?;
-            self.burst(LAN, count, |_, i| (first + i as u32, segment(1000, 5_000, ACK)));
-            self.expect_forwarded("ACK")?;
-        }
-        Ok(())
-    }
-
-    /// Turns the forwarded frames in the rooms into answers and has them decided.
-    fn answer(&mut self, count: usize, transport: Transport) {
-        for (room, &len) in self.rooms.iter_mut().zip(&self.lens).take(count) {
-            traffic::answer(&mut room[HEADROOM..], len, self.settings.v6, transport);
-        }
-        self.process(WAN, count);
-    }
-
-    /// A burst of data, and a burst of the ACKs to it.
-    fn tcp_exchange(&mut self) -> u64 {
-        let data = Transport::Tcp(Segment { seq: 1000, ack: 5_000, flags: ACK });
-        let out = self.burst(LAN, BURST_MAX, |bench, _| (bench.pick(), data));
-        self.answer(BURST_MAX, Transport::Tcp(Segment { seq: 5_000, ack: 1000, flags: ACK }));
-        out + BURST_MAX as u64
-    }
-
-    /// A burst of connections that never were; when the table is full, time passes until it is empty.
-    fn new_connections(&mut self, next: &mut u32) -> Result<u64> {
-        let sequence = *next;
-        let left = self.settings.flows - sequence % self.settings.flows;
-        let count = left.min(BURST_MAX as u32) as usize;
-        let done = self.burst(LAN, count, |_, i| (sequence.wrapping_add(i as u32), Transport::Udp));
-        self.expect_forwarded("a first packet")?;
-        *next = sequence.wrapping_add(count as u32);
-        if next.is_multiple_of(self.settings.flows) {
-            self.now = self.now.plus(Duration::from_secs(3600));
-            while self.pipeline.connections() > 0 {
-                self.pipeline.housekeep(&self.snapshot, &self.counters, self.now, 4096);
-            }
-        }
-        Ok(done)
-    }
-
-    fn expect_forwarded(&self, what: &str) -> Result<()> {
-        let odd = self.verdicts.iter().find(|v| !matches!(v, Verdict::Forward { .. }));
-        match odd {
-            None => Ok(()),
-            Some(verdict) => bail!("{what} was not forwarded: {verdict:?}"),
-        }
-    }
 }

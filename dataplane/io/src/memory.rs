@@ -14,7 +14,7 @@ use std::slice;
 const HUGE_PAGE: usize = 2 << 20;
 const SMALL_PAGE: usize = 4096;
 /// Below this a region would waste most of a huge page, and its few small ones stay in the TLB.
-const WORTH_A_HUGE_PAGE: usize = 64 * SMALL_PAGE;
+const WORTH_A_HUGE_PAGE: usize = 16 * SMALL_PAGE;
 
 /// What kind of pages a region got: worth a line in the log at start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

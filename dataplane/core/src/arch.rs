@@ -32,6 +32,43 @@ pub fn matches(tags: &[u16; 8], tag: u16) -> u32 {
     tags.iter().enumerate().fold(0, |mask, (i, &held)| mask | u32::from(held == tag) << i)
 }
 
+/// Runs `work`, compiled for the best vectors that this processor has.
+///
+/// `work` must be `#[inline(always)]`, and whatever it calls too: what is not inlined stays as it was.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+pub fn with_vectors<T>(work: impl FnOnce() -> T) -> T {
+    #[target_feature(enable = "avx2,avx512f,avx512vl")]
+    fn with_avx512<T>(work: impl FnOnce() -> T) -> T {
+        work()
+    }
+    #[target_feature(enable = "avx2")]
+    fn with_avx2<T>(work: impl FnOnce() -> T) -> T {
+        work()
+    }
+    if has_avx512::get() {
+        // SAFETY: the processor and the kernel support what the function is compiled for.
+        unsafe { with_avx512(work) }
+    } else if has_avx2::get() {
+        // SAFETY: as above.
+        unsafe { with_avx2(work) }
+    } else {
+        work()
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+cpufeatures::new!(has_avx2, "avx2");
+#[cfg(target_arch = "x86_64")]
+cpufeatures::new!(has_avx512, "avx2", "avx512f", "avx512vl");
+
+/// Runs `work`: elsewhere the compiler's vectors are the best there are.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline]
+pub fn with_vectors<T>(work: impl FnOnce() -> T) -> T {
+    work()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,8 +14,8 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::entry::{Cold, Hot, Warm, flags};
-use super::siphash::SipKey;
-use super::tuple::{Direction, FamilyTuple};
+use super::siphash::{ABREAST, Pairs, SipKey};
+use super::tuple::{Direction, FamilyTuple, TupleV4};
 use super::wheel::{self, Wheel};
 use crate::arch::{self, prefetch};
 use crate::time::Tick;
@@ -60,8 +60,8 @@ pub struct TupleHash(u64);
 impl TupleHash {
     #[inline]
     fn tag(self) -> u16 {
-        // Multiplied, so that the tag is not part of either bucket number; never 0.
-        ((self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as u16).max(1)
+        // Bits that hardly count for either bucket number; never 0.
+        (self.0 as u16).max(1)
     }
 }
 
@@ -138,6 +138,14 @@ pub struct Table<'m, H> {
     firm: u32,
     /// Where eviction looks next.
     hand: u32,
+}
+
+impl<H: Hot<Tuple = TupleV4>> Table<'_, H> {
+    /// [`hash`](Self::hash) of the first `count` tuples, given as [`TupleV4::words`].
+    #[inline]
+    pub fn hashes(&self, tuples: &Pairs, count: usize) -> [TupleHash; ABREAST] {
+        self.key.hash_pairs(tuples, count).map(TupleHash)
+    }
 }
 
 impl<'m, H: Hot> Table<'m, H> {
@@ -237,6 +245,12 @@ impl<'m, H: Hot> Table<'m, H> {
             prefetch(&self.buckets[self.second(hash)]);
         }
         Promise::NONE
+    }
+
+    /// The hot and the warm part of a row, to be changed; as [`row`](Self::row).
+    #[inline]
+    pub fn hot_and_warm(&mut self, row: EntryIdx) -> Option<(&mut H, &mut Warm)> {
+        Some((self.hot.get_mut(row.index())?, self.warm.get_mut(row.index())?))
     }
 
     /// [`find`](Self::find), looking at the promised row first. What happened to the table since the promise

@@ -18,8 +18,10 @@ use zerocopy::IntoBytes;
 
 use crate::conntrack::tuple::{Tuple, TupleV4, TupleV6, protocol};
 use crate::headers::Headers;
+use crate::parse::plain::{L4_V4, L4_V6, Shape};
 use crate::wire::checksum::{self, apply, apply_udp, combine};
 use crate::wire::crc32c::Crc32c;
+use crate::wire::ethernet::HEADER_LEN as L3;
 use crate::wire::icmp::{self, Class};
 use crate::wire::{array_mut, be16, ipv4, ipv6, put, put16, tcp, udp};
 
@@ -120,6 +122,42 @@ pub fn flow_v6(bytes: &mut [u8], headers: &Headers, to: &TupleV6, deltas: Deltas
         put(header, ipv6::DST, to.dst);
         transport(bytes, headers, (to.src_id, to.dst_id), deltas.l4);
     }
+}
+
+/// [`flow_v4`] for a [plain](crate::parse::plain) packet that is forwarded: writes the inverse of `from`, the tuple of
+/// the connection's other direction.
+#[inline(always)]
+pub fn plain_v4(bytes: &mut [u8], shape: Shape, from: &TupleV4, deltas: Deltas) {
+    let Some(frame) = array_mut::<{ L4_V4 + udp::HEADER_LEN }>(bytes, 0) else { return };
+    let sum = be16(frame, L3 + ipv4::CHECKSUM);
+    put16(frame, L3 + ipv4::CHECKSUM, apply(sum, combine(TTL_DELTA, deltas.l3)));
+    frame[L3 + ipv4::TTL] = frame[L3 + ipv4::TTL].wrapping_sub(1);
+    let (addresses, ids) = from.inverse_wire();
+    put(frame, L3 + ipv4::SRC, addresses);
+    put(frame, L4_V4 + udp::SRC, ids);
+    plain_checksum::<L4_V4>(bytes, shape.is_tcp(), deltas.l4);
+}
+
+/// [`plain_v4`] for IPv6.
+#[inline(always)]
+pub fn plain_v6(bytes: &mut [u8], shape: Shape, from: &TupleV6, deltas: Deltas) {
+    let Some(frame) = array_mut::<{ L4_V6 + udp::HEADER_LEN }>(bytes, 0) else { return };
+    frame[L3 + ipv6::HOP_LIMIT] = frame[L3 + ipv6::HOP_LIMIT].wrapping_sub(1);
+    put(frame, L3 + ipv6::SRC, from.dst);
+    put(frame, L3 + ipv6::DST, from.src);
+    put16(frame, L4_V6 + udp::SRC, from.dst_id);
+    put16(frame, L4_V6 + udp::DST, from.src_id);
+    plain_checksum::<L4_V6>(bytes, shape.is_tcp(), deltas.l4);
+}
+
+/// Brings a transport checksum up to date.
+#[inline(always)]
+fn plain_checksum<const L4: usize>(bytes: &mut [u8], is_tcp: bool, delta: u16) {
+    let at = L4 + if is_tcp { tcp::CHECKSUM } else { udp::CHECKSUM };
+    let Some(checksum) = array_mut::<2>(bytes, at) else { return };
+    let before = u16::from_be_bytes(*checksum);
+    let after = if is_tcp { apply(before, delta) } else { apply_udp(before, delta) };
+    *checksum = after.to_be_bytes();
 }
 
 /// The first bytes of a tuple: addresses and ids.

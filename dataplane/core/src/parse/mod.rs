@@ -17,6 +17,7 @@
 mod icmp;
 mod ipv4;
 mod ipv6;
+pub mod plain;
 mod transport;
 
 #[cfg(test)]

@@ -167,6 +167,6 @@ fn ports(src: u16, dst: u16) -> Result<(u16, u16), DropReason> {
 
 /// Whether pseudo header and `covered` sum up.
 #[inline(always)]
-fn is_right(addresses: Sum, protocol: u8, len: u16, covered: &[u8]) -> bool {
+pub(super) fn is_right(addresses: Sum, protocol: u8, len: u16, covered: &[u8]) -> bool {
     addresses.word(u16::from(protocol)).word(len).bytes(covered).is_right()
 }

@@ -1,5 +1,5 @@
-//! The fast lane: a packet of a connection that has been answered, that comes as those before it came and
-//! whose cached decision and next hop hold.
+//! The fast lane: a [plain](crate::parse::plain) packet of a connection that has been answered, that comes as those
+//! before it came and whose cached decision and next hop hold.
 //!
 //! All that could be out of the ordinary is looked at first, without changing a thing. If anything is,
 //! the packet takes the long way ([`established`](super::established)), which does the same for an ordinary
@@ -8,69 +8,60 @@
 use super::Context;
 use super::family::Family;
 use super::leg;
-use crate::burst::{Origin, Packet};
+use crate::burst::Packet;
 use crate::conntrack::ctstate::CtState;
 use crate::conntrack::datagram;
 use crate::conntrack::entry::{HotState, flags};
-use crate::conntrack::table::{Promise, Row, Table, deadline};
+use crate::conntrack::table::{Promise, Table, deadline};
 use crate::conntrack::tcp;
-use crate::conntrack::tuple::{Direction, FamilyTuple};
+use crate::conntrack::tuple::{Direction, protocol};
 use crate::forward::NeighbourState;
-use crate::headers::{Headers, Kind};
-use crate::nat::rewrite::{Deltas, TtlChange};
+use crate::nat::rewrite::Deltas;
+use crate::parse::plain::{self, Plain};
 use crate::rules::{AcceptedPath, PathId};
 use crate::units::{InterfaceId, Mac, NeighbourIdx};
-use crate::verdict::Verdict;
 
 /// Where a packet goes whose way is clear.
 struct Way<'a> {
     egress: InterfaceId,
-    /// Our own on that link, and the next hop's.
+    /// The next hop's on that link, and our own.
     macs: [Mac; 2],
     path: AcceptedPath<'a>,
 }
 
-/// The whole walk of an ordinary packet. `None` if it is not: nothing was touched then.
+/// The whole walk of a plain packet off the wire; where it is to be sent. `None` if anything else about it is out of the ordinary: nothing
+/// was touched then.
 #[inline(never)] // it needs all registers, and so does its caller
 pub(super) fn pass<H: Family>(
     table: &mut Table<'_, H>,
     packet: &mut Packet<'_>,
+    Plain { shape, ip_len }: Plain,
     promise: Promise,
     context: &Context<'_>,
-) -> Option<Verdict> {
-    let Packet { room, start, len, interface, origin: Origin::Wire, parsed: Some(headers), .. } =
-        packet
-    else {
-        return None;
-    };
-    let headers: &Headers = headers;
-    let (row, direction) = table.promised(promise, H::Tuple::of(&headers.tuple)?)?;
-    let Row { hot, warm, .. } = table.row(row);
-    let way = clear(hot.state(), direction, headers, *interface, context)?;
+) -> Option<InterfaceId> {
+    let Packet { room, start, len, interface, .. } = packet;
     let bytes = room.get_mut(*start..*start + *len)?;
+    let (row, direction) = table.promised(promise, &H::plain_tuple(bytes)?)?;
+    let (hot, warm) = table.hot_and_warm(row)?;
+    let way = clear(hot.state(), direction, ip_len, *interface, context)?;
 
     // Track.
     let state = hot.state_mut();
     let timeout_before = state.timeout_ms;
-    match headers.kind {
-        Kind::Tcp => {
-            let options = super::established::tcp_options(bytes, headers);
-            let timeouts = &context.snapshot.timeouts;
-            if !tcp::ordinary(direction, &headers.tcp, options, timeouts, state, warm) {
-                return None;
-            }
+    let timeouts = &context.snapshot.timeouts;
+    if shape.is_tcp() {
+        let (segment, options) = plain::segment(bytes, H::PLAIN_L4, ip_len)?;
+        if !tcp::ordinary(direction, &segment, options, timeouts, state, warm) {
+            return None;
         }
-        Kind::Flow => {
-            state.timeout_ms =
-                datagram::settled(headers.protocol, &context.snapshot.timeouts, state)?;
-        }
-        _ => return None,
+    } else {
+        state.timeout_ms = datagram::settled(protocol::UDP, timeouts, state)?;
     }
     state.last_seen = context.tick.0;
     if context.snapshot.options.accounting {
-        warm.count(direction, headers.ip_len);
+        warm.count(direction, ip_len);
     }
-    way.path.count(u32::from(headers.ip_len));
+    way.path.count(u32::from(ip_len));
 
     // Rewrite.
     let deltas = Deltas { l3: state.l3_delta, l4: state.l4_delta };
@@ -79,13 +70,12 @@ pub(super) fn pass<H: Family>(
         Direction::Reply => deltas.reversed(),
     };
     let shorter = state.timeout_ms < timeout_before;
-    let to = hot.tuple(direction.opposite()).inverted();
-    H::rewrite(bytes, headers, &to, deltas, TtlChange::Decrement);
+    H::rewrite_plain(bytes, shape, hot.tuple(direction.opposite()), deltas);
     leg::write_macs(bytes, way.macs);
     if shorter {
         table.rearm(row);
     }
-    Some(Verdict::Forward { egress: way.egress })
+    Some(way.egress)
 }
 
 /// Whether nothing stands in the way of a packet in `direction` that came in by `ingress`: the connection lives and
@@ -94,7 +84,7 @@ pub(super) fn pass<H: Family>(
 fn clear<'a>(
     state: &HotState,
     direction: Direction,
-    headers: &Headers,
+    ip_len: u16,
     ingress: InterfaceId,
     context: &Context<'a>,
 ) -> Option<Way<'a>> {
@@ -106,11 +96,11 @@ fn clear<'a>(
         && state.flags & flags::SEEN_REPLY != 0
         && state.path_states >> (4 * d) & 0x0f == CtState::Established as u8
         && !context.tick.reached(deadline(state));
-    if !as_before || headers.ttl <= 1 || headers.l2_group {
+    if !as_before {
         return None;
     }
     let interface = snapshot.interfaces.0.get(usize::from(egress))?;
-    if headers.ip_len > interface.mtu {
+    if ip_len > interface.mtu {
         return None;
     }
     let next_hop = snapshot.neighbours.get(NeighbourIdx(state.next_hops[d]))?;

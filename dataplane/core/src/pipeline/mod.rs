@@ -21,13 +21,16 @@ use arrayvec::ArrayVec;
 
 use crate::burst::{BURST_MAX, Burst, Origin, Packet};
 use crate::conntrack::entry::{HotV4, HotV6};
-use crate::conntrack::siphash::SipKey;
+use crate::conntrack::siphash::{ABREAST, Pairs, SipKey};
 use crate::conntrack::table::{Layout, Promise, Table, TupleHash};
 use crate::conntrack::tuple::Tuple;
 use crate::counters::Counters;
 use crate::headers::{Headers, Kind};
 use crate::nat::plan::Random;
-use crate::parse;
+use crate::parse::{
+    self,
+    plain::{self, Plain},
+};
 use crate::reply::RateLimit;
 use crate::rules::Paths;
 use crate::snapshot::{Interface, Snapshot};
@@ -117,8 +120,17 @@ const AHEAD: usize = 10;
 struct Ours {
     /// Which.
     index: u8,
+    /// What it is, if it is plain.
+    plain: Option<Plain>,
     hash: TupleHash,
     promise: Promise,
+}
+
+impl Ours {
+    #[inline(always)]
+    fn is_plain_v4(&self) -> bool {
+        self.plain.is_some_and(|plain| plain.shape.is_v4())
+    }
 }
 
 /// What a room may consult; the same for a whole burst.
@@ -131,11 +143,15 @@ struct Context<'a> {
     tick: Tick,
     /// The worker's paths under the snapshot's policy.
     paths: Option<Paths<'a>>,
+    /// Whether there is no other worker.
+    alone: bool,
 }
 
 impl<'a> Context<'a> {
     fn new(me: WorkerId, snapshot: &'a Snapshot, counters: &'a Counters, now: Instant) -> Self {
-        Self { me, snapshot, counters, now, tick: now.tick(), paths: snapshot.policy.paths(me) }
+        let (tick, paths) = (now.tick(), snapshot.policy.paths(me));
+        let alone = snapshot.steering.workers() == 1;
+        Self { me, snapshot, counters, now, tick, paths, alone }
     }
 
     #[inline]
@@ -183,60 +199,96 @@ impl<'m> Pipeline<'m> {
         let context = Context::new(me, snapshot, counters, now);
         burst.verdicts.clear();
 
-        // Parse and steer; for what is left, which is ours to decide, hash and ask for the bucket.
+        // Parse and steer. For what is left, which is ours to decide, hash and ask for the buckets: some packets
+        // at a time, so that lines are asked for no faster than they come.
         let mut ours = ArrayVec::<Ours, BURST_MAX>::new();
-        for (index, packet) in (0u8..).zip(&mut burst.packets) {
-            let verdict = open(packet, &context);
-            if verdict.is_none() {
-                let hash = self.prefetch_bucket(packet);
-                ours.push(Ours { index, hash, promise: Promise::NONE });
+        let mut indices = 0u8..;
+        for packets in burst.packets.chunks_mut(ABREAST) {
+            let begin = ours.len();
+            let mut tuples = Pairs::default();
+            for (packet, index) in packets.iter_mut().zip(&mut indices) {
+                let place = ours.len() - begin;
+                let opened = match open_plain(packet, &context) {
+                    Some(opened) => Ok(opened),
+                    None => open(packet, &context),
+                };
+                let (plain, words) = match opened {
+                    Ok(opened) => opened,
+                    Err(verdict) => {
+                        burst.verdicts.push(verdict);
+                        continue;
+                    }
+                };
+                [tuples.first[place], tuples.second[place]] = words;
+                ours.push(Ours {
+                    index,
+                    plain,
+                    hash: TupleHash::default(),
+                    promise: Promise::NONE,
+                });
+                burst.verdicts.push(Verdict::Drop(DropReason::Stopping)); // it gets another one below
             }
-            // A packet without a verdict gets one below.
-            burst.verdicts.push(verdict.unwrap_or(Verdict::Drop(DropReason::Stopping)));
+            let opened = &mut ours[begin..];
+            let any_v4 = opened.iter().any(Ours::is_plain_v4);
+            let hashes =
+                if any_v4 { self.v4.hashes(&tuples, opened.len()) } else { Default::default() };
+            for (ours, hash) in opened.iter_mut().zip(hashes) {
+                ours.hash = if ours.is_plain_v4() {
+                    self.v4.prefetch_bucket(hash);
+                    hash
+                } else {
+                    self.prefetch_bucket(&packets[usize::from(ours.index) % ABREAST], ours.plain)
+                };
+            }
         }
 
         // Everything else, packet by packet, asking for the rows a few packets ahead.
         for ours in ours.iter_mut().take(AHEAD) {
-            ours.promise = self.prefetch_row(&burst.packets[usize::from(ours.index)], ours.hash);
+            ours.promise = self.prefetch_row(&burst.packets[usize::from(ours.index)], ours);
         }
         let mut in_lane = 0;
         for place in 0..ours.len() {
             if let Some(later) = ours.get_mut(place + AHEAD) {
-                let packet = &burst.packets[usize::from(later.index)];
-                later.promise = self.prefetch_row(packet, later.hash);
+                later.promise = self.prefetch_row(&burst.packets[usize::from(later.index)], later);
             }
             let ours = ours[place];
             let packet = &mut burst.packets[usize::from(ours.index)];
-            let verdict = match self.in_lane(packet, ours.promise, &context) {
-                Some(verdict) => {
-                    in_lane += 1;
-                    verdict
-                }
-                None => self.decide(packet, ours, &context),
-            };
-            burst.verdicts[usize::from(ours.index)] = verdict;
+            if let Some(egress) = self.in_lane(packet, ours, &context) {
+                in_lane += 1;
+                burst.verdicts[usize::from(ours.index)] = Verdict::Forward { egress };
+            } else {
+                let verdict = self.decide(packet, ours, &context);
+                burst.verdicts[usize::from(ours.index)] = verdict;
+            }
         }
         counters.tracked.add(in_lane);
     }
 
-    /// The fast lane, for a packet that a row is promised to.
+    /// The fast lane, for a plain packet: where to forward it.
     #[inline(always)]
     fn in_lane(
         &mut self,
         packet: &mut Packet<'_>,
-        promise: Promise,
+        ours: Ours,
         context: &Context<'_>,
-    ) -> Option<Verdict> {
-        match packet.parsed.as_ref()?.tuple {
-            Tuple::V4(_) => lane::pass(&mut self.v4, packet, promise, context),
-            Tuple::V6(_) => lane::pass(&mut self.v6, packet, promise, context),
+    ) -> Option<InterfaceId> {
+        let plain = ours.plain?;
+        if plain.shape.is_v4() {
+            lane::pass(&mut self.v4, packet, plain, ours.promise, context)
+        } else {
+            lane::pass(&mut self.v6, packet, plain, ours.promise, context)
         }
     }
 
-    /// Asks for a packet's first bucket.
-    #[inline]
-    fn prefetch_bucket(&self, packet: &Packet<'_>) -> TupleHash {
-        match packet.parsed.as_ref().map(|headers| &headers.tuple) {
+    /// Hashes the tuple of a packet and asks for its first bucket.
+    #[inline(never)]
+    fn prefetch_bucket(&self, packet: &Packet<'_>, plain: Option<Plain>) -> TupleHash {
+        let tuple = match (&packet.parsed, plain) {
+            (Some(headers), _) => Some(headers.tuple),
+            (None, Some(_)) => plain::tuple_v6(packet.bytes()).map(Tuple::V6),
+            (None, None) => None,
+        };
+        match &tuple {
             Some(Tuple::V4(tuple)) => {
                 let hash = self.v4.hash(tuple);
                 self.v4.prefetch_bucket(hash);
@@ -252,18 +304,23 @@ impl<'m> Pipeline<'m> {
     }
 
     /// Asks for the row that a packet's first bucket promises.
-    #[inline]
-    fn prefetch_row(&self, packet: &Packet<'_>, hash: TupleHash) -> Promise {
-        match packet.parsed.as_ref().map(|headers| &headers.tuple) {
-            Some(Tuple::V4(_)) => self.v4.prefetch_row(hash),
-            Some(Tuple::V6(_)) => self.v6.prefetch_row(hash),
-            None => Promise::NONE,
-        }
+    #[inline(always)]
+    fn prefetch_row(&self, packet: &Packet<'_>, ours: &Ours) -> Promise {
+        let is_v4 = match ours.plain {
+            Some(plain) => plain.shape.is_v4(),
+            None => packet.parsed.as_ref().is_some_and(Headers::is_v4),
+        };
+        if is_v4 { self.v4.prefetch_row(ours.hash) } else { self.v6.prefetch_row(ours.hash) }
     }
 
     /// The rest of one packet's walk, the long way.
     #[inline(never)]
     fn decide(&mut self, packet: &mut Packet<'_>, ours: Ours, context: &Context<'_>) -> Verdict {
+        if packet.parsed.is_none()
+            && let Err(reason) = parse(packet, context)
+        {
+            return Verdict::Drop(reason);
+        }
         let Some(headers) = packet.parsed.as_ref() else {
             return Verdict::Drop(DropReason::Stopping);
         };
@@ -325,26 +382,72 @@ fn tracked<H: family::Family>(
     }
 }
 
-/// Parses a packet unless that was done elsewhere, and hands it over if another worker owns it.
+/// Whether a packet is plain, and if it is plain IPv4, its tuple's words.
+type Opened = (Option<Plain>, [u64; 2]);
+
+/// Opens a plain IPv4 packet off the wire that is ours. `None` says nothing.
 #[inline(always)]
-fn open(packet: &mut Packet<'_>, context: &Context<'_>) -> Option<Verdict> {
-    if packet.parsed.is_some() {
-        return None; // handed over: it was steered here
+fn open_plain(packet: &Packet<'_>, context: &Context<'_>) -> Option<Opened> {
+    if packet.origin != Origin::Wire || packet.parsed.is_some() {
+        return None;
     }
+    let interface = context.interface(packet.interface)?;
+    let verify = context.snapshot.options.verify_checksums;
+    let (plain, tuple) = plain::glance_v4(packet.bytes(), interface, verify)?;
+    let ours = context.alone || is_ours(&tuple.into(), context);
+    ours.then(|| (Some(plain), tuple.words()))
+}
+
+/// Whether this worker owns packets of a tuple.
+#[inline(never)]
+fn is_ours(tuple: &Tuple, context: &Context<'_>) -> bool {
+    context.snapshot.steering.owner(tuple) == context.me
+}
+
+/// Opens any other packet: parses it, unless it is plain or that was done elsewhere. Or a verdict, if it is wrong or
+/// another worker owns it.
+#[inline(never)]
+fn open(packet: &mut Packet<'_>, context: &Context<'_>) -> Result<Opened, Verdict> {
+    let on_wire = packet.origin == Origin::Wire;
+    if let Some(headers) = &packet.parsed {
+        // Handed over: it was steered here.
+        let plain = if on_wire { Plain::of(headers) } else { None };
+        let words = if let Tuple::V4(tuple) = headers.tuple { tuple.words() } else { [0; 2] };
+        return Ok((plain, words));
+    }
+    if on_wire
+        && let Some(interface) = context.interface(packet.interface)
+        && let verify = context.snapshot.options.verify_checksums
+        && let Some((plain, tuple)) = plain::glance_v6(packet.bytes(), interface, verify)
+        && (context.alone || is_ours(&tuple.into(), context))
+    {
+        return Ok((Some(plain), [0; 2]));
+    }
+    parse(packet, context).map_err(Verdict::Drop)?;
+    let Some(headers) = &packet.parsed else { return Err(Verdict::Drop(DropReason::Stopping)) };
+    let owner = context.snapshot.steering.owner(&headers.tuple);
+    let local = matches!(headers.kind, Kind::Arp | Kind::Untracked);
+    if owner == context.me || local {
+        Ok((None, [0; 2]))
+    } else {
+        Err(Verdict::HandOver { worker: owner })
+    }
+}
+
+/// Parses a packet in place, or says what is wrong with it.
+fn parse(packet: &mut Packet<'_>, context: &Context<'_>) -> Result<(), DropReason> {
     let Some(interface) = context.interface(packet.interface) else {
-        return Some(Verdict::Drop(DropReason::InterfaceDown));
+        return Err(DropReason::InterfaceDown);
     };
     let verify = context.snapshot.options.verify_checksums && packet.origin == Origin::Wire;
     let Packet { room, start, len, origin, parsed, .. } = packet;
     let bytes = &room[*start..*start + *len];
     let headers = parsed.insert(Headers::default());
-    if let Err(reason) = parse::parse_into(headers, bytes, interface, *origin, verify) {
+    let result = parse::parse_into(headers, bytes, interface, *origin, verify);
+    if result.is_err() {
         *parsed = None;
-        return Some(Verdict::Drop(reason));
     }
-    let owner = context.snapshot.steering.owner(&headers.tuple);
-    let local = matches!(headers.kind, Kind::Arp | Kind::Untracked);
-    (owner != context.me && !local).then_some(Verdict::HandOver { worker: owner })
+    result
 }
 
 const _: () = assert!(BURST_MAX <= u8::MAX as usize);

@@ -30,6 +30,20 @@ fn a_reply_from_the_same_peer_reaches_the_socket_inside() {
     });
 }
 
+/// C078: the packet that begins anew behind the current address is tracked once.
+#[test]
+fn a_connection_whose_address_went_begins_anew() {
+    let mut fw = Firewall::new();
+    let mut flow = Flow::outward("192.168.1.2:5000", "192.0.2.9:53");
+    flow.exchange(&mut fw);
+    fw.change(|setup| setup.set_addresses(WAN, &["203.0.113.3/24"]));
+    fw.take_moved();
+    flow.try_c2s(&mut fw, &flow.ask());
+    moved!(fw, received: 1, forwarded: 1, tracked: 1, rerouted: 1, connections_new: 1,
+        connections_gone: 1);
+    assert_eq!(fw.connection().reply.dst().to_string(), "203.0.113.3");
+}
+
 /// C042
 #[test]
 fn an_absent_checksum_stays_absent_both_ways() {

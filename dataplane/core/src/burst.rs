@@ -19,7 +19,8 @@ pub enum Origin {
     Host,
 }
 
-/// Which workers a packet has been offered to while it looks for its owner: see design, "steering changes".
+/// What a packet has behind it besides parsing: which workers it has been offered to while it looks for its owner
+/// (see design, "steering changes"), and the rules, if it is on hold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Visit {
     /// Bit mask of workers in whose table it was not found.
@@ -28,6 +29,17 @@ pub struct Visit {
     pub admit: bool,
     /// Set if one of them has a connection that holds the reply tuple this one would get.
     pub clash: bool,
+    /// Set if the packet is on hold for its next hop.
+    pub accepted: Option<Accepted>,
+}
+
+/// What the rules said yes to before a packet was put on hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Accepted {
+    /// Under which policy ([`Stamps::policy`](crate::units::Stamps::policy)).
+    pub policy: u16,
+    /// To leave by which interface.
+    pub egress: InterfaceId,
 }
 
 /// A packet in its frame.

@@ -91,6 +91,11 @@ impl Neighbours {
         Some(neighbour)
     }
 
+    /// The address of a slot's neighbour.
+    pub fn address(&self, idx: NeighbourIdx) -> Option<IpAddr> {
+        self.slots.get(idx.0 as usize)?.address()
+    }
+
     /// Control only: sets what is known of a neighbour, taking a slot if it has none. `None` if no
     /// slot is free near its place.
     pub fn set(
@@ -141,17 +146,7 @@ impl Neighbours {
     ) -> impl Iterator<Item = (NeighbourIdx, InterfaceId, IpAddr, Neighbour)> + '_ {
         self.slots.iter().enumerate().filter_map(|(place, slot)| {
             let scope = slot.scope.load(Ordering::Acquire);
-            if scope == 0 {
-                return None;
-            }
-            let [high, low] =
-                [&slot.address[0], &slot.address[1]].map(|a| a.load(Ordering::Relaxed));
-            let wide = u128::from(high) << 64 | u128::from(low);
-            let address = if scope & 1 << 8 == 0 {
-                IpAddr::V4((low as u32).into())
-            } else {
-                IpAddr::V6(Ipv6Addr::from(wide))
-            };
+            let address = slot.address()?;
             let idx = NeighbourIdx(place as u16);
             Some((idx, InterfaceId(scope as u8), address, slot.read()))
         })
@@ -180,6 +175,21 @@ impl Slot {
             _ => NeighbourState::Incomplete,
         };
         Neighbour { mac: Mac([m0, m1, m2, m3, m4, m5]), state }
+    }
+
+    /// `None` if the slot is not taken.
+    fn address(&self) -> Option<IpAddr> {
+        let scope = self.scope.load(Ordering::Acquire);
+        if scope == 0 {
+            return None;
+        }
+        let [high, low] = [&self.address[0], &self.address[1]].map(|a| a.load(Ordering::Relaxed));
+        let wide = u128::from(high) << 64 | u128::from(low);
+        Some(if scope & 1 << 8 == 0 {
+            IpAddr::V4((low as u32).into())
+        } else {
+            IpAddr::V6(Ipv6Addr::from(wide))
+        })
     }
 
     fn address_is(&self, address: [u64; 2]) -> bool {

@@ -8,7 +8,7 @@ use super::family::Family;
 use super::leg::{self, Leg, NextHop};
 use super::refuse::{Refusal, refuse};
 use super::{Context, Desk, admit, stray};
-use crate::burst::{Origin, Packet};
+use crate::burst::{Accepted, Origin, Packet};
 use crate::conntrack::ctstate::{CtState, CtStates};
 use crate::conntrack::datagram;
 use crate::conntrack::entry::{HotState, flags};
@@ -20,7 +20,7 @@ use crate::nat::rewrite::{Deltas, TtlChange};
 use crate::reply::IcmpErrorKind;
 use crate::rules::{self, Action, Judgement, PathId, Subject};
 use crate::snapshot::Snapshot;
-use crate::units::{EntryIdx, InterfaceId, NeighbourIdx};
+use crate::units::{EntryIdx, InterfaceId, NeighbourIdx, NextHopTag};
 use crate::verdict::{DropReason, HostClass, Verdict};
 
 /// In an entry's interfaces: no packet of this direction was seen yet.
@@ -70,23 +70,23 @@ pub(super) fn pass<H: Family>(
     }
     table.settle(row, before.flags, before.timeout_ms);
     let ctstate = ctstate(&before, direction);
-    context.counters.tracked.add(1);
 
     // The decision and the way out: cached, or made again.
-    let verdict = match decide(table, packet, &headers, row, direction, ctstate, context) {
-        Ok(leg) => send(table, desk, packet, &headers, row, direction, &leg, context),
-        Err(Refusal::Drop(DropReason::AddressGone)) => {
-            table.remove(row);
-            context.counters.connections_gone.add(1);
-            return match direction {
-                // It may begin anew behind the current address.
-                Direction::Original => {
-                    let tuple = H::Tuple::of(&headers.tuple).copied().unwrap_or_default();
-                    admit::pass(table, desk, packet, hash, &tuple, context)
-                }
-                Direction::Reply => Verdict::Drop(DropReason::AddressGone),
-            };
+    let decided = decide(table, packet, &headers, row, direction, ctstate, context);
+    if matches!(decided, Err(Refusal::Drop(DropReason::AddressGone))) {
+        table.remove(row);
+        context.counters.connections_gone.add(1);
+        if direction == Direction::Original {
+            // It may begin anew behind the current address.
+            let tuple = H::Tuple::of(&headers.tuple).copied().unwrap_or_default();
+            return admit::pass(table, desk, packet, hash, &tuple, context);
         }
+        context.counters.tracked.add(1);
+        return Verdict::Drop(DropReason::AddressGone);
+    }
+    context.counters.tracked.add(1);
+    let verdict = match decided {
+        Ok(leg) => send(table, desk, packet, &headers, row, direction, &leg, context),
         Err(refusal) => refuse(refusal, packet, desk, context),
     };
     if outcome == Outcome::Delete {
@@ -106,7 +106,9 @@ fn may_come_here(
     direction: Direction,
     context: &Context<'_>,
 ) -> Result<(), Refusal> {
-    let known = state.interfaces[direction.index()][0] == packet.interface.0
+    let d = direction.index();
+    let known = state.interfaces[d][0] == packet.interface.0
+        && state.next_hops[d] != NeighbourIdx::UNROUTED.0
         && state.stamps.way == context.snapshot.stamps.way;
     if known || packet.origin == Origin::Host {
         return Ok(());
@@ -413,6 +415,26 @@ pub(super) fn judge(
     context.snapshot.policy.judge(context.me, leg.hook(), &subject)
 }
 
+/// Puts a packet on hold, with a note that the rules were asked.
+#[cold]
+pub(super) fn hold(
+    packet: &mut Packet<'_>,
+    next_hop: NextHopTag,
+    leg: &Leg,
+    context: &Context<'_>,
+) -> Verdict {
+    let policy = context.snapshot.stamps.policy;
+    packet.visit.accepted = Some(Accepted { policy, egress: leg.egress });
+    Verdict::Hold { next_hop }
+}
+
+/// Whether what the rules said before the packet was put on hold still counts: they are the same, and so is its way
+/// out. Otherwise they are asked again, and count it again.
+pub(super) fn still_accepted(packet: &Packet<'_>, leg: &Leg, context: &Context<'_>) -> bool {
+    let policy = context.snapshot.stamps.policy;
+    packet.visit.accepted == Some(Accepted { policy, egress: leg.egress })
+}
+
 /// The last step of a flow's packet: next hop, rewrite, out.
 #[inline]
 #[allow(clippy::too_many_arguments)] // the corridor's luggage
@@ -430,7 +452,7 @@ pub(super) fn send<H: Family>(
     let mac = if forwarded {
         match leg::next_hop_mac(leg, packet, desk, context) {
             NextHop::Known(mac) => Some(mac),
-            NextHop::Unknown(next_hop) => return Verdict::Hold { next_hop },
+            NextHop::Unknown(next_hop) => return hold(packet, next_hop, leg, context),
             NextHop::Failed => {
                 let refusal =
                     Refusal::Icmp(DropReason::NeighbourFailed, IcmpErrorKind::HostUnreachable);

@@ -193,7 +193,7 @@ pub(super) fn next_hop_mac(
         Some(n) if matches!(n.state, NeighbourState::Reachable | NeighbourState::Stale) => {
             NextHop::Known(n.mac)
         }
-        other => unknown_next_hop(leg, packet, other.map(|n| n.state), desk),
+        other => unknown_next_hop(leg, packet, other.map(|n| n.state), desk, context),
     }
 }
 
@@ -203,15 +203,19 @@ fn unknown_next_hop(
     packet: &Packet<'_>,
     state: Option<NeighbourState>,
     desk: &mut Desk,
+    context: &Context<'_>,
 ) -> NextHop {
-    if let (Some(address), Some(headers)) = (leg.next_hop_address, &packet.parsed) {
+    // A way that an entry remembers has only the slot.
+    let slot = || context.snapshot.neighbours.address(leg.next_hop);
+    let address = leg.next_hop_address.or_else(slot);
+    if let (Some(address), Some(headers)) = (address, &packet.parsed) {
         let (interface, ingress) = (leg.egress, packet.interface);
         let source = headers.tuple.src();
         desk.want(Wanted { interface, address, ingress, source });
     }
-    match (state, leg.next_hop_address) {
-        (Some(NeighbourState::Failed), _) => NextHop::Failed,
-        (_, address) => NextHop::Unknown(NextHopTag::of(leg.egress, address)),
+    match state {
+        Some(NeighbourState::Failed) => NextHop::Failed,
+        _ => NextHop::Unknown(NextHopTag::of(leg.egress, address)),
     }
 }
 

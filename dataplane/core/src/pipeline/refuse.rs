@@ -6,7 +6,6 @@ use crate::headers::Headers;
 use crate::parse;
 use crate::reply::{self, IcmpErrorKind};
 use crate::rules::RejectKind;
-use crate::units::NextHopTag;
 use crate::verdict::{DropReason, Verdict};
 
 /// Why a packet goes no further, and what its sender is told.
@@ -18,8 +17,6 @@ pub(super) enum Refusal {
     Icmp(DropReason, IcmpErrorKind),
     /// What a REJECT rule asks for.
     Reject(DropReason, RejectKind),
-    /// Not turned away at all: the next hop is not known yet.
-    Hold(NextHopTag),
 }
 
 /// Carries a refusal out. The packet must not have been rewritten yet: the answer quotes it.
@@ -32,7 +29,6 @@ pub(super) fn refuse(
 ) -> Verdict {
     let (reason, answer) = match refusal {
         Refusal::Drop(reason) => return Verdict::Drop(reason),
-        Refusal::Hold(next_hop) => return Verdict::Hold { next_hop },
         Refusal::Icmp(reason, kind) => (reason, Answer::Icmp(kind)),
         Refusal::Reject(reason, RejectKind::TcpReset) => (reason, Answer::Reset),
         Refusal::Reject(reason, kind) => (reason, Answer::Icmp(IcmpErrorKind::Reject(kind))),

@@ -7,7 +7,7 @@
 
 use core::net::IpAddr;
 
-use super::established::{consent, judge, states};
+use super::established::{consent, hold, judge, states, still_accepted};
 use super::family::Family;
 use super::leg::{self, Leg, NextHop};
 use super::refuse::{Refusal, refuse};
@@ -59,7 +59,7 @@ pub(super) fn pass<H: Family>(
     }
 }
 
-/// Route, limits, judge, rewrite.
+/// Route, limits, judge (unless that was done before it was put on hold), rewrite.
 #[allow(clippy::too_many_arguments)] // the corridor's luggage
 fn relate<H: Family>(
     table: &Table<'_, H>,
@@ -79,12 +79,14 @@ fn relate<H: Family>(
             .ok_or(Refusal::Drop(DropReason::IcmpErrorQuote))?,
         ..*headers
     };
-    let states = states(CtState::Related, table.hot(row).state().flags);
-    consent(&judge(packet, &outer, other.src(), 0, states, &leg, context))?;
+    if !still_accepted(packet, &leg, context) {
+        let states = states(CtState::Related, table.hot(row).state().flags);
+        consent(&judge(packet, &outer, other.src(), 0, states, &leg, context))?;
+    }
     finish(desk, packet, headers, &incoming, &other, &leg, context)
 }
 
-/// An error that was judged before, and waited for its next hop.
+/// An error that waited for its next hop.
 pub(super) fn take_up<H: Family>(
     table: &Table<'_, H>,
     desk: &mut Desk,
@@ -98,10 +100,7 @@ pub(super) fn take_up<H: Family>(
     let (Some(headers), Some((outer_src, _))) = (headers, outer) else {
         return Verdict::Drop(DropReason::HeldTooLong);
     };
-    let incoming: Tuple = (*table.hot(row).tuple(direction)).into();
-    let other: Tuple = (*table.hot(row).tuple(direction.opposite())).into();
-    way(packet, &headers, outer_src, other.src(), context)
-        .and_then(|leg| finish(desk, packet, &headers, &incoming, &other, &leg, context))
+    relate(table, desk, packet, &headers, row, direction, outer_src, context)
         .unwrap_or_else(|refusal| refuse(refusal, packet, desk, context))
 }
 
@@ -141,7 +140,7 @@ fn finish(
     let mac = if forwarded {
         match leg::next_hop_mac(leg, packet, desk, context) {
             NextHop::Known(mac) => Some(mac),
-            NextHop::Unknown(next_hop) => return Err(Refusal::Hold(next_hop)),
+            NextHop::Unknown(next_hop) => return Ok(hold(packet, next_hop, leg, context)),
             NextHop::Failed => {
                 let kind = IcmpErrorKind::HostUnreachable;
                 return Err(Refusal::Icmp(DropReason::NeighbourFailed, kind));

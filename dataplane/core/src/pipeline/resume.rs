@@ -67,13 +67,10 @@ fn take_up<H: Family>(
         Ok(leg) => leg,
         Err(refusal) => return refuse(refusal, packet, desk, context),
     };
-    let state = table.hot(row).state();
-    let judged = state.stamps == context.snapshot.stamps
-        && state.interfaces[direction.index()] == [leg.ingress.0, leg.egress.0];
-    if judged {
+    if established::still_accepted(packet, &leg, context) {
         return established::send(table, desk, packet, &headers, row, direction, &leg, context);
     }
-    // It waited through a change: what was decided then need not hold now.
+    // It waited through a change.
     let ctstate = established::ctstate(table.hot(row).state(), direction);
     match established::decide(table, packet, &headers, row, direction, ctstate, context) {
         Ok(leg) => established::send(table, desk, packet, &headers, row, direction, &leg, context),

@@ -56,7 +56,7 @@ pub struct TcpSummary {
 }
 
 /// A packet's headers. Offsets count from the start of the frame.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Headers {
     /// The tuple as it stands in the packet. For an ICMP error: the inverse of the quoted packet's tuple, so that
     /// the table finds the connection in the direction in which the error itself travels; its destination is the

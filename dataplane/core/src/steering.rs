@@ -56,7 +56,8 @@ pub struct Inputs {
 pub struct Steering {
     workers: u8,
     key: SipKey,
-    ours: Box<[IpAddr]>,
+    ours_v4: Box<[u32]>,
+    ours_v6: Box<[u128]>,
     /// By address, protocol, port.
     statics: Ranges<(IpAddr, u8, u16)>,
     inside_v4: Ranges<u32>,
@@ -76,6 +77,14 @@ impl Steering {
         assert!((1..=WORKERS_MAX).contains(&usize::from(inputs.workers)));
         inputs.ours.sort();
         inputs.ours.dedup();
+        let v4 = |address: &IpAddr| match address {
+            IpAddr::V4(address) => Some(u32::from(*address)),
+            IpAddr::V6(_) => None,
+        };
+        let v6 = |address: &IpAddr| match address {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(address) => Some(u128::from(*address)),
+        };
         let statics = inputs.statics.iter().map(|s| {
             let at = |port| (s.address, s.protocol, port);
             (at(s.first), at(s.last))
@@ -86,7 +95,8 @@ impl Steering {
         Self {
             workers: inputs.workers,
             key: inputs.key,
-            ours: inputs.ours.into(),
+            ours_v4: inputs.ours.iter().filter_map(v4).collect(),
+            ours_v6: inputs.ours.iter().filter_map(v6).collect(),
             statics: Ranges::of(statics),
             inside_v4: Ranges::of(inputs.inside.iter().filter_map(network_v4)),
             inside_v6: Ranges::of(inputs.inside.iter().filter_map(network_v6)),
@@ -113,7 +123,10 @@ impl Steering {
 
     /// Whether the address is one of the appliance's.
     pub fn is_ours(&self, address: IpAddr) -> bool {
-        self.ours.binary_search(&address).is_ok()
+        match address {
+            IpAddr::V4(address) => self.ours_v4.binary_search(&address.into()).is_ok(),
+            IpAddr::V6(address) => self.ours_v6.binary_search(&address.into()).is_ok(),
+        }
     }
 
     /// Whether the endpoint is one side of a port forward.
@@ -123,14 +136,14 @@ impl Steering {
 
     /// Whether the appliance has the same addresses in both.
     pub fn has_addresses_of(&self, other: &Self) -> bool {
-        self.ours == other.ours
+        self.ours_v4 == other.ours_v4 && self.ours_v6 == other.ours_v6
     }
 
     /// Whether the two would steer every packet alike.
     pub fn same_inputs(&self, other: &Self) -> bool {
         self.workers == other.workers
             && self.key == other.key
-            && self.ours == other.ours
+            && self.has_addresses_of(other)
             && self.statics == other.statics
             && self.inside_v4 == other.inside_v4
             && self.inside_v6 == other.inside_v6

@@ -10,7 +10,7 @@
 
 use super::L3;
 use super::transport::is_right;
-use crate::conntrack::tuple::{TupleV4, TupleV6, protocol};
+use crate::conntrack::tuple::{Tuple, TupleV4, TupleV6, protocol};
 use crate::headers::{Headers, Kind, TcpSummary, tcp_flags};
 use crate::snapshot::Interface;
 use crate::wire::checksum::Sum;
@@ -216,6 +216,35 @@ fn tuple_of_v6<const N: usize>(frame: &[u8; N]) -> TupleV6 {
         protocol: frame[L3 + ipv6::NEXT_HEADER],
         ..TupleV6::default()
     }
+}
+
+/// What [`parse_into`](super::parse_into) would find out about a plain packet, without looking for faults again.
+pub fn headers(bytes: &[u8], plain: Plain) -> Option<Headers> {
+    let l4 = if plain.shape.is_v4() { L4_V4 } else { L4_V6 };
+    let (tuple, [ttl, tos], dont_fragment) = if plain.shape.is_v4() {
+        let header = array::<{ ipv4::HEADER_LEN }>(bytes, L3)?;
+        let dont_fragment = be16(header, ipv4::FRAGMENT) & ipv4::DONT_FRAGMENT != 0;
+        let tuple = Tuple::V4(tuple_v4(bytes)?);
+        (tuple, [header[ipv4::TTL], header[ipv4::TOS]], dont_fragment)
+    } else {
+        let header = array::<{ ipv6::HEADER_LEN }>(bytes, L3)?;
+        let tuple = Tuple::V6(tuple_v6(bytes)?);
+        (tuple, [header[ipv6::HOP_LIMIT], (be16(header, 0) >> 4) as u8], true)
+    };
+    let is_tcp = plain.shape.is_tcp();
+    Some(Headers {
+        tuple,
+        tcp: if is_tcp { segment(bytes, l4, plain.ip_len)?.0 } else { TcpSummary::default() },
+        l3: L3 as u16,
+        l4: l4 as u16,
+        ip_len: plain.ip_len,
+        kind: if is_tcp { Kind::Tcp } else { Kind::Flow },
+        ttl,
+        tos,
+        protocol: if is_tcp { protocol::TCP } else { protocol::UDP },
+        dont_fragment,
+        ..Headers::default()
+    })
 }
 
 /// Both ports.

@@ -316,10 +316,8 @@ impl<'m> Pipeline<'m> {
     /// The rest of one packet's walk, the long way.
     #[inline(never)]
     fn decide(&mut self, packet: &mut Packet<'_>, ours: Ours, context: &Context<'_>) -> Verdict {
-        if packet.parsed.is_none()
-            && let Err(reason) = parse(packet, context)
-        {
-            return Verdict::Drop(reason);
+        if packet.parsed.is_none() {
+            packet.parsed = ours.plain.and_then(|plain| plain::headers(packet.bytes(), plain));
         }
         let Some(headers) = packet.parsed.as_ref() else {
             return Verdict::Drop(DropReason::Stopping);

@@ -4,6 +4,7 @@
 pub mod floor;
 pub mod pktgen;
 pub mod plot;
+pub mod rooms;
 pub mod rounds;
 pub mod skew;
 pub mod steered;

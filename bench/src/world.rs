@@ -39,7 +39,8 @@ const LAN_GATEWAY: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(172, 16, 0, 9)),
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 1, 0, 0, 0, 9)),
 ];
-const WAN_GATEWAY: [IpAddr; 2] = [
+/// The router outside, of each family.
+pub const WAN_GATEWAY: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1)),
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 2, 0, 0, 0, 1)),
 ];

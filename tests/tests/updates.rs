@@ -121,6 +121,39 @@ fn timeouts_made_shorter_end_idle_connections_too() {
     });
 }
 
+/// C190: what has been idle for longer than a timeout made shorter is gone at the next turn, and makes room.
+#[test]
+fn a_timeout_made_shorter_than_connections_have_been_idle_ends_them_at_once() {
+    for_workers([1, 2], |setup| {
+        let workers = setup.workers;
+        let mut fw = Firewall::with(setup.capacity(50));
+        for port in 5000..5025 {
+            Flow::outward(("192.168.1.2", port), "192.0.2.9:80").open(&mut fw);
+        }
+        fw.pass_secs(60);
+        for port in 6000..6025 {
+            Flow::outward(("192.168.1.2", port), "192.0.2.9:80").open(&mut fw);
+        }
+        fw.pass_secs(5);
+        let held = |fw: &mut Firewall| -> u32 {
+            (0..usize::from(workers)).map(|w| fw.pipeline(w).connections()).sum()
+        };
+        let listed = |fw: &Firewall| fw.connections().len() as u32;
+        assert_eq!((held(&mut fw), listed(&fw)), (50, 50));
+        fw.change(|setup| setup.timeouts.set(TimeoutKind::TcpEstablished, Duration::from_secs(20)));
+        fw.housekeep(u32::MAX);
+        fw.pass_secs(1);
+        assert_eq!((held(&mut fw), listed(&fw)), (25, 25), "half had been idle for over 20 s");
+        for port in 7000..7025 {
+            Flow::outward(("192.168.1.2", port), "192.0.2.9:80").open(&mut fw);
+        }
+        fw.pass_secs(15);
+        assert_eq!((held(&mut fw), listed(&fw)), (25, 25));
+        fw.pass_secs(6);
+        assert_eq!((held(&mut fw), listed(&fw)), (0, 0));
+    });
+}
+
 /// C193: new flows are refused at once; existing ones are judged again with the state they have, so the
 /// rule that accepts ESTABLISHED lets them go on.
 #[test]

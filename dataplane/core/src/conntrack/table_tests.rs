@@ -134,6 +134,17 @@ fn a_shorter_timeout_takes_effect_at_once_and_a_longer_one_when_the_slot_fires()
     assert_eq!(table.expire(Tick(1900 + wheel::UNIT_MS), u32::MAX).0, 1);
 }
 
+#[test]
+fn a_timeout_made_shorter_than_a_row_has_been_idle_ends_it_at_the_next_turn() {
+    let mut table = table(4);
+    let row = add(&mut table, 1, 0, 7_440_000, Tick(0)).unwrap();
+    table.expire(Tick(100_000), u32::MAX);
+    let before = *table.hot(row).state();
+    table.row(row).hot.state.timeout_ms = 20_000;
+    table.settle(row, before.flags, before.timeout_ms);
+    assert_eq!(table.expire(Tick(100_000), u32::MAX).0, 1);
+}
+
 /// C189, C177: all of a burst of entries go within T..T+1 s, in bounded steps.
 #[test]
 fn a_hundred_thousand_entries_expire_within_a_second_of_their_deadline() {

@@ -52,11 +52,13 @@ impl<'m> Wheel<'m> {
         Self { slots, cursor: now.0 >> UNIT_SHIFT }
     }
 
-    /// Arms `row` for `deadline`. The row must not be armed.
+    /// Arms `row` for `deadline`; if that lies behind the cursor, for the next turn. The row must not be armed.
     pub fn arm(&mut self, cold: &mut [Cold], row: u32, deadline: Tick) {
         // Rounded up: a row may fire late, never early.
         let unit = (deadline.0.wrapping_add(UNIT_MS - 1)) >> UNIT_SHIFT;
         let ahead = unit.wrapping_sub(self.cursor) & UNITS_MASK;
+        // Behind the cursor, compared as ticks are: a timeout became shorter than the row had been idle.
+        let (unit, ahead) = if ahead > UNITS_MASK / 2 { (self.cursor, 0) } else { (unit, ahead) };
         let level = match ahead {
             0..0x100 => 0,
             0x100..0x1_0000 => 1,
@@ -147,9 +149,26 @@ mod tests {
         }
     }
 
+    /// A timeout may become shorter than a row has been idle.
+    #[test]
+    fn a_deadline_behind_the_cursor_fires_at_the_next_turn() {
+        for base in [0u32, 5, u32::MAX - 100_000] {
+            for late in [1, 63, 64, 65, 16_384, 80_000, 4_194_304, 864_000_000] {
+                let mut slots = vec![0; SLOTS_ALL];
+                let mut cold = vec![Cold::default(); 1];
+                let now = Tick(base).plus_ms(UNIT_MS);
+                let mut wheel = Wheel::new(&mut slots, now);
+                wheel.arm(&mut cold, 0, Tick(now.0.wrapping_sub(late)));
+                let next = now.plus_ms(UNIT_MS);
+                assert_eq!(wheel.pop(&mut cold, next, &mut 2), Some(0), "{late} ms at {now:?}");
+            }
+        }
+    }
+
     #[derive(Clone, Debug)]
     enum Op {
-        Arm(u8, u32),
+        /// So long before the deadline; or after it, if negative.
+        Arm(u8, i32),
         Disarm(u8),
         Pass(u32, u32),
     }
@@ -157,7 +176,8 @@ mod tests {
     fn op() -> impl Strategy<Value = Op> {
         let span = prop_oneof![0u32..200, 0u32..40_000, 0u32..9_000_000, 0u32..860_000_000];
         prop_oneof![
-            (any::<u8>(), span.clone()).prop_map(|(row, ms)| Op::Arm(row % 32, ms)),
+            (any::<u8>(), span.clone()).prop_map(|(row, ms)| Op::Arm(row % 32, ms as i32 + 1)),
+            (any::<u8>(), span.clone()).prop_map(|(row, ms)| Op::Arm(row % 32, -(ms as i32))),
             any::<u8>().prop_map(|row| Op::Disarm(row % 32)),
             (span, 1u32..100_000).prop_map(|(ms, steps)| Op::Pass(ms, steps)),
         ]
@@ -176,12 +196,12 @@ mod tests {
             for op in ops {
                 match op {
                     Op::Arm(row, ms) => {
-                        let row = u32::from(row);
+                        let (row, deadline) = (u32::from(row), now.plus_ms(ms as u32));
                         if armed.remove(&row).is_some() {
                             wheel.disarm(&mut cold, row);
                         }
-                        wheel.arm(&mut cold, row, now.plus_ms(ms.max(1)));
-                        armed.insert(row, now.plus_ms(ms.max(1)));
+                        wheel.arm(&mut cold, row, deadline);
+                        armed.insert(row, deadline);
                     }
                     Op::Disarm(row) => {
                         if armed.remove(&u32::from(row)).is_some() {

@@ -3,6 +3,7 @@
 pub mod ctstate;
 pub mod datagram;
 pub mod entry;
+pub mod rowset;
 pub mod siphash;
 pub mod table;
 pub mod tcp;

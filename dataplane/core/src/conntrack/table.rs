@@ -9,11 +9,16 @@
 //! its first bucket while that has room to spare, so most look-ups read one bucket line; a bucket
 //! counts the tuples that had to go to their second (`spilled`), so that a miss reads one line too.
 //!
+//! A full table makes room: an expired connection goes, else one that nobody would miss much. Rows that may be
+//! evicted are kept in sets, so that one is found at once however few they are; a packet that does not
+//! change what its connection is worth does not touch them.
+//!
 //! All memory is handed in, and taken once: nothing here allocates. Owner: one worker.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::entry::{Cold, Hot, Warm, flags};
+use super::rowset::RowSet;
 use super::siphash::{ABREAST, Pairs, SipKey};
 use super::tuple::{Direction, FamilyTuple, TupleV4};
 use super::wheel::{self, Wheel};
@@ -83,6 +88,41 @@ pub enum InsertError {
     BucketFull,
 }
 
+/// How room was made for a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Room {
+    /// One that was past its deadline went.
+    Expired,
+    /// One that lived was evicted.
+    Evicted,
+}
+
+/// What a connection is worth when the table is full.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Worth {
+    /// It was not answered: the first to be evicted.
+    Unreplied,
+    /// It was answered, but is not assured; or it is closed.
+    Little,
+    /// Assured and not closed: it is not evicted.
+    Firm,
+}
+
+impl Worth {
+    /// The flags that it depends on.
+    const FLAGS: u16 = flags::SEEN_REPLY | flags::ASSURED | flags::CLOSED;
+
+    const fn of(row_flags: u16) -> Self {
+        if row_flags & (flags::ASSURED | flags::CLOSED) == flags::ASSURED {
+            Self::Firm
+        } else if row_flags & flags::SEEN_REPLY == 0 {
+            Self::Unreplied
+        } else {
+            Self::Little
+        }
+    }
+}
+
 /// How much memory a table takes, bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
@@ -96,10 +136,16 @@ impl Layout {
     pub fn new<H: Hot>(capacity: u32) -> Self {
         assert!((1..=1 << 30).contains(&capacity), "capacity is validated by configuration");
         let capacity = capacity as usize;
-        // Two tuples a connection, four of eight places taken when full: with two choices, both
-        // buckets of a tuple being full is then a matter of one connection in many millions.
-        let buckets = (capacity * 2).div_ceil(4).max(2);
+        // Two tuples a connection, about four of eight places taken when full: with two choices, both
+        // buckets of a tuple being full is then a matter of one connection in many millions. A few
+        // buckets less make up for the sets and the wheel: an IPv4 connection takes 192 bytes at most.
+        let buckets = ((capacity * 2).div_ceil(4) - capacity / 128).max(2);
         Self { buckets, capacity, hot: size_of::<H>() }
+    }
+
+    /// Words of each set of rows, in whole cache lines.
+    const fn set_words(&self) -> usize {
+        RowSet::words(self.capacity).next_multiple_of(8)
     }
 
     /// Bytes of memory the table needs, to be handed in aligned to 64.
@@ -107,6 +153,7 @@ impl Layout {
         let rows = self.hot + size_of::<Warm>() + size_of::<Cold>();
         self.buckets * size_of::<Bucket>()
             + wheel::SLOTS_ALL * size_of::<u32>()
+            + 2 * self.set_words() * size_of::<u64>()
             + (self.capacity * rows).next_multiple_of(64)
     }
 }
@@ -134,10 +181,10 @@ pub struct Table<'m, H> {
     /// Rows from here on were never used.
     fresh: u32,
     live: u32,
-    /// Rows that may not be evicted: assured and not closed.
-    firm: u32,
-    /// Where eviction looks next.
-    hand: u32,
+    /// Live rows of [`Worth::Unreplied`].
+    unreplied: RowSet<'m>,
+    /// Live rows of [`Worth::Little`].
+    little: RowSet<'m>,
 }
 
 impl<H: Hot<Tuple = TupleV4>> Table<'_, H> {
@@ -158,6 +205,10 @@ impl<'m, H: Hot> Table<'m, H> {
             .expect("memory is sized and aligned by the layout");
         let (slots, memory) = <[u32]>::mut_from_prefix_with_elems(memory, wheel::SLOTS_ALL)
             .expect("memory is sized by the layout");
+        let (unreplied, memory) = <[u64]>::mut_from_prefix_with_elems(memory, layout.set_words())
+            .expect("memory is sized by the layout");
+        let (little, memory) = <[u64]>::mut_from_prefix_with_elems(memory, layout.set_words())
+            .expect("memory is sized by the layout");
         let (hot, memory) = <[H]>::mut_from_prefix_with_elems(memory, layout.capacity)
             .expect("memory is sized by the layout");
         let (warm, memory) = <[Warm]>::mut_from_prefix_with_elems(memory, layout.capacity)
@@ -174,8 +225,8 @@ impl<'m, H: Hot> Table<'m, H> {
             free: wheel::NONE,
             fresh: 0,
             live: 0,
-            firm: 0,
-            hand: 0,
+            unreplied: RowSet::new(layout.capacity, unreplied),
+            little: RowSet::new(layout.capacity, little),
         }
     }
 
@@ -323,8 +374,8 @@ impl<'m, H: Hot> Table<'m, H> {
         &self.cold[row.index()]
     }
 
-    /// All parts of a row, to be changed. Whoever changes `timeout_ms` or the flags ASSURED and CLOSED
-    /// calls [`settle`](Self::settle) after.
+    /// All parts of a row, to be changed. Whoever changes `timeout_ms` or the flags SEEN_REPLY, ASSURED and
+    /// CLOSED calls [`settle`](Self::settle) after.
     #[inline]
     pub fn row(&mut self, row: EntryIdx) -> Row<'_, H> {
         Row {
@@ -334,15 +385,37 @@ impl<'m, H: Hot> Table<'m, H> {
         }
     }
 
-    /// Keeps the books after a row changed: how many rows may be evicted, and, if its timeout became
-    /// shorter than `timeout_ms_before`, its place in the wheel.
+    /// Keeps the books after a row changed: whether it may be evicted, and, if its timeout became shorter
+    /// than `timeout_ms_before`, its place in the wheel.
     #[inline]
     pub fn settle(&mut self, row: EntryIdx, flags_before: u16, timeout_ms_before: u32) {
         let state = self.hot[row.index()].state();
-        let (before, after) = (is_firm(flags_before), is_firm(state.flags));
-        self.firm = self.firm.wrapping_add(u32::from(after)).wrapping_sub(u32::from(before));
-        if state.timeout_ms < timeout_ms_before {
+        let (row_flags, timeout_ms) = (state.flags, state.timeout_ms);
+        if (row_flags ^ flags_before) & Worth::FLAGS != 0 {
+            self.revalue(row, Worth::of(flags_before), Worth::of(row_flags));
+        }
+        if timeout_ms < timeout_ms_before {
             self.rearm(row);
+        }
+    }
+
+    /// Moves a row from one set to another.
+    #[cold]
+    fn revalue(&mut self, row: EntryIdx, before: Worth, after: Worth) {
+        if let Some(set) = self.evictable(before) {
+            set.remove(row.0);
+        }
+        if let Some(set) = self.evictable(after) {
+            set.insert(row.0);
+        }
+    }
+
+    /// The set of the rows of some worth, if they may be evicted.
+    fn evictable(&mut self, worth: Worth) -> Option<&mut RowSet<'m>> {
+        match worth {
+            Worth::Unreplied => Some(&mut self.unreplied),
+            Worth::Little => Some(&mut self.little),
+            Worth::Firm => None,
         }
     }
 
@@ -383,7 +456,9 @@ impl<'m, H: Hot> Table<'m, H> {
         let state = *self.hot[row as usize].state();
         self.wheel.arm(self.cold, row, deadline(&state));
         self.live += 1;
-        self.firm += u32::from(is_firm(state.flags));
+        if let Some(set) = self.evictable(Worth::of(state.flags)) {
+            set.insert(row);
+        }
         Ok(EntryIdx(row))
     }
 
@@ -397,45 +472,38 @@ impl<'m, H: Hot> Table<'m, H> {
     /// how many connections went, and whether it stopped short of `now`.
     pub fn expire(&mut self, now: Tick, mut steps: u32) -> (u32, bool) {
         let mut gone = 0;
-        while let Some(row) = self.wheel.pop(self.cold, now, &mut steps) {
-            let deadline = deadline(self.hot[row as usize].state());
-            if now.reached(deadline) {
-                self.forget(row);
-                gone += 1;
-            } else {
-                self.wheel.arm(self.cold, row, deadline);
-            }
+        while self.expire_one(now, &mut steps) {
+            gone += 1;
         }
         (gone, steps == 0)
     }
 
-    /// Makes room: removes one connection that may be evicted, of the next few rows: an expired or
-    /// unreplied one first, then one not assured or already closed; never an assured one. `false` if
-    /// there was none, which is cheap to find out when nothing may be evicted at all.
-    pub fn evict(&mut self, now: Tick) -> bool {
-        /// Rows looked at for a victim.
-        const LOOK: u32 = 16;
-        if self.live == self.firm {
-            return false;
-        }
-        let capacity = self.capacity();
-        let mut second_best = None;
-        for _ in 0..LOOK.min(capacity) {
-            let row = EntryIdx(self.hand);
-            self.hand = if self.hand + 1 == capacity { 0 } else { self.hand + 1 };
-            let state = self.hot[row.index()].state();
-            if state.flags & flags::LIVE == 0 {
-                continue;
-            }
-            if state.flags & flags::SEEN_REPLY == 0 || now.reached(deadline(state)) {
-                self.remove(row);
+    /// Turns the wheel towards `now` until one connection has expired, and removes that.
+    fn expire_one(&mut self, now: Tick, steps: &mut u32) -> bool {
+        while let Some(row) = self.wheel.pop(self.cold, now, steps) {
+            let deadline = deadline(self.hot[row as usize].state());
+            if now.reached(deadline) {
+                self.forget(row);
                 return true;
             }
-            if !is_firm(state.flags) {
-                second_best.get_or_insert(row);
-            }
+            self.wheel.arm(self.cold, row, deadline);
         }
-        second_best.inspect(|&row| self.remove(row)).is_some()
+        false
+    }
+
+    /// Makes room for one connection: an expired one goes, else one that was not answered, else one that
+    /// is not assured or is closed; of these whose turn it is, so that who came last goes last. Never
+    /// one that is assured and lives. `None` if there is no room to be made, which costs little to find out.
+    pub fn make_room(&mut self, now: Tick) -> Option<Room> {
+        /// How far the wheel is turned: it is hardly ever behind by more.
+        const STEPS: u32 = 16;
+        if self.expire_one(now, &mut { STEPS }) {
+            return Some(Room::Expired);
+        }
+        let row = self.unreplied.next_in_turn().or_else(|| self.little.next_in_turn())?;
+        let expired = now.reached(deadline(self.hot[row as usize].state()));
+        self.remove(EntryIdx(row));
+        Some(if expired { Room::Expired } else { Room::Evicted })
     }
 
     /// Whether the row holds a connection.
@@ -462,7 +530,9 @@ impl<'m, H: Hot> Table<'m, H> {
             self.unindex(hash, row << 1 | direction as u32);
         }
         self.live -= 1;
-        self.firm -= u32::from(is_firm(hot.state().flags));
+        if let Some(set) = self.evictable(Worth::of(hot.state().flags)) {
+            set.remove(row);
+        }
         self.hot[row as usize].state_mut().flags = 0;
         self.cold[row as usize].wheel_next = self.free;
         self.free = row;
@@ -521,12 +591,6 @@ impl<'m, H: Hot> Table<'m, H> {
 #[inline]
 pub fn deadline(state: &super::entry::HotState) -> Tick {
     Tick(state.last_seen).plus_ms(state.timeout_ms)
-}
-
-/// Whether a row may not be evicted.
-#[inline]
-const fn is_firm(row_flags: u16) -> bool {
-    row_flags & (flags::ASSURED | flags::CLOSED) == flags::ASSURED
 }
 
 #[cfg(test)]

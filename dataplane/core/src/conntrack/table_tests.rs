@@ -65,8 +65,8 @@ fn find(table: &Table<'_, HotV4>, tuple: &TupleV4) -> Option<(EntryIdx, Directio
 #[test]
 fn ten_million_ipv4_connections_fit_in_two_gibibytes() {
     let layout = Layout::new::<HotV4>(10_000_000);
-    assert!(layout.bytes() <= 2 << 30, "{}", layout.bytes());
-    assert!(layout.bytes() / 10_000_000 <= 192);
+    assert!(layout.bytes() <= 192 * 10_000_000, "{}", layout.bytes());
+    assert!(layout.bytes() <= 2 << 30);
     assert!(Layout::new::<HotV6>(1000).bytes() > Layout::new::<HotV4>(1000).bytes());
 }
 
@@ -95,27 +95,76 @@ fn a_table_fills_to_its_capacity_and_refuses_the_next() {
     }
 }
 
+const ASSURED: u16 = flags::SEEN_REPLY | flags::ASSURED;
+
 /// C175: unreplied connections go before assured ones, and assured ones never.
 #[test]
 fn eviction_takes_unreplied_then_unassured_or_closed_and_never_assured() {
     let mut table = table(8);
-    let assured = flags::SEEN_REPLY | flags::ASSURED;
     for n in 0..8 {
         let row_flags = match n {
             3 => 0,
             5 => flags::SEEN_REPLY,
-            6 => assured | flags::CLOSED,
-            _ => assured,
+            6 => ASSURED | flags::CLOSED,
+            _ => ASSURED,
         };
         add(&mut table, n, row_flags, 1000, Tick(0)).unwrap();
     }
     let mut left = Vec::new();
-    while table.evict(Tick(1)) {
+    while let Some(room) = table.make_room(Tick(1)) {
+        assert_eq!(room, Room::Evicted);
         left.push((0..8).filter(|&n| find(&table, &tuple(n)).is_some()).count());
         assert!(find(&table, &tuple(3)).is_none(), "the unreplied one goes first");
     }
     assert_eq!(left, [7, 6, 5]);
     assert!([0, 1, 2, 4, 7].iter().all(|&n| find(&table, &tuple(n)).is_some()));
+}
+
+/// C175: however few of however many.
+#[test]
+fn the_one_that_may_go_is_found_wherever_it_is() {
+    for place in [0, 1, 63, 64, 4095, 4096, 9999] {
+        let mut table = table(10_000);
+        for n in 0..10_000 {
+            let row_flags = if n == place { 0 } else { ASSURED };
+            add(&mut table, n, row_flags, 1000, Tick(0)).unwrap();
+        }
+        assert_eq!(table.make_room(Tick(1)), Some(Room::Evicted));
+        assert!(find(&table, &tuple(place)).is_none());
+        assert_eq!(table.make_room(Tick(1)), None);
+    }
+}
+
+/// Under a flood each newcomer takes the place of the one that was there longest.
+#[test]
+fn a_newcomer_is_the_last_to_be_evicted() {
+    let mut table = table(100);
+    for n in 0..100 {
+        add(&mut table, n, 0, 1000, Tick(0)).unwrap();
+    }
+    for n in 100..1000 {
+        assert_eq!(table.make_room(Tick(1)), Some(Room::Evicted));
+        assert!(find(&table, &tuple(n - 100)).is_none());
+        add(&mut table, n, 0, 1000, Tick(1)).unwrap();
+    }
+}
+
+/// What is past its deadline makes room, whatever it was, before anything that lives.
+#[test]
+fn the_expired_make_room_first() {
+    let mut table = table(40);
+    for n in 0..40 {
+        let (row_flags, timeout_ms) = if n % 2 == 0 { (0, 10_000) } else { (ASSURED, 1000) };
+        add(&mut table, n, row_flags, timeout_ms, Tick(0)).unwrap();
+    }
+    let now = Tick(1000 + wheel::UNIT_MS);
+    table.expire(Tick(990), u32::MAX);
+    for left in (20..40).rev() {
+        assert_eq!(table.make_room(now), Some(Room::Expired));
+        assert_eq!(table.len(), left);
+    }
+    assert!((0..40).all(|n| find(&table, &tuple(n)).is_some() == (n % 2 == 0)));
+    assert_eq!(table.make_room(now), Some(Room::Evicted));
 }
 
 #[test]
@@ -164,16 +213,36 @@ fn a_hundred_thousand_entries_expire_within_a_second_of_their_deadline() {
 #[derive(Clone, Debug)]
 enum Op {
     Insert(u32, u32),
+    /// Another packet: these flags are set, those cleared.
+    Become(u32, u16, u16),
     Remove(u32),
-    Evict,
+    MakeRoom,
     Pass(u32),
+}
+
+fn standing_flags() -> impl Strategy<Value = u16> {
+    let one = |bit: u16| prop_oneof![Just(0), Just(bit)];
+    let all = (one(flags::SEEN_REPLY), one(flags::ASSURED), one(flags::CLOSED));
+    all.prop_map(|(seen_reply, assured, closed)| seen_reply | assured | closed)
+}
+
+/// How soon a connection has to go for others: 0 is first, 2 never.
+fn rank(row_flags: u16) -> u8 {
+    let has = |bit: u16| row_flags & bit != 0;
+    match (has(flags::ASSURED) && !has(flags::CLOSED), has(flags::SEEN_REPLY)) {
+        (true, _) => 2,
+        (false, true) => 1,
+        (false, false) => 0,
+    }
 }
 
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         4 => (0u32..64, 1u32..5000).prop_map(|(n, ms)| Op::Insert(n, ms)),
+        4 => (0u32..64, standing_flags(), standing_flags())
+            .prop_map(|(n, set, cleared)| Op::Become(n, set, cleared)),
         2 => (0u32..64).prop_map(Op::Remove),
-        1 => Just(Op::Evict),
+        1 => Just(Op::MakeRoom),
         1 => (0u32..3000).prop_map(Op::Pass),
     ]
 }
@@ -182,14 +251,14 @@ proptest! {
     #[test]
     fn agrees_with_a_map(ops in proptest::collection::vec(op(), 1..400)) {
         let mut table = table(16);
-        let mut model: HashMap<u32, Tick> = HashMap::new();
+        let mut model: HashMap<u32, (Tick, u16)> = HashMap::new();
         let mut now = Tick(u32::MAX - 10_000);
         table.wheel = Wheel::new(vec![0; wheel::SLOTS_ALL].leak(), now);
         for op in ops {
             match op {
                 Op::Insert(n, ms) if !model.contains_key(&n) => {
                     match add(&mut table, n, 0, ms, now) {
-                        Ok(_) => { model.insert(n, now.plus_ms(ms)); }
+                        Ok(_) => { model.insert(n, (now.plus_ms(ms), 0)); }
                         Err(InsertError::Full) => prop_assert_eq!(model.len(), 16),
                         Err(InsertError::BucketFull) => {}
                     }
@@ -202,16 +271,39 @@ proptest! {
                         table.remove(row);
                     }
                 }
-                Op::Evict => {
-                    let evicted = table.evict(now);
-                    prop_assert_eq!(evicted, !model.is_empty());
-                    model.retain(|&n, _| find(&table, &tuple(n)).is_some());
+                Op::Become(n, set, cleared) => {
+                    if let Some((row, _)) = find(&table, &tuple(n)) {
+                        let before = *table.hot(row).state();
+                        let row_flags = before.flags & !cleared | set;
+                        table.row(row).hot.state.flags = row_flags;
+                        table.settle(row, before.flags, before.timeout_ms);
+                        model.get_mut(&n).expect("both have it").1 = row_flags;
+                    }
+                }
+                Op::MakeRoom => {
+                    let room = table.make_room(now);
+                    let (left, gone): (HashMap<_, _>, HashMap<_, _>) =
+                        model.iter().partition(|&(&n, _)| find(&table, &tuple(n)).is_some());
+                    let lowest = model.values().map(|&(_, row_flags)| rank(row_flags)).min();
+                    match (room, gone.values().next()) {
+                        (None, None) => prop_assert!(lowest.is_none_or(|rank| rank == 2)),
+                        (Some(Room::Expired), Some((deadline, _))) => {
+                            prop_assert!(now.reached(*deadline));
+                        }
+                        (Some(Room::Evicted), Some((_, row_flags))) => {
+                            prop_assert_eq!(Some(rank(*row_flags)), lowest);
+                            prop_assert_ne!(lowest, Some(2));
+                        }
+                        _ => prop_assert!(false, "{:?}, and {:?} went", room, gone),
+                    }
+                    prop_assert!(gone.len() <= 1);
+                    model = left;
                 }
                 Op::Pass(ms) => {
                     now = now.plus_ms(ms);
                     table.expire(now, u32::MAX);
                     // Nothing goes early; what is a unit past its deadline is gone.
-                    for (&n, &deadline) in &model {
+                    for (&n, &(deadline, _)) in &model {
                         let there = find(&table, &tuple(n)).is_some();
                         prop_assert!(there || now.reached(deadline));
                         prop_assert!(!there || !now.reached(deadline.plus_ms(wheel::UNIT_MS)));

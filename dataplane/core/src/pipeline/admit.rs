@@ -13,7 +13,7 @@ use crate::burst::{Origin, Packet};
 use crate::conntrack::ctstate::CtState;
 use crate::conntrack::datagram;
 use crate::conntrack::entry::{Cold, Warm, flags};
-use crate::conntrack::table::{InsertError, Table, TupleHash, deadline};
+use crate::conntrack::table::{InsertError, Room, Table, TupleHash, deadline};
 use crate::conntrack::tcp;
 use crate::conntrack::tuple::{Direction, FamilyTuple, Tuple, protocol};
 use crate::headers::{Headers, Kind};
@@ -327,14 +327,14 @@ fn insert<H: Family>(
     context: &Context<'_>,
 ) -> Result<EntryIdx, Refusal> {
     let Provisional { hot, warm, cold } = first;
-    let inserted = match table.insert(hot, warm, cold, hashes) {
-        Err(InsertError::Full) if table.evict(context.tick) => {
-            context.counters.connections_evicted.add(1);
-            context.counters.connections_gone.add(1);
-            table.insert(hot, warm, cold, hashes)
-        }
-        other => other,
-    };
+    let mut inserted = table.insert(hot, warm, cold, hashes);
+    if inserted == Err(InsertError::Full)
+        && let Some(room) = table.make_room(context.tick)
+    {
+        context.counters.connections_evicted.add(u64::from(room == Room::Evicted));
+        context.counters.connections_gone.add(1);
+        inserted = table.insert(hot, warm, cold, hashes);
+    }
     inserted.map_err(|error| {
         Refusal::Drop(match error {
             InsertError::Full => DropReason::TableFull,

@@ -198,9 +198,9 @@ pub enum Ids {
 /// Packets and bytes of one direction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Counted {
-    /// Packets.
+    /// Packets, modulo 2^44.
     pub packets: u64,
-    /// Bytes of IP packets.
+    /// Bytes of IP packets, modulo 2^52.
     pub bytes: u64,
 }
 

@@ -18,7 +18,7 @@ pub fn connection(
     let number = view.original.protocol();
     let counted = |direction: Direction| {
         let d = direction.index();
-        accounting.then(|| Counted { packets: u64::from(view.packets[d]), bytes: view.bytes[d] })
+        accounting.then(|| Counted { packets: view.packets[d], bytes: view.bytes[d] })
     };
     let has = |bit: u16| view.flags & bit != 0;
     let state = (number == protocol::TCP)

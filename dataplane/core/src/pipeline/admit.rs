@@ -182,8 +182,7 @@ fn begin<H: Family>(
     }
     first.cold.created = context.tick.0;
     if snapshot.options.accounting {
-        first.warm.packets[0] = 1;
-        first.warm.bytes[0] = u64::from(headers.ip_len);
+        first.warm.count(Direction::Original, headers.ip_len);
     }
     first.hot.set_tuples(*tuple, tuple.inverted());
     Ok(first)

@@ -65,9 +65,9 @@ pub struct ConnectionView {
     pub protocol_state: u8,
     /// Milliseconds until it goes unless it is used.
     pub remaining_ms: u32,
-    /// Packets by direction, modulo 2^32; 0 without accounting.
-    pub packets: [u32; 2],
-    /// Bytes by direction; 0 without accounting.
+    /// Packets by direction, modulo 2^44; 0 without accounting.
+    pub packets: [u64; 2],
+    /// Bytes by direction, modulo 2^52; 0 without accounting.
     pub bytes: [u64; 2],
     /// Connection mark.
     pub mark: u32,
@@ -319,8 +319,8 @@ fn view<H: Family>(
         flags: hot.state().flags,
         protocol_state: hot.state().protocol_state,
         remaining_ms: remaining as u32,
-        packets: warm.packets,
-        bytes: warm.bytes,
+        packets: warm.packets(),
+        bytes: warm.bytes(),
         mark: cold.mark,
         ingress: came_in_by(hot),
         age_ms: now.0.wrapping_sub(cold.created),

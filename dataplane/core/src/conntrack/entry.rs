@@ -11,6 +11,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::tuple::{Direction, TupleV4, TupleV6};
+use super::wheel::Span;
 use crate::units::Stamps;
 
 /// Flags of an entry ([`HotState::flags`]).
@@ -37,6 +38,9 @@ pub mod flags {
     pub const EXPECTED: u16 = 1 << 9;
     /// Closed: admits nothing new from outside; lingers for its timeout.
     pub const CLOSED: u16 = 1 << 10;
+    /// Not a flag: the table keeps a [`Span`](super::super::wheel::Span) here.
+    pub const ARMED: u16 = 7 << ARMED_SHIFT;
+    pub(super) const ARMED_SHIFT: u32 = 13;
 }
 
 /// The part of the hot line that does not depend on the family. Thirty-two bytes.
@@ -66,6 +70,20 @@ pub struct HotState {
     pub l3_delta: u16,
     /// The same for the transport checksum.
     pub l4_delta: u16,
+}
+
+impl HotState {
+    /// The row's slot in the wheel fires no later than this after the last packet before it was armed.
+    #[inline]
+    pub(super) const fn armed(&self) -> Span {
+        Span::from_number((self.flags & flags::ARMED) >> flags::ARMED_SHIFT)
+    }
+
+    /// Keeps how long the row is armed for.
+    #[inline]
+    pub(super) const fn set_armed(&mut self, span: Span) {
+        self.flags = self.flags & !flags::ARMED | span.number() << flags::ARMED_SHIFT;
+    }
 }
 
 /// Hot part of an IPv4 entry: one cache line.

@@ -21,7 +21,7 @@ use super::entry::{Cold, Hot, Warm, flags};
 use super::rowset::RowSet;
 use super::siphash::{ABREAST, Pairs, SipKey};
 use super::tuple::{Direction, FamilyTuple, TupleV4};
-use super::wheel::{self, Wheel};
+use super::wheel::{self, Span, Wheel};
 use crate::arch::{self, prefetch};
 use crate::time::Tick;
 use crate::units::EntryIdx;
@@ -419,13 +419,37 @@ impl<'m, H: Hot> Table<'m, H> {
         }
     }
 
-    /// Moves a row to its place in the wheel after its timeout became shorter. (One that became longer is
-    /// found early there, and moved then.)
-    #[cold]
+    /// Sees to it that a row whose timeout became shorter is found in the wheel by its deadline. (One that
+    /// became longer is found early there, and moved then.)
+    #[inline]
     pub fn rearm(&mut self, row: EntryIdx) {
-        let deadline = deadline(self.hot[row.index()].state());
+        let state = self.hot[row.index()].state();
+        // Its slot fires within that span of a packet that was not after its last.
+        if state.timeout_ms < state.armed().ms() {
+            self.rearm_sooner(row);
+        }
+    }
+
+    /// Moves a row to an earlier place in the wheel: a little too early, so that it may stay there when its
+    /// timeout, while packets come, goes up and down.
+    #[cold]
+    fn rearm_sooner(&mut self, row: EntryIdx) {
+        let state = self.hot[row.index()].state_mut();
+        let Some(span) = Span::at_most(state.timeout_ms) else {
+            self.wheel.disarm(self.cold, row.0);
+            return self.arm(row.0);
+        };
+        state.set_armed(span);
+        let early = Tick(state.last_seen).plus_ms(span.ms());
         self.wheel.disarm(self.cold, row.0);
-        self.wheel.arm(self.cold, row.0, deadline);
+        self.wheel.arm(self.cold, row.0, early);
+    }
+
+    /// Arms a row for its deadline.
+    fn arm(&mut self, row: u32) {
+        let state = self.hot[row as usize].state_mut();
+        state.set_armed(Span::at_least(state.timeout_ms));
+        self.wheel.arm(self.cold, row, deadline(state));
     }
 
     /// Inserts a connection whose tuples are not in the table. `hot` carries both tuples, flags,
@@ -453,10 +477,10 @@ impl<'m, H: Hot> Table<'m, H> {
         self.hot[row as usize].state_mut().flags |= flags::LIVE;
         self.warm[row as usize] = *warm;
         self.cold[row as usize] = Cold { incarnation, ..*cold };
-        let state = *self.hot[row as usize].state();
-        self.wheel.arm(self.cold, row, deadline(&state));
+        let worth = Worth::of(hot.state().flags);
+        self.arm(row);
         self.live += 1;
-        if let Some(set) = self.evictable(Worth::of(state.flags)) {
+        if let Some(set) = self.evictable(worth) {
             set.insert(row);
         }
         Ok(EntryIdx(row))
@@ -481,12 +505,11 @@ impl<'m, H: Hot> Table<'m, H> {
     /// Turns the wheel towards `now` until one connection has expired, and removes that.
     fn expire_one(&mut self, now: Tick, steps: &mut u32) -> bool {
         while let Some(row) = self.wheel.pop(self.cold, now, steps) {
-            let deadline = deadline(self.hot[row as usize].state());
-            if now.reached(deadline) {
+            if now.reached(deadline(self.hot[row as usize].state())) {
                 self.forget(row);
                 return true;
             }
-            self.wheel.arm(self.cold, row, deadline);
+            self.arm(row);
         }
         false
     }

@@ -194,6 +194,33 @@ fn a_timeout_made_shorter_than_a_row_has_been_idle_ends_it_at_the_next_turn() {
     assert_eq!(table.expire(Tick(100_000), u32::MAX).0, 1);
 }
 
+/// Data shortens the timeout of a TCP connection and its acknowledgment lengthens it again: that must not cost a
+/// place in the wheel each time.
+#[test]
+fn a_timeout_that_goes_up_and_down_leaves_the_row_where_it_is() {
+    let mut table = table(4);
+    let row = add(&mut table, 1, ASSURED, 7_440_000, Tick(0)).unwrap();
+    let (mut places, mut moves) = (table.cold(row).wheel_prev, 0);
+    for ms in (0..250_000).step_by(100) {
+        for timeout_ms in [300_000, 7_440_000] {
+            table.expire(Tick(ms), u32::MAX);
+            let before = *table.hot(row).state();
+            let state = &mut table.row(row).hot.state;
+            (state.last_seen, state.timeout_ms) = (ms, timeout_ms);
+            table.settle(row, before.flags, before.timeout_ms);
+            moves += u32::from(places != table.cold(row).wheel_prev);
+            places = table.cold(row).wheel_prev;
+        }
+    }
+    assert_eq!(moves, 1);
+    let before = *table.hot(row).state();
+    table.row(row).hot.state.timeout_ms = 300_000;
+    table.settle(row, before.flags, before.timeout_ms);
+    let deadline = deadline(table.hot(row).state());
+    assert_eq!(table.expire(Tick(deadline.0 - 1), u32::MAX).0, 0);
+    assert_eq!(table.expire(deadline.plus_ms(wheel::UNIT_MS), u32::MAX).0, 1);
+}
+
 /// C189, C177: all of a burst of entries go within T..T+1 s, in bounded steps.
 #[test]
 fn a_hundred_thousand_entries_expire_within_a_second_of_their_deadline() {
@@ -213,11 +240,17 @@ fn a_hundred_thousand_entries_expire_within_a_second_of_their_deadline() {
 #[derive(Clone, Debug)]
 enum Op {
     Insert(u32, u32),
-    /// Another packet: these flags are set, those cleared.
-    Become(u32, u16, u16),
+    /// Another packet: these flags are set, those cleared, and this is the timeout.
+    Become(u32, u16, u16, u32),
+    /// Another timeout, and no packet.
+    Wait(u32, u32),
     Remove(u32),
     MakeRoom,
     Pass(u32),
+}
+
+fn timeout_ms() -> impl Strategy<Value = u32> {
+    prop_oneof![1u32..5000, 1u32..5_000_000, 1u32..864_000_000]
 }
 
 fn standing_flags() -> impl Strategy<Value = u16> {
@@ -238,12 +271,14 @@ fn rank(row_flags: u16) -> u8 {
 
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        4 => (0u32..64, 1u32..5000).prop_map(|(n, ms)| Op::Insert(n, ms)),
-        4 => (0u32..64, standing_flags(), standing_flags())
-            .prop_map(|(n, set, cleared)| Op::Become(n, set, cleared)),
+        4 => (0u32..64, timeout_ms()).prop_map(|(n, ms)| Op::Insert(n, ms)),
+        4 => (0u32..64, standing_flags(), standing_flags(), timeout_ms())
+            .prop_map(|(n, set, cleared, ms)| Op::Become(n, set, cleared, ms)),
+        2 => (0u32..64, timeout_ms()).prop_map(|(n, ms)| Op::Wait(n, ms)),
         2 => (0u32..64).prop_map(Op::Remove),
         1 => Just(Op::MakeRoom),
         1 => (0u32..3000).prop_map(Op::Pass),
+        1 => (0u32..3_000_000).prop_map(Op::Pass),
     ]
 }
 
@@ -271,13 +306,23 @@ proptest! {
                         table.remove(row);
                     }
                 }
-                Op::Become(n, set, cleared) => {
+                Op::Become(n, set, cleared, ms) => {
                     if let Some((row, _)) = find(&table, &tuple(n)) {
                         let before = *table.hot(row).state();
                         let row_flags = before.flags & !cleared | set;
-                        table.row(row).hot.state.flags = row_flags;
+                        let state = &mut table.row(row).hot.state;
+                        (state.last_seen, state.timeout_ms) = (now.0, ms);
+                        state.flags = row_flags;
                         table.settle(row, before.flags, before.timeout_ms);
-                        model.get_mut(&n).expect("both have it").1 = row_flags;
+                        model.insert(n, (now.plus_ms(ms), row_flags));
+                    }
+                }
+                Op::Wait(n, ms) => {
+                    if let Some((row, _)) = find(&table, &tuple(n)) {
+                        let before = *table.hot(row).state();
+                        table.row(row).hot.state.timeout_ms = ms;
+                        table.settle(row, before.flags, before.timeout_ms);
+                        model.get_mut(&n).expect("both have it").0 = deadline(table.hot(row).state());
                     }
                 }
                 Op::MakeRoom => {

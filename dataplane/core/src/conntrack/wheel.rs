@@ -8,7 +8,7 @@
 //! advanced in time. `advance` does a bounded amount of work and goes on where it stopped.
 
 use super::entry::Cold;
-use crate::time::Tick;
+use crate::time::{TIMEOUT_MAX, Tick};
 
 /// Milliseconds a slot of the finest level spans.
 pub const UNIT_MS: u32 = 1 << UNIT_SHIFT;
@@ -34,6 +34,52 @@ const _: () = assert!(SLOTS[2].trailing_zeros() + SHIFT[2] == 32 - UNIT_SHIFT);
 pub const NONE: u32 = u32::MAX;
 /// In `wheel_prev`: the row is first of its slot, whose number is in the low bits.
 const HEAD: u32 = 1 << 31;
+
+/// A rough length of time, of eight: half a second, four, 33, 262, and so on to twelve days. For how long a row
+/// is armed, in three bits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Span(u16);
+
+impl Span {
+    const SHORTEST_LOG2: u32 = 9;
+    const STEP_LOG2: u32 = 3;
+    const COUNT: u16 = 8;
+
+    /// The span of a number below eight.
+    pub const fn from_number(number: u16) -> Self {
+        Self(number % Self::COUNT)
+    }
+
+    /// Which of the eight it is.
+    pub const fn number(self) -> u16 {
+        self.0
+    }
+
+    /// The shortest span that is not shorter than `ms`, which is [`TIMEOUT_MAX`] at most.
+    pub const fn at_least(ms: u32) -> Self {
+        debug_assert!(ms <= Self(Self::COUNT - 1).ms());
+        let log2 = u32::BITS - ms.saturating_sub(1).leading_zeros();
+        Self(log2.saturating_sub(Self::SHORTEST_LOG2).div_ceil(Self::STEP_LOG2) as u16)
+    }
+
+    /// The longest span that is not longer than `ms`, if there is one.
+    pub const fn at_most(ms: u32) -> Option<Self> {
+        if ms < Self(0).ms() {
+            return None;
+        }
+        let number = (ms.ilog2() - Self::SHORTEST_LOG2) / Self::STEP_LOG2;
+        Some(Self(if number < Self::COUNT as u32 { number as u16 } else { Self::COUNT - 1 }))
+    }
+
+    /// Milliseconds.
+    #[inline]
+    pub const fn ms(self) -> u32 {
+        1 << (Self::SHORTEST_LOG2 + Self::STEP_LOG2 * self.0 as u32)
+    }
+}
+
+const _: () = assert!(Span(Span::COUNT - 1).ms() as u128 >= TIMEOUT_MAX.as_millis());
+const _: () = assert!(Span(Span::COUNT - 1).ms() <= i32::MAX as u32);
 
 /// The wheel of one table: its slots and how far it has turned. The links are in the table's rows.
 #[derive(Debug)]
@@ -147,6 +193,20 @@ mod tests {
                 assert_eq!(fired, Some(0), "base {base} timeout {timeout}");
             }
         }
+    }
+
+    #[test]
+    fn a_span_bounds_a_timeout_from_either_side() {
+        let numbers = |ms| (Span::at_most(ms).map(Span::number), Span::at_least(ms).number());
+        assert_eq!(numbers(0), (None, 0));
+        assert_eq!(numbers(511), (None, 0));
+        assert_eq!(numbers(512), (Some(0), 0));
+        assert_eq!(numbers(513), (Some(0), 1));
+        assert_eq!(numbers(262_143), (Some(2), 3));
+        assert_eq!(numbers(262_144), (Some(3), 3));
+        assert_eq!(numbers(262_145), (Some(3), 4));
+        assert_eq!(numbers(864_000_000), (Some(6), 7));
+        assert!((0..8).all(|number| numbers(Span(number).ms()) == (Some(number), number)));
     }
 
     /// A timeout may become shorter than a row has been idle.

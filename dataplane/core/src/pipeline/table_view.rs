@@ -5,7 +5,7 @@ use super::Pipeline;
 use super::established::{came_in_by, has_lost_address};
 use super::family::Family;
 use crate::conntrack::datagram;
-use crate::conntrack::entry::HotState;
+use crate::conntrack::entry::{HotState, flags};
 use crate::conntrack::table::{Table, deadline};
 use crate::conntrack::tcp;
 use crate::conntrack::timeouts::Timeouts;
@@ -316,7 +316,7 @@ fn view<H: Family>(
         id: ConnectionId::new(me, v6, row.0, cold.incarnation),
         original: (*hot.tuple(Direction::Original)).into(),
         reply: (*hot.tuple(Direction::Reply)).into(),
-        flags: hot.state().flags,
+        flags: hot.state().flags & !flags::ARMED,
         protocol_state: hot.state().protocol_state,
         remaining_ms: remaining as u32,
         packets: warm.packets(),

@@ -1,9 +1,9 @@
-//! One connection, in three parts kept in parallel arrays so that a packet touches whole cache lines:
+//! One connection, in three parts, so that a packet touches whole cache lines and no more than it needs:
 //!
 //! - [`Hot`]: all that UDP and ICMP touch: both tuples, last seen, the cached decision, next hops, and
 //!   the checksum differences that translation makes. One line for IPv4, two for IPv6.
-//! - [`Warm`]: TCP's windows, and the counters. One line, prefetched with the hot one.
-//! - [`Cold`]: wheel links and what only unusual packets need. Half a line.
+//! - [`Warm`]: TCP's windows, and the counters. One line, behind the hot one and prefetched with it.
+//! - [`Cold`]: wheel links and what only unusual packets need. Half a line, in an array of its own.
 //!
 //! Everything is plain bytes without padding, so that tables live on memory handed in and survive
 //! the process. An IPv4 entry is 160 bytes.
@@ -239,12 +239,51 @@ pub trait Hot: Copy + Default + FromBytes + IntoBytes + Immutable + KnownLayout 
     fn state(&self) -> &HotState;
     /// The rest, to be changed.
     fn state_mut(&mut self) -> &mut HotState;
+    /// It with the warm part behind it, as the table keeps them.
+    type Pair: Pair<Self>;
+}
+
+/// A hot part and the warm part of the same row, side by side: lines of one page, that a processor may well fetch
+/// together.
+pub trait Pair<H>: FromBytes + IntoBytes + Immutable + KnownLayout + 'static {
+    /// The hot part.
+    fn hot(&self) -> &H;
+    /// The warm part.
+    fn warm(&self) -> &Warm;
+    /// Both, to be changed.
+    fn both(&mut self) -> (&mut H, &mut Warm);
 }
 
 macro_rules! hot {
-    ($type:ident, $tuple:ident) => {
+    ($type:ident, $tuple:ident, $pair:ident) => {
+        /// See [`Pair`].
+        #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+        #[repr(C, align(64))]
+        pub struct $pair {
+            hot: $type,
+            warm: Warm,
+        }
+
+        impl Pair<$type> for $pair {
+            #[inline]
+            fn hot(&self) -> &$type {
+                &self.hot
+            }
+
+            #[inline]
+            fn warm(&self) -> &Warm {
+                &self.warm
+            }
+
+            #[inline]
+            fn both(&mut self) -> (&mut $type, &mut Warm) {
+                (&mut self.hot, &mut self.warm)
+            }
+        }
+
         impl Hot for $type {
             type Tuple = $tuple;
+            type Pair = $pair;
 
             #[inline]
             fn tuple(&self, direction: Direction) -> &$tuple {
@@ -269,8 +308,8 @@ macro_rules! hot {
     };
 }
 
-hot!(HotV4, TupleV4);
-hot!(HotV6, TupleV6);
+hot!(HotV4, TupleV4, PairV4);
+hot!(HotV6, TupleV6, PairV6);
 
 #[cfg(test)]
 mod tests {

@@ -17,7 +17,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::entry::{Cold, Hot, Warm, flags};
+use super::entry::{Cold, Hot, Pair, Warm, flags};
 use super::rowset::RowSet;
 use super::siphash::{ABREAST, Pairs, SipKey};
 use super::tuple::{Direction, FamilyTuple, TupleV4};
@@ -128,7 +128,7 @@ impl Worth {
 pub struct Layout {
     buckets: usize,
     capacity: usize,
-    hot: usize,
+    pair: usize,
 }
 
 impl Layout {
@@ -140,7 +140,7 @@ impl Layout {
         // buckets of a tuple being full is then a matter of one connection in many millions. A few
         // buckets less make up for the sets and the wheel: an IPv4 connection takes 192 bytes at most.
         let buckets = ((capacity * 2).div_ceil(4) - capacity / 128).max(2);
-        Self { buckets, capacity, hot: size_of::<H>() }
+        Self { buckets, capacity, pair: size_of::<H::Pair>() }
     }
 
     /// Words of each set of rows, in whole cache lines.
@@ -150,7 +150,7 @@ impl Layout {
 
     /// Bytes of memory the table needs, to be handed in aligned to 64.
     pub const fn bytes(&self) -> usize {
-        let rows = self.hot + size_of::<Warm>() + size_of::<Cold>();
+        let rows = self.pair + size_of::<Cold>();
         self.buckets * size_of::<Bucket>()
             + wheel::SLOTS_ALL * size_of::<u32>()
             + 2 * self.set_words() * size_of::<u64>()
@@ -169,11 +169,10 @@ pub struct Row<'t, H> {
 }
 
 /// The table.
-pub struct Table<'m, H> {
+pub struct Table<'m, H: Hot> {
     key: SipKey,
     buckets: &'m mut [Bucket],
-    hot: &'m mut [H],
-    warm: &'m mut [Warm],
+    rows: &'m mut [H::Pair],
     cold: &'m mut [Cold],
     wheel: Wheel<'m>,
     /// First row of the free list (through `wheel_next`).
@@ -201,25 +200,23 @@ impl<'m, H: Hot> Table<'m, H> {
     /// # Panics
     /// If the memory is too small or not aligned: the caller computed it from the same layout.
     pub fn new(layout: Layout, memory: &'m mut [u8], key: SipKey, now: Tick) -> Self {
-        let (buckets, memory) = <[Bucket]>::mut_from_prefix_with_elems(memory, layout.buckets)
+        // The rows first: two lines each, which then begin where a pair of lines does.
+        let (rows, memory) = <[H::Pair]>::mut_from_prefix_with_elems(memory, layout.capacity)
             .expect("memory is sized and aligned by the layout");
+        let (buckets, memory) = <[Bucket]>::mut_from_prefix_with_elems(memory, layout.buckets)
+            .expect("memory is sized by the layout");
         let (slots, memory) = <[u32]>::mut_from_prefix_with_elems(memory, wheel::SLOTS_ALL)
             .expect("memory is sized by the layout");
         let (unreplied, memory) = <[u64]>::mut_from_prefix_with_elems(memory, layout.set_words())
             .expect("memory is sized by the layout");
         let (little, memory) = <[u64]>::mut_from_prefix_with_elems(memory, layout.set_words())
             .expect("memory is sized by the layout");
-        let (hot, memory) = <[H]>::mut_from_prefix_with_elems(memory, layout.capacity)
-            .expect("memory is sized by the layout");
-        let (warm, memory) = <[Warm]>::mut_from_prefix_with_elems(memory, layout.capacity)
-            .expect("memory is sized by the layout");
         let (cold, _) = <[Cold]>::mut_from_prefix_with_elems(memory, layout.capacity)
             .expect("memory is sized by the layout");
         Self {
             key,
             buckets,
-            hot,
-            warm,
+            rows,
             cold,
             wheel: Wheel::new(slots, now),
             free: wheel::NONE,
@@ -232,7 +229,7 @@ impl<'m, H: Hot> Table<'m, H> {
 
     /// Most connections it holds.
     pub fn capacity(&self) -> u32 {
-        self.hot.len() as u32
+        self.rows.len() as u32
     }
 
     /// Connections it holds.
@@ -287,9 +284,9 @@ impl<'m, H: Hot> Table<'m, H> {
         if mask != 0 {
             let coded = bucket.rows[mask.trailing_zeros() as usize % WAYS];
             let row = (coded >> 1) as usize;
-            if let (Some(hot), Some(warm)) = (self.hot.get(row), self.warm.get(row)) {
-                prefetch(hot);
-                prefetch(warm);
+            if let Some(row) = self.rows.get(row) {
+                prefetch(row.hot());
+                prefetch(row.warm());
                 return Promise(coded);
             }
         } else if bucket.spilled != 0 {
@@ -301,7 +298,7 @@ impl<'m, H: Hot> Table<'m, H> {
     /// The hot and the warm part of a row, to be changed; as [`row`](Self::row).
     #[inline]
     pub fn hot_and_warm(&mut self, row: EntryIdx) -> Option<(&mut H, &mut Warm)> {
-        Some((self.hot.get_mut(row.index())?, self.warm.get_mut(row.index())?))
+        Some(self.rows.get_mut(row.index())?.both())
     }
 
     /// [`find`](Self::find), looking at the promised row first. What happened to the table since the promise
@@ -324,7 +321,7 @@ impl<'m, H: Hot> Table<'m, H> {
         tuple: &H::Tuple,
     ) -> Option<(EntryIdx, Direction)> {
         let direction = Direction::from_index(coded & 1);
-        let hot = self.hot.get((coded >> 1) as usize)?;
+        let hot = self.rows.get((coded >> 1) as usize)?.hot();
         // A row that was freed since keeps its tuples, but is not live.
         let held = hot.tuple(direction).same(tuple) && hot.state().flags & flags::LIVE != 0;
         held.then_some((EntryIdx(coded >> 1), direction))
@@ -354,7 +351,7 @@ impl<'m, H: Hot> Table<'m, H> {
         while mask != 0 {
             let coded = bucket.rows[mask.trailing_zeros() as usize % WAYS];
             let direction = Direction::from_index(coded & 1);
-            if self.hot[(coded >> 1) as usize].tuple(direction).same(tuple) {
+            if self.rows[(coded >> 1) as usize].hot().tuple(direction).same(tuple) {
                 return Some((EntryIdx(coded >> 1), direction));
             }
             mask &= mask - 1;
@@ -365,7 +362,7 @@ impl<'m, H: Hot> Table<'m, H> {
     /// The hot part of a row.
     #[inline]
     pub fn hot(&self, row: EntryIdx) -> &H {
-        &self.hot[row.index()]
+        self.rows[row.index()].hot()
     }
 
     /// The cold part of a row.
@@ -378,18 +375,15 @@ impl<'m, H: Hot> Table<'m, H> {
     /// CLOSED calls [`settle`](Self::settle) after.
     #[inline]
     pub fn row(&mut self, row: EntryIdx) -> Row<'_, H> {
-        Row {
-            hot: &mut self.hot[row.index()],
-            warm: &mut self.warm[row.index()],
-            cold: &mut self.cold[row.index()],
-        }
+        let (hot, warm) = self.rows[row.index()].both();
+        Row { hot, warm, cold: &mut self.cold[row.index()] }
     }
 
     /// Keeps the books after a row changed: whether it may be evicted, and, if its timeout became shorter
     /// than `timeout_ms_before`, its place in the wheel.
     #[inline]
     pub fn settle(&mut self, row: EntryIdx, flags_before: u16, timeout_ms_before: u32) {
-        let state = self.hot[row.index()].state();
+        let state = self.rows[row.index()].hot().state();
         let (row_flags, timeout_ms) = (state.flags, state.timeout_ms);
         if (row_flags ^ flags_before) & Worth::FLAGS != 0 {
             self.revalue(row, Worth::of(flags_before), Worth::of(row_flags));
@@ -423,7 +417,7 @@ impl<'m, H: Hot> Table<'m, H> {
     /// became longer is found early there, and moved then.)
     #[inline]
     pub fn rearm(&mut self, row: EntryIdx) {
-        let state = self.hot[row.index()].state();
+        let state = self.rows[row.index()].hot().state();
         // Its slot fires within that span of a packet that was not after its last.
         if state.timeout_ms < state.armed().ms() {
             self.rearm_sooner(row);
@@ -434,7 +428,7 @@ impl<'m, H: Hot> Table<'m, H> {
     /// timeout, while packets come, goes up and down.
     #[cold]
     fn rearm_sooner(&mut self, row: EntryIdx) {
-        let state = self.hot[row.index()].state_mut();
+        let state = self.rows[row.index()].both().0.state_mut();
         let Some(span) = Span::at_most(state.timeout_ms) else {
             self.wheel.disarm(self.cold, row.0);
             return self.arm(row.0);
@@ -447,7 +441,7 @@ impl<'m, H: Hot> Table<'m, H> {
 
     /// Arms a row for its deadline.
     fn arm(&mut self, row: u32) {
-        let state = self.hot[row as usize].state_mut();
+        let state = self.rows[row as usize].both().0.state_mut();
         state.set_armed(Span::at_least(state.timeout_ms));
         self.wheel.arm(self.cold, row, deadline(state));
     }
@@ -473,9 +467,9 @@ impl<'m, H: Hot> Table<'m, H> {
         }
         self.take_row(row);
         let incarnation = self.cold[row as usize].incarnation.wrapping_add(1);
-        self.hot[row as usize] = *hot;
-        self.hot[row as usize].state_mut().flags |= flags::LIVE;
-        self.warm[row as usize] = *warm;
+        let (to_hot, to_warm) = self.rows[row as usize].both();
+        (*to_hot, *to_warm) = (*hot, *warm);
+        to_hot.state_mut().flags |= flags::LIVE;
         self.cold[row as usize] = Cold { incarnation, ..*cold };
         let worth = Worth::of(hot.state().flags);
         self.arm(row);
@@ -505,7 +499,7 @@ impl<'m, H: Hot> Table<'m, H> {
     /// Turns the wheel towards `now` until one connection has expired, and removes that.
     fn expire_one(&mut self, now: Tick, steps: &mut u32) -> bool {
         while let Some(row) = self.wheel.pop(self.cold, now, steps) {
-            if now.reached(deadline(self.hot[row as usize].state())) {
+            if now.reached(deadline(self.rows[row as usize].hot().state())) {
                 self.forget(row);
                 return true;
             }
@@ -524,19 +518,19 @@ impl<'m, H: Hot> Table<'m, H> {
             return Some(Room::Expired);
         }
         let row = self.unreplied.next_in_turn().or_else(|| self.little.next_in_turn())?;
-        let expired = now.reached(deadline(self.hot[row as usize].state()));
+        let expired = now.reached(deadline(self.rows[row as usize].hot().state()));
         self.remove(EntryIdx(row));
         Some(if expired { Room::Expired } else { Room::Evicted })
     }
 
     /// Whether the row holds a connection.
     pub fn is_live(&self, row: EntryIdx) -> bool {
-        self.hot.get(row.index()).is_some_and(|hot| hot.state().flags & flags::LIVE != 0)
+        self.rows.get(row.index()).is_some_and(|row| row.hot().state().flags & flags::LIVE != 0)
     }
 
     /// The counters and windows of a row.
     pub fn warm(&self, row: EntryIdx) -> &Warm {
-        &self.warm[row.index()]
+        self.rows[row.index()].warm()
     }
 
     /// Rows that were ever used: a dump walks `0..` this.
@@ -546,7 +540,7 @@ impl<'m, H: Hot> Table<'m, H> {
 
     /// Removes from the index and puts the row on the free list. The row is not armed.
     fn forget(&mut self, row: u32) {
-        let hot = self.hot[row as usize];
+        let hot = *self.rows[row as usize].hot();
         debug_assert!(hot.state().flags & flags::LIVE != 0);
         for direction in [Direction::Original, Direction::Reply] {
             let hash = self.hash(hot.tuple(direction));
@@ -556,7 +550,7 @@ impl<'m, H: Hot> Table<'m, H> {
         if let Some(set) = self.evictable(Worth::of(hot.state().flags)) {
             set.remove(row);
         }
-        self.hot[row as usize].state_mut().flags = 0;
+        self.rows[row as usize].both().0.state_mut().flags = 0;
         self.cold[row as usize].wheel_next = self.free;
         self.free = row;
     }

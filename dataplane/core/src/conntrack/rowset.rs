@@ -81,6 +81,12 @@ impl<'m> RowSet<'m> {
         }
     }
 
+    /// Whether it is empty.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.words[self.bounds[self.levels - 1]] == 0
+    }
+
     /// Whether a row is in it.
     pub fn contains(&self, row: u32) -> bool {
         self.words[row as usize / FAN] >> (row as usize % FAN) & 1 != 0

@@ -508,6 +508,15 @@ impl<'m, H: Hot> Table<'m, H> {
         false
     }
 
+    /// Whether it is full of connections that are assured and live: [`make_room`](Self::make_room) would find none.
+    #[inline]
+    pub fn is_packed(&self, now: Tick) -> bool {
+        self.live == self.capacity()
+            && self.unreplied.is_empty()
+            && self.little.is_empty()
+            && self.wheel.is_at(now)
+    }
+
     /// Makes room for one connection: an expired one goes, else one that was not answered, else one that
     /// is not assured or is closed; of these whose turn it is, so that who came last goes last. Never
     /// one that is assured and lives. `None` if there is no room to be made, which costs little to find out.

@@ -98,6 +98,12 @@ impl<'m> Wheel<'m> {
         Self { slots, cursor: now.0 >> UNIT_SHIFT }
     }
 
+    /// Whether it has been turned as far as `now`.
+    #[inline]
+    pub fn is_at(&self, now: Tick) -> bool {
+        self.cursor == now.0 >> UNIT_SHIFT
+    }
+
     /// Arms `row` for `deadline`; if that lies behind the cursor, for the next turn. The row must not be armed.
     pub fn arm(&mut self, cold: &mut [Cold], row: u32, deadline: Tick) {
         // Rounded up: a row may fire late, never early.

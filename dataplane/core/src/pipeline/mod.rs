@@ -316,6 +316,11 @@ impl<'m> Pipeline<'m> {
     /// The rest of one packet's walk, the long way.
     #[inline(never)]
     fn decide(&mut self, packet: &mut Packet<'_>, ours: Ours, context: &Context<'_>) -> Verdict {
+        if let Some(plain) = ours.plain
+            && self.has_no_place(packet, plain, ours, context)
+        {
+            return Verdict::Drop(DropReason::TableFull);
+        }
         if packet.parsed.is_none() {
             packet.parsed = ours.plain.and_then(|plain| plain::headers(packet.bytes(), plain));
         }
@@ -337,6 +342,36 @@ impl<'m> Pipeline<'m> {
                 related::pass(&mut self.v6, desk, packet, ours.hash, &tuple, context)
             }
             (Kind::Invalid | Kind::Untracked | Kind::Arp, _) => stray::pass(desk, packet, context),
+        }
+    }
+
+    /// Whether a plain packet belongs to no connection, and no other can be kept: conntrack drops it before
+    /// anything else is asked (nf_conntrack_core.c), and so it costs little.
+    #[inline(always)]
+    fn has_no_place(
+        &self,
+        packet: &Packet<'_>,
+        plain: Plain,
+        ours: Ours,
+        context: &Context<'_>,
+    ) -> bool {
+        /// The same for one family.
+        fn refused<H: family::Family>(
+            table: &Table<'_, H>,
+            packet: &Packet<'_>,
+            ours: Ours,
+            context: &Context<'_>,
+        ) -> bool {
+            table.is_packed(context.tick)
+                && context.snapshot.older_steering.is_empty()
+                && H::plain_tuple(packet.bytes()).is_some_and(|tuple| {
+                    table.find_promised(ours.promise, ours.hash, &tuple).is_none()
+                })
+        }
+        if plain.shape.is_v4() {
+            refused(&self.v4, packet, ours, context)
+        } else {
+            refused(&self.v6, packet, ours, context)
         }
     }
 

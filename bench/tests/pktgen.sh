@@ -7,7 +7,7 @@
 #   bench/tests/pktgen.sh [path of pktgen]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-pktgen=${1:-target/release/pktgen}
+pktgen=${1:-${CARGO_TARGET_DIR:-target}/release/pktgen}
 [ -x "$pktgen" ] || { echo "pktgen.sh: build it first: cargo build --release -p bench --bin pktgen" >&2; exit 1; }
 [ "$(id -u)" = 0 ] || { echo "pktgen.sh: skipped: needs root" >&2; exit 0; }
 

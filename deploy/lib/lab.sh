@@ -8,7 +8,7 @@
 
 LAB=${LAB:-pst$$}
 LAB_DIR=$(mktemp -d "${TMPDIR:-/tmp}/postern-lab.XXXXXX")
-POSTERN=${POSTERN:-target/release/postern}
+POSTERN=${POSTERN:-${CARGO_TARGET_DIR:-target}/release/postern}
 
 # Runs a command in a namespace: in lan ping ...
 in_ns() {

@@ -5,7 +5,8 @@
 #   deploy/systemd/verify.sh
 set -euo pipefail
 HERE=$(cd "$(dirname "$0")" && pwd)
-POSTERN=$(realpath -m "${POSTERN:-$HERE/../../target/debug/postern}")
+TARGET=$(cd "$HERE/../.." && realpath -m "${CARGO_TARGET_DIR:-target}")
+POSTERN=$(realpath -m "${POSTERN:-$TARGET/debug/postern}")
 # Highest exposure that `systemd-analyze security` may find, in tenths. What is left is what a firewall does for a
 # living, and what would take a mount namespace, which postern.service says it must not have.
 EXPOSURE_MAX=45

@@ -22,7 +22,7 @@ while [ $# -gt 0 ]; do
     esac
 done
 export WORKERS
-export POSTERN=${POSTERN:-target/debug/postern}
+export POSTERN=${POSTERN:-${CARGO_TARGET_DIR:-target}/debug/postern}
 # Longest a case may take, seconds.
 CASE_LIMIT=${CASE_LIMIT:-120}
 TOOLS="python3 $HERE/tools.py"

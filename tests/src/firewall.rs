@@ -371,7 +371,7 @@ impl Firewall {
             worker.pipeline.process_burst(
                 &mut burst,
                 me,
-                &self.snapshot,
+                &worker.snapshot,
                 &worker.counters,
                 self.now,
             );

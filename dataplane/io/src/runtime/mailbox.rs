@@ -3,6 +3,9 @@
 //! Control publishes an `Arc<Snapshot>` and keeps a clone until every reader has acknowledged that
 //! snapshot or a newer one. So a reader that lets go of an old snapshot is never the last to hold it:
 //! memory is freed by control only.
+//!
+//! A snapshot is handed to every reader before it is announced, and no reader goes by one that was not. So
+//! whoever hears from a reader in any way, by a ring say, and adopts after that, is no older than that reader was.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,6 +15,9 @@ use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
 use postern_core::snapshot::Snapshot;
 use postern_core::units::Generation;
+
+/// Snapshots that wait in a place: the newest that was announced, and the one that is being handed out.
+const WAITING_MAX: usize = 2;
 
 /// Where one reader finds its next snapshot.
 struct Place {
@@ -23,6 +29,19 @@ struct Shared {
     /// The newest generation; read by all, written on a change only.
     latest: CachePadded<AtomicU32>,
     places: Box<[Place]>,
+}
+
+impl Shared {
+    fn hand_out(&self, snapshot: &Arc<Snapshot>) {
+        for place in &self.places {
+            // What a slow reader has not taken yet is displaced, and let go of here.
+            drop(place.next.force_push(Arc::clone(snapshot)));
+        }
+    }
+
+    fn announce(&self, snapshot: &Snapshot) {
+        self.latest.store(snapshot.generation.0, Ordering::Release);
+    }
 }
 
 /// Control's end.
@@ -43,7 +62,7 @@ pub struct SnapshotReader {
 pub fn mailbox(first: Arc<Snapshot>, readers: usize) -> (SnapshotMailbox, Vec<SnapshotReader>) {
     let generation = first.generation.0;
     let place = || Place {
-        next: ArrayQueue::new(1),
+        next: ArrayQueue::new(WAITING_MAX),
         adopted: CachePadded::new(AtomicU32::new(generation)),
     };
     let shared = Arc::new(Shared {
@@ -66,11 +85,8 @@ impl SnapshotMailbox {
     pub fn publish(&self, snapshot: Arc<Snapshot>) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.push_back(Arc::clone(&snapshot));
-        for place in &self.shared.places {
-            // What a slow reader has not taken yet is displaced, and let go of here.
-            drop(place.next.force_push(Arc::clone(&snapshot)));
-        }
-        self.shared.latest.store(snapshot.generation.0, Ordering::Release);
+        self.shared.hand_out(&snapshot);
+        self.shared.announce(&snapshot);
         self.retire(&mut kept);
     }
 
@@ -129,11 +145,14 @@ impl SnapshotReader {
     #[cold]
     fn take(&mut self) {
         let place = &self.shared.places[self.place];
-        // Empty while control is between handing over and announcing: we have it already then.
-        if let Some(next) = place.next.pop() {
-            self.current = next; // frees nothing: control holds the old one until the next line
-            place.adopted.store(self.current.generation.0, Ordering::Release);
+        // Up to the announced one and no further: another reader may not have the next one yet. Only what a newer
+        // one has displaced is missing, and that is announced before the newer one is handed out.
+        while self.is_stale()
+            && let Some(next) = place.next.pop()
+        {
+            self.current = next; // frees nothing: control holds the old one until it is acknowledged
         }
+        place.adopted.store(self.current.generation.0, Ordering::Release);
     }
 }
 
@@ -142,7 +161,7 @@ impl Drop for SnapshotReader {
     fn drop(&mut self) {
         // Not acknowledged: `current` is still ours until this function has returned. Control keeps the
         // last few snapshots until it is dropped itself, which is when the appliance stops.
-        self.shared.places[self.place].next.pop();
+        while self.shared.places[self.place].next.pop().is_some() {}
     }
 }
 
@@ -183,5 +202,39 @@ mod tests {
         assert_eq!(mailbox.latest().generation, Generation(5));
         readers[1].adopt();
         assert_eq!((readers[1].is_stale(), readers[1].current().generation.0), (false, 5));
+    }
+
+    /// Two readers hand packets to each other: one that goes by a snapshot the other cannot have yet would have it
+    /// decide by an older one.
+    #[test]
+    fn nobody_goes_by_a_snapshot_before_all_can_have_it() {
+        let (mailbox, mut readers) = mailbox(generation(1), 2);
+        let numbers = |readers: &[SnapshotReader]| {
+            readers.iter().map(|reader| reader.current().generation.0).collect::<Vec<_>>()
+        };
+        let publish_but_announce = |n| {
+            let next = generation(n);
+            mailbox.kept.lock().unwrap().push_back(Arc::clone(&next));
+            mailbox.shared.hand_out(&next);
+            next
+        };
+        let mut announced = 1;
+        for behind in 0..4 {
+            // One snapshot more each time that the readers do not take before the next one comes.
+            for _ in 0..behind {
+                announced += 1;
+                mailbox.publish(generation(announced));
+            }
+            let next = publish_but_announce(announced + 1);
+            readers.iter_mut().for_each(SnapshotReader::adopt);
+            assert_eq!(numbers(&readers), [announced; 2], "the newest of those announced");
+            mailbox.shared.announce(&next);
+            announced += 1;
+            readers[0].adopt();
+            assert_eq!(numbers(&readers), [announced, announced - 1]);
+            readers[1].adopt();
+            assert_eq!(numbers(&readers), [announced; 2]);
+            assert!(mailbox.is_adopted());
+        }
     }
 }

@@ -340,12 +340,19 @@ impl Firewall {
         while let Some(worker) =
             (0..self.workers.len()).find(|&w| !self.workers[w].inbox.is_empty())
         {
-            let flights: Vec<_> = self.workers[worker].inbox.drain(..).collect();
+            let mut flights: Vec<_> = self.workers[worker].inbox.drain(..).collect();
             self.workers[worker].counters.handed_in.add(flights.len() as u64);
             self.work(worker, flights, sent);
         }
     }
 
+            // No older than whoever sent them; numbers of a test never wrap.
+            let newest_needed = flights.iter().map(|flight| flight.steered_by).max();
+            if newest_needed > Some(self.workers[worker].snapshot.generation) {
+                self.adopt(worker);
+            }
+            let generation = self.workers[worker].snapshot.generation;
+            flights.iter_mut().for_each(|flight| flight.steer_anew_unless(generation));
     fn work(&mut self, worker: usize, flights: Vec<Flight>, sent: &mut Sent) {
         let mut flights = flights.into_iter();
         loop {
@@ -396,6 +403,7 @@ impl Firewall {
                     assert!(flight.hops <= most, "handed over {} times", flight.hops);
                     self.workers[worker.index()].inbox.push_back(flight);
                 }
+                    flight.steered_by = self.workers[number].snapshot.generation;
                 Verdict::Hold { .. } => {
                     sent.verdicts.push(verdict);
                     self.workers[number].held.push(flight);

@@ -2,7 +2,7 @@
 
 use postern_core::burst::{Origin, Packet, Visit};
 use postern_core::headers::Headers;
-use postern_core::units::InterfaceId;
+use postern_core::units::{Generation, InterfaceId};
 
 use crate::setup::At;
 
@@ -20,6 +20,8 @@ pub(super) struct Flight {
     pub(super) parsed: Option<Headers>,
     pub(super) visit: Visit,
     pub(super) hops: u32,
+    /// The snapshot of the worker that handed it over.
+    pub(super) steered_by: Generation,
 }
 
 impl Flight {
@@ -33,7 +35,15 @@ impl Flight {
         };
         let (start, len) = (HEADROOM, frame.len());
         let interface = at.interface();
-        Self { room, start, len, interface, origin, parsed: None, visit: Visit::default(), hops: 0 }
+        let (parsed, visit, hops, steered_by) = (None, Visit::default(), 0, Generation::default());
+        Self { room, start, len, interface, origin, parsed, visit, hops, steered_by }
+    }
+
+    /// As a worker does with what was steered by another snapshot than its own.
+    pub(super) fn steer_anew_unless(&mut self, by: Generation) {
+        if self.steered_by != by {
+            (self.parsed, self.visit, self.hops) = (None, Visit::default(), 0);
+        }
     }
 
     pub(super) fn at(&self) -> At {

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 use crossbeam::utils::CachePadded;
 use postern_core::burst::{BURST_MAX, Origin, Visit};
 use postern_core::headers::Headers;
-use postern_core::units::InterfaceId;
+use postern_core::units::{Generation, InterfaceId};
 use postern_core::verdict::HostClass;
 use rtrb::{Consumer, Producer, RingBuffer};
 
@@ -46,6 +46,23 @@ pub(crate) struct Luggage {
     pub(crate) visit: Visit,
     /// Parse results.
     pub(crate) parsed: Option<Headers>,
+    /// The snapshot by which it was steered.
+    pub(crate) steered_by: Generation,
+}
+
+impl Luggage {
+    /// Forgets where a packet was sent to and by whom it was sought, unless that is what the snapshot `by` says: it
+    /// will be parsed and steered like one that was just received.
+    ///
+    /// By another snapshot it may have another owner; and who was asked for its connection under the older one may
+    /// have got it since, from a packet that was steered by the newer.
+    #[inline]
+    pub(crate) fn steer_anew_unless(&mut self, by: Generation) {
+        if self.steered_by != by {
+            self.visit = Visit::default();
+            self.parsed = None;
+        }
+    }
 }
 
 /// A frame on its way to another thread.

@@ -106,7 +106,7 @@ mod tests {
     use postern_core::burst::{Origin, Visit};
     use postern_core::conntrack::tuple::{Tuple, TupleV4};
     use postern_core::headers::Headers;
-    use postern_core::units::InterfaceId;
+    use postern_core::units::{Generation, InterfaceId};
 
     use super::*;
     use crate::umem::{Frames, Umem};
@@ -132,8 +132,13 @@ mod tests {
             let tuple = Tuple::V4(TupleV4 { src, dst, ..TupleV4::default() });
             let parsed = Some(Headers { tuple, ..Headers::default() });
             let interface = InterfaceId(interface);
-            let luggage =
-                Luggage { interface, origin: Origin::Wire, visit: Visit::default(), parsed };
+            let luggage = Luggage {
+                interface,
+                origin: Origin::Wire,
+                visit: Visit::default(),
+                parsed,
+                steered_by: Generation(1),
+            };
             let span = FrameSpan::new(frame, 0, 60).expect("it fits");
             let address = Ipv4Addr::from(next_hop).into();
             let next_hop = NextHopTag::of(InterfaceId(9), Some(address));

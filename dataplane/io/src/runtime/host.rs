@@ -224,6 +224,7 @@ impl<T: HostDoor> Host<T> {
             origin: Origin::Host,
             visit: Visit::default(),
             parsed: Some(headers),
+            steered_by: snapshot.generation,
         };
         let parcel = Parcel { span, luggage, errand: Errand::Process };
         let refused = match self.links.workers.get_mut(owner.index()) {

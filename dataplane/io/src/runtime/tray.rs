@@ -6,7 +6,7 @@ use postern_core::counters::Counters;
 use postern_core::pipeline::Pipeline;
 use postern_core::snapshot::Snapshot;
 use postern_core::time::Instant;
-use postern_core::units::{InterfaceId, WorkerId};
+use postern_core::units::{Generation, InterfaceId, WorkerId};
 use postern_core::verdict::{DropReason, Verdict};
 
 use super::count_drop;
@@ -58,7 +58,8 @@ impl Luggage {
     /// Of a packet that nobody will look at again.
     pub(crate) const fn of_decided(interface: InterfaceId) -> Self {
         let visit = Visit { visited: 0, admit: false, clash: false, accepted: None };
-        Self { interface, origin: Origin::Wire, visit, parsed: None }
+        let steered_by = Generation(0);
+        Self { interface, origin: Origin::Wire, visit, parsed: None, steered_by }
     }
 }
 
@@ -119,7 +120,7 @@ impl Tray {
                     parsed: None,
                     visit: Visit::default(),
                 },
-                (_, Some(Luggage { interface, origin, visit, parsed })) => {
+                (_, Some(Luggage { interface, origin, visit, parsed, .. })) => {
                     Packet { room, start, len, interface, origin, parsed, visit }
                 }
                 (_, None) => unreachable!("a parcel has its luggage"),
@@ -140,6 +141,7 @@ impl Tray {
                     origin: packet.origin,
                     visit: packet.visit,
                     parsed: packet.parsed,
+                    steered_by: snapshot.generation,
                 });
             }
         }

@@ -180,13 +180,25 @@ impl<D: Door> Worker<D> {
             exits.counters.handed_in.add(count);
             worked |= count > 0;
             if tray.spans.is_full() {
-                self.decide(Source::Parcels, now);
+                self.decide_parcels(now);
             }
         }
         if worked {
-            self.decide(Source::Parcels, now);
+            self.decide_parcels(now);
         }
         worked
+    }
+
+    /// Decides about parcels by a snapshot no older than that of whoever sent them: a packet that its sender steered
+    /// by a newer one may belong to a connection that only the newer one says where to look for.
+    #[inline]
+    fn decide_parcels(&mut self, now: Instant) {
+        self.snapshots.adopt(); // after they were taken: then it is new enough
+        let generation = self.snapshots.current().generation;
+        for luggage in &mut self.tray.luggage {
+            luggage.steer_anew_unless(generation);
+        }
+        self.decide(Source::Parcels, now);
     }
 
     /// What is not done every turn.

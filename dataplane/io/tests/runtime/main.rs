@@ -9,14 +9,17 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use lab::{Dice, Lab, Shape, count, drops, inside, outside};
+use postern_core::conntrack::siphash::SipKey;
+use postern_core::conntrack::tuple::protocol;
 use postern_core::forward::neighbour::{Neighbour, NeighbourState};
 use postern_core::pipeline::{ConnectionView, Cursor, Filter};
-use postern_core::snapshot::Snapshot;
+use postern_core::snapshot::{InterfaceAddress, Snapshot};
+use postern_core::steering::{Inputs, StaticEndpoint, Steering};
 use postern_core::units::InterfaceId;
 use postern_core::verdict::DropReason;
 use postern_io::frame::{FramePool, FrameSpan};
 use postern_io::runtime::testing::{
-    LAN, PEER, STRANGER, WAN, WAN_ADDRESS, arp_request, read_udp, udp,
+    LAN, LAN_ADDRESS, PEER, STRANGER, WAN, WAN_ADDRESS, arp_request, read_udp, udp,
 };
 use postern_io::runtime::{
     Answer, AskError, Command, Door, Event, HostBudget, Idle, MemoryDoor, Node,
@@ -26,6 +29,16 @@ use postern_io::xdp::socket::{Kick, SocketError};
 /// Packets out and back, for many connections, each packet by a queue drawn at random. Returns how many
 /// went each way.
 fn ping_pong(lab: &mut Lab, connections: u16, rounds: u64) -> u64 {
+    ping_pong_while(lab, connections, rounds, |_| ())
+}
+
+/// The same, with something else done in between all the time.
+fn ping_pong_while(
+    lab: &mut Lab,
+    connections: u16,
+    rounds: u64,
+    mut meanwhile: impl FnMut(&Lab),
+) -> u64 {
     let mut dice = Dice(u64::from(connections));
     let queues = [lab.wires[0].len(), lab.wires[1].len()];
     let (mut sent, mut echoed, mut back) = (0, 0, 0);
@@ -33,6 +46,7 @@ fn ping_pong(lab: &mut Lab, connections: u16, rounds: u64) -> u64 {
     let mut external: HashSet<(u16, Vec<u8>)> = HashSet::new();
     let start = Instant::now();
     while back < total {
+        meanwhile(lab);
         // A window, so that no ring can overflow.
         if sent < total && sent - back < 48 {
             let flow = (sent % u64::from(connections)) as u16;
@@ -379,6 +393,50 @@ fn a_thousand_snapshots_under_traffic_lose_no_packet_and_no_memory() {
         assert_eq!(lab.handle.snapshots().adopted(reader), Some(latest.generation));
     }
     lab.stop();
+}
+
+/// Workers adopt each change in their own time, with packets handed over in between: from one that is ahead to one
+/// that is behind, and the other way.
+#[test]
+fn connections_are_found_however_often_their_ports_change_owners() {
+    for workers in [2, 4] {
+        let queues = usize::from(workers);
+        let mut lab = Lab::new(Shape { workers, queues: [queues, queues], ..Shape::default() });
+        ping_pong(&mut lab, 100, 1);
+        let mut latest = Snapshot::clone(&lab.snapshot);
+        let mut turns = 0u16;
+        let sent = ping_pong_while(&mut lab, 100, 60, |lab| {
+            turns = turns.wrapping_add(1);
+            if !turns.is_multiple_of(16) {
+                return;
+            }
+            let first = 10_000 + turns / 16 % 100;
+            let ports = StaticEndpoint {
+                address: WAN_ADDRESS.into(),
+                protocol: protocol::UDP,
+                first,
+                last: first + 50,
+            };
+            let steering = Steering::new(Inputs {
+                workers,
+                key: SipKey([1, u64::from(workers)]),
+                ours: vec![LAN_ADDRESS.into(), WAN_ADDRESS.into()],
+                statics: vec![ports],
+                inside: vec![InterfaceAddress { address: LAN_ADDRESS.into(), length: 24 }],
+            });
+            let older = std::mem::replace(&mut latest.steering, Arc::new(steering));
+            if latest.older_steering.is_full() {
+                latest.older_steering.pop();
+            }
+            latest.older_steering.insert(0, older);
+            latest.generation = latest.generation.next();
+            lab.handle.publish(Arc::new(latest.clone()));
+        });
+        let values = lab.settle();
+        assert_eq!((values.dropped(), values.connections_new), (0, 100), "{:?}", drops(&values));
+        assert_eq!(values.forwarded, 2 * (sent + 100));
+        lab.stop();
+    }
 }
 
 /// All connections of a worker, by as many questions as it takes.

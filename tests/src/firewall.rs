@@ -177,9 +177,13 @@ impl Firewall {
         }
     }
 
-    /// Forgets older steering epochs, as control does once their connections are gone.
+    /// Forgets the older steering epochs that no connection needs any more, as control does.
     pub fn forget_epochs(&mut self) {
-        self.snapshot.older_steering.clear();
+        let needed = |view: &ConnectionView| {
+            self.snapshot.epochs_needed(view.id.worker(), [&view.original, &view.reply])
+        };
+        let needed = self.connections().iter().map(needed).max().unwrap_or(0);
+        self.snapshot.older_steering.truncate(needed);
         (0..self.workers.len()).for_each(|worker| self.adopt(worker));
     }
 
@@ -342,10 +346,6 @@ impl Firewall {
         {
             let mut flights: Vec<_> = self.workers[worker].inbox.drain(..).collect();
             self.workers[worker].counters.handed_in.add(flights.len() as u64);
-            self.work(worker, flights, sent);
-        }
-    }
-
             // No older than whoever sent them; numbers of a test never wrap.
             let newest_needed = flights.iter().map(|flight| flight.steered_by).max();
             if newest_needed > Some(self.workers[worker].snapshot.generation) {
@@ -353,6 +353,10 @@ impl Firewall {
             }
             let generation = self.workers[worker].snapshot.generation;
             flights.iter_mut().for_each(|flight| flight.steer_anew_unless(generation));
+            self.work(worker, flights, sent);
+        }
+    }
+
     fn work(&mut self, worker: usize, flights: Vec<Flight>, sent: &mut Sent) {
         let mut flights = flights.into_iter();
         loop {
@@ -399,11 +403,11 @@ impl Firewall {
             match verdict {
                 Verdict::HandOver { worker } => {
                     flight.hops += 1;
+                    flight.steered_by = self.workers[number].snapshot.generation;
                     let most = 2 + 2 * self.workers.len() as u32;
                     assert!(flight.hops <= most, "handed over {} times", flight.hops);
                     self.workers[worker.index()].inbox.push_back(flight);
                 }
-                    flight.steered_by = self.workers[number].snapshot.generation;
                 Verdict::Hold { .. } => {
                     sent.verdicts.push(verdict);
                     self.workers[number].held.push(flight);

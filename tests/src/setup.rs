@@ -340,7 +340,7 @@ impl Setup {
             Some(before) if before.steering.same_inputs(&steering) => before.steering.clone(),
             Some(before) => {
                 if older.is_full() {
-                    older.pop(); // control would wait; tests say when epochs are drained
+                    older.pop(); // as control does
                 }
                 older.insert(0, before.steering.clone());
                 steering

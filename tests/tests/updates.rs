@@ -638,6 +638,55 @@ fn the_port_of_a_removed_forward_is_not_given_away_while_its_connections_live() 
     });
 }
 
+/// C104, C190: connections that only an older steering leads to are found for as long as they are used, and that
+/// steering is kept no longer than they live.
+#[test]
+fn connections_on_the_port_of_a_new_forward_live_as_long_as_they_are_used() {
+    for_workers([2, 3, 8], |setup| {
+        let mut fw = Firewall::with(setup);
+        let client = |n: u16| SocketAddr::from(([192, 168, 1, 2 + (n % 3) as u8], 5000 + n));
+        let mut flows: Vec<_> = (0..12).map(|n| Flow::outward(client(n), "192.0.2.9:53")).collect();
+        flows.iter_mut().for_each(|flow| flow.exchange(&mut fw));
+        assert!(flows.iter().all(|flow| flow.seen().port() == flow.client.port()), "preserved");
+        fw.change(|setup| setup.add_forward(protocol::UDP, (5000, 5005), "192.168.1.10:53"));
+        fw.change(|setup| setup.add_forward(protocol::UDP, (5006, 5009), "192.168.1.10:54"));
+        for _ in 0..3 * 3600 / 25 {
+            fw.pass_secs(25);
+            fw.forget_epochs();
+            flows.iter_mut().for_each(|flow| flow.exchange(&mut fw));
+        }
+        assert_eq!(fw.connections().len(), flows.len(), "none was made twice");
+        assert_eq!(fw.snapshot().older_steering.len(), 2);
+        // Of those that the second change left alone one is used on, and needs neither.
+        for _ in 0..4 {
+            fw.pass_secs(100);
+            flows[11].exchange(&mut fw);
+        }
+        fw.forget_epochs();
+        assert!(fw.snapshot().older_steering.is_empty());
+        flows[11].exchange(&mut fw);
+    });
+}
+
+/// C104, C190: after more changes than steering epochs are kept, everybody is asked, and that stays so.
+#[test]
+fn no_number_of_changes_loses_a_connection() {
+    for_workers([2, 3, 8], |setup| {
+        let mut fw = Firewall::with(setup);
+        let mut flows: Vec<_> = (0..12)
+            .map(|n| Flow::outward(SocketAddr::from(([192, 168, 1, 2], 5000 + n)), "192.0.2.9:53"))
+            .collect();
+        flows.iter_mut().for_each(|flow| flow.exchange(&mut fw));
+        fw.change(|setup| setup.add_forward(protocol::UDP, (5000, 5011), "192.168.1.10:53"));
+        for port in 8000..8020 {
+            fw.change(|setup| setup.add_forward(protocol::UDP, (port, port), "192.168.1.10:53"));
+            fw.forget_epochs();
+            flows.iter_mut().for_each(|flow| flow.exchange(&mut fw));
+        }
+        assert_eq!(fw.connections().len(), flows.len());
+    });
+}
+
 /// C104, C100: a connection from outside by a new forward to an endpoint that already talks to that very
 /// peer: refused, as it is when the forward was there before (see `a_forwards_server_may_open_connections_outward`).
 #[test]

@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How long the workers may take to adopt a snapshot before a change is reported as done anyway.
 const ADOPTION: Duration = Duration::from_secs(1);
 /// Connections asked for at once.
-const PAGE: usize = 512;
+pub(super) const PAGE: usize = 512;
 
 /// What the running appliance's parts share.
 pub struct Shared {
@@ -70,7 +70,11 @@ pub struct Running(pub Arc<Shared>);
 
 impl Running {
     /// Asks a worker, off the control thread.
-    async fn ask(&self, worker: usize, command: Command) -> Result<Answer, BackendError> {
+    pub(super) async fn ask(
+        &self,
+        worker: usize,
+        command: Command,
+    ) -> Result<Answer, BackendError> {
         let shared = Arc::clone(&self.0);
         let asked = tokio::task::spawn_blocking(move || match shared.handle.workers.get(worker) {
             Some(worker) => {

@@ -24,8 +24,7 @@ use crate::compile::{self, NumberedForward};
 use crate::config::{Config, ForwardError, ForwardSpec};
 use crate::netlink::KernelState;
 
-/// How long connections made under an older steering are still looked for. A connection that a change of
-/// forwards or addresses concerns may lose its owner after that.
+/// How long an older steering is kept before anybody asks whether a connection needs it.
 const EPOCH_KEPT: Duration = Duration::from_secs(3600);
 
 /// Why something cannot be put into force.
@@ -316,16 +315,38 @@ impl Board {
         Ok((changes, self.publish(next)))
     }
 
-    /// Forgets steering epochs that ended long ago. Returns the snapshot to publish if there were any.
-    pub fn forget_old_epochs(&mut self, now: Instant) -> Option<Arc<Snapshot>> {
-        let kept = self.epochs_ended.iter().take_while(|&&end| now - end < EPOCH_KEPT).count();
-        if kept == self.epochs_ended.len() {
+    /// Whether there are steering epochs that ended long ago: the snapshot under which to ask how many of them
+    /// connections need ([`Snapshot::epochs_needed`]).
+    pub fn epochs_to_ask_about(&self, now: Instant) -> Option<Arc<Snapshot>> {
+        let old = self.epochs_kept_anyway(now) < self.epochs_ended.len();
+        old.then(|| Arc::clone(&self.snapshot))
+    }
+
+    /// Forgets the steering epochs that ended long ago, but the newest `needed`. That many connections needed when
+    /// all of them were looked at once, while every worker ran on `asked` or a newer snapshot. Returns the snapshot
+    /// to publish if any was forgotten.
+    pub fn forget_epochs(
+        &mut self,
+        asked: &Snapshot,
+        needed: usize,
+        now: Instant,
+    ) -> Option<Arc<Snapshot>> {
+        if !Arc::ptr_eq(&asked.steering, &self.snapshot.steering) {
+            return None; // steering has changed since: that was another question
+        }
+        let kept = self.epochs_kept_anyway(now).max(needed);
+        if kept >= self.epochs_ended.len() {
             return None;
         }
         let mut next = (*self.snapshot).clone();
         self.epochs_ended.truncate(kept);
         next.older_steering.truncate(kept);
         Some(self.publish(next))
+    }
+
+    fn epochs_kept_anyway(&self, now: Instant) -> usize {
+        let young = |end: &&Instant| now.saturating_duration_since(**end) < EPOCH_KEPT;
+        self.epochs_ended.iter().take_while(young).count()
     }
 
     fn set_forwards(&mut self, forwards: Vec<ActiveForward>) -> Result<Arc<Snapshot>, BoardError> {
@@ -430,9 +451,18 @@ mod tests {
     }
 
     fn board() -> Board {
+        board_of(1)
+    }
+
+    fn board_of(workers: u8) -> Board {
         let config = config(TEXT);
         let kernel = compile::assumed_kernel(&config);
-        Board::new(config, kernel, Arc::new(Neighbours::new(64)), 1, SipKey([1, 2])).unwrap()
+        Board::new(config, kernel, Arc::new(Neighbours::new(64)), workers, SipKey([1, 2])).unwrap()
+    }
+
+    fn add_forward(board: &mut Board, port: &str) {
+        let spec = ForwardSpec::parse("wan", "tcp", port, "192.168.1.9").unwrap();
+        board.add_forward(spec).unwrap();
     }
 
     fn iptables(board: &mut Board, family: ApiFamily, line: &str) -> String {
@@ -547,5 +577,39 @@ mod tests {
         assert!(Arc::ptr_eq(&snapshot.neighbours, &array));
         assert_eq!(snapshot.generation, before.generation.next());
         assert!(Arc::ptr_eq(&snapshot.policy, &before.policy));
+    }
+
+    #[test]
+    fn an_older_steering_is_kept_for_an_hour_and_while_a_connection_needs_it() {
+        let mut board = board_of(2);
+        add_forward(&mut board, "80");
+        add_forward(&mut board, "81");
+        let long_ago = Instant::now() + EPOCH_KEPT - Duration::from_secs(60);
+        let later = Instant::now() + EPOCH_KEPT;
+        let epochs = |board: &Board| board.snapshot().older_steering.len();
+        assert!(board.epochs_to_ask_about(long_ago).is_none(), "not an hour yet");
+        let asked = board.epochs_to_ask_about(later).expect("there are two");
+
+        let days_later = later + Duration::from_secs(100 * 24 * 3600);
+        assert!(board.forget_epochs(&asked, 2, days_later).is_none(), "both are needed");
+        let snapshot = board.forget_epochs(&asked, 1, days_later).expect("the older one is not");
+        assert_eq!((snapshot.older_steering.len(), epochs(&board)), (1, 1));
+        assert!(Arc::ptr_eq(&snapshot.older_steering[0], &asked.older_steering[0]));
+
+        // Asked, and steering changes before the answer comes.
+        add_forward(&mut board, "82");
+        assert!(board.forget_epochs(&asked, 0, days_later).is_none());
+        let asked = board.epochs_to_ask_about(later).expect("two again");
+        assert!(board.forget_epochs(&asked, 0, long_ago).is_none(), "they are young");
+        assert!(board.forget_epochs(&asked, 0, days_later).is_some());
+        assert!(board.epochs_to_ask_about(days_later).is_none() && epochs(&board) == 0);
+    }
+
+    #[test]
+    fn a_single_worker_has_no_older_steering() {
+        let mut board = board();
+        add_forward(&mut board, "80");
+        let days_later = Instant::now() + Duration::from_secs(100 * 24 * 3600);
+        assert!(board.epochs_to_ask_about(days_later).is_none());
     }
 }

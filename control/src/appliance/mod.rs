@@ -3,6 +3,7 @@
 //! - [`start`]: takes the devices over and starts the threads.
 //! - [`board`]: what is in force, and the snapshots made of it.
 //! - [`reload`]: what of a changed configuration can be put into force; [`carrier`]: the cards' links.
+//! - [`epochs`]: how long older steering is kept.
 //! - [`backend`]: what the control socket asks for; [`views`]: how it is shown.
 //! - here: the control loop, which follows the kernel, the threads and signals; and `guard` and `release`.
 //!
@@ -26,6 +27,7 @@ use tracing::{error, info, warn};
 pub mod backend;
 pub mod board;
 pub mod carrier;
+pub mod epochs;
 pub mod parts;
 pub mod policy;
 pub mod reload;
@@ -59,7 +61,7 @@ pub enum ApplianceError {
     Ended(String),
 }
 
-/// How often the kernel's stale neighbours, retired policies and old epochs are seen to.
+/// How often the kernel's stale neighbours and retired policies are seen to.
 const TICK: Duration = Duration::from_secs(1);
 /// Longest the bridge from the threads' channels sleeps.
 const BRIDGE: Duration = Duration::from_millis(100);
@@ -148,6 +150,7 @@ async fn control(server: Server, started: Started) -> Result<(), ApplianceError>
     let serving = tokio::spawn(server.serve(Arc::clone(&backend), async {
         let _ = stopped.await;
     }));
+    let seeing_to_epochs = tokio::spawn(epochs::see_to(Running(Arc::clone(&shared))));
     info!("running");
     sd_notify("READY=1");
 
@@ -155,6 +158,8 @@ async fn control(server: Server, started: Started) -> Result<(), ApplianceError>
     sd_notify("STOPPING=1");
     let _ = stop_server.send(());
     let _ = serving.await;
+    seeing_to_epochs.abort();
+    let _ = seeing_to_epochs.await;
     shared.handle.stop();
     drop(heard);
     let _ = bridge.join();
@@ -248,14 +253,7 @@ fn every_second(shared: &Shared, follower: &mut Follower, carriers: &mut Carrier
     // Ages, not numbers: generations wrap.
     let age = |generation: Generation| newest.0.wrapping_sub(generation.0);
     let oldest = (0..threads).filter_map(|place| snapshots.adopted(place)).max_by_key(|&g| age(g));
-    let snapshot = {
-        let mut board = shared.board();
-        board.settle(oldest.unwrap_or(newest));
-        board.forget_old_epochs(Instant::now())
-    };
-    if let Some(snapshot) = snapshot {
-        shared.handle.publish(snapshot);
-    }
+    shared.board().settle(oldest.unwrap_or(newest));
     let mut warnings = shared.warnings.lock().unwrap_or_else(PoisonError::into_inner);
     for warning in follower.warnings() {
         if !warnings.iter().any(|known| known == warning) {

@@ -14,13 +14,15 @@ use arrayvec::ArrayVec;
 
 use crate::conntrack::tcp::TcpPolicy;
 use crate::conntrack::timeouts::Timeouts;
+use crate::conntrack::tuple::Tuple;
 use crate::forward::{Neighbours, Routes};
 use crate::nat::NatRules;
 use crate::rules::Policy;
 use crate::steering::Steering;
-use crate::units::{Generation, InterfaceId, Mac, Stamps};
+use crate::units::{Generation, InterfaceId, Mac, Stamps, WorkerId};
 
-/// Most older steering epochs whose connections are still looked for.
+/// Most older steering epochs that are kept. With so many, every worker is asked for connections that none of them
+/// leads to: even older ones may have been let go of.
 pub const EPOCHS_MAX: usize = 7;
 
 /// Everything a worker needs to judge and translate, at one moment.
@@ -76,6 +78,18 @@ impl Snapshot {
         let review = stale || !same_addresses || self.timeouts != before.timeouts;
         self.reviews = before.reviews.wrapping_add(u32::from(review));
         self
+    }
+
+    /// How many of the older steering epochs, newest first, it takes to find a connection of worker `holder`, whatever
+    /// the direction of the packet; `tuples` are as packets of each arrive.
+    pub fn epochs_needed(&self, holder: WorkerId, tuples: [&Tuple; 2]) -> usize {
+        let needed = |tuple| {
+            let mut epochs = core::iter::once(&self.steering).chain(&self.older_steering);
+            let found = epochs.position(|steering| steering.owner(tuple) == holder);
+            let asks_everybody = self.older_steering.is_full();
+            found.unwrap_or(if asks_everybody { EPOCHS_MAX } else { 0 })
+        };
+        tuples.into_iter().map(needed).max().unwrap_or(0)
     }
 }
 

@@ -5,6 +5,7 @@ mod common;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -284,6 +285,7 @@ fn who_may_only_look_changes_nothing() {
                 _ => "{\"text\":\"\"}",
             };
             let query = if path == "/v1/rules" { "?family=ipv4" } else { "" };
+            let body = if method == "GET" { "" } else { body };
             let request = request(&method, &format!("{path}{query}"), body);
             let answer = talk(common::connect(&reading), request.as_bytes());
             let (status, text) = split(&answer);
@@ -312,6 +314,41 @@ fn a_crowd_of_readers_does_not_keep_out_who_has_to_act() {
         (0..200).filter_map(|_| UnixStream::connect(running.reading()).ok()).collect();
     healthy(&running);
     drop(crowd);
+}
+
+/// C202, C205: places for large bodies are for those who send one. Requests that announce a body and do not send
+/// it, by either socket, keep nobody from the rules.
+#[test]
+fn requests_that_need_no_body_do_not_hold_up_the_rules() {
+    let running = Running::with_readers(Fake::default(), Limits::default(), None, 65_534);
+    let unfinished = |socket: &Path, method: &str| {
+        let mut stream = common::connect(socket);
+        let head = format!(
+            "{method} /v1/rules?family=ipv4 HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        stream
+    };
+    let mut waiting = Vec::new();
+    for _ in 0..4 {
+        waiting.push((400, unfinished(&running.reading(), "GET")));
+        waiting.push((400, unfinished(&running.socket, "GET")));
+        waiting.push((400, unfinished(&running.socket, "HEAD")));
+        waiting.push((403, unfinished(&running.reading(), "POST")));
+    }
+    // Read to its end, in its time, and then refused.
+    let deletes: Vec<_> = (0..4).map(|_| unfinished(&running.socket, "DELETE")).collect();
+    let begin = Instant::now();
+    let list = "{\"family\":\"ipv4\",\"program\":\"iptables\",\"args\":[\"-L\"]}";
+    let (status, text) = ask(&running, "POST", "/v1/rules", list);
+    assert_eq!(status, 200, "{text}");
+    for (expected, mut stream) in waiting {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an orderly end");
+        assert_eq!(split(&answer).0, expected, "{answer}");
+    }
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    drop(deletes);
 }
 
 /// C202: one that writes to the end before it reads, as most do, is told as well; its own system must not

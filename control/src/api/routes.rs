@@ -39,7 +39,8 @@ const RESTORES_MAX: usize = 2;
 type Appliance = State<Arc<dyn Backend>>;
 type Answer<T> = Result<Json<T>, ApiError>;
 
-/// The API's routes on `backend`. A request's body must have arrived within `patience`.
+/// The API's routes on `backend`, for one entrance: places for large bodies are its own. A request's body must have
+/// arrived within `patience`.
 pub fn router(backend: Arc<dyn Backend>, patience: Duration) -> Router {
     let reception = Reception { patience, large: Arc::new(Semaphore::new(RESTORES_MAX)) };
     let (router, document) = documented().split_for_parts();
@@ -324,8 +325,17 @@ struct Reception {
 /// Receives the whole body before anything else happens: bounded in size, in time, and in how many
 /// large ones there are at once.
 async fn receive(State(how): State<Reception>, request: Request, next: Next) -> Response {
-    let restore = request.uri().path() == "/v1/rules";
     let (parts, body) = request.into_parts();
+    let refuse = |status, detail: &str| {
+        let close = [(header::CONNECTION, HeaderValue::from_static("close"))];
+        (close, ApiError::new(status, detail)).into_response()
+    };
+    // RFC 9110 §9.3.1: a server may refuse content in a GET request.
+    if matches!(parts.method, Method::GET | Method::HEAD) && !body.is_end_stream() {
+        return refuse(StatusCode::BAD_REQUEST, "a request to read has no body");
+    }
+    let restore =
+        parts.method == Method::POST && parts.uri.path() == "/v1/rules" && !body.is_end_stream();
     let most = if restore { RESTORE_BODY_MAX } else { BODY_MAX };
     // A client that asks before it sends (curl does, RFC 9110 §10.1.1) sends nothing when told at once.
     let discard_max = if parts.headers.contains_key(header::EXPECT) { 0 } else { DISCARD_MAX };
@@ -333,10 +343,6 @@ async fn receive(State(how): State<Reception>, request: Request, next: Next) -> 
         let _turn = if restore { how.large.acquire().await.ok() } else { None };
         read_body(body, most, discard_max).await
     });
-    let refuse = |status, detail: &str| {
-        let close = [(header::CONNECTION, HeaderValue::from_static("close"))];
-        (close, ApiError::new(status, detail)).into_response()
-    };
     match received.await {
         Err(_) => refuse(StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time"),
         Ok(Err(Unreceived::TooLarge)) => {

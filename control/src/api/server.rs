@@ -119,14 +119,14 @@ impl Server {
         backend: Arc<dyn Backend>,
         stop: impl Future<Output = ()>,
     ) -> io::Result<()> {
-        let (router, refusal) =
-            (routes::router(backend, self.limits.body_patience), routes::refusal());
+        let refusal = routes::refusal();
         let refusals = Arc::new(Semaphore::new(self.limits.refusals));
         let mut doors = Vec::new();
         for Entrance { socket, allowed, role } in &self.entrances {
+            let router = routes::router(Arc::clone(&backend), self.limits.body_patience);
             let router = match role {
-                Role::Change => router.clone(),
-                Role::Look => routes::looking(router.clone()),
+                Role::Change => router,
+                Role::Look => routes::looking(router),
             };
             let listener = UnixListener::from_std(socket.listener()?)?;
             let places = Arc::new(Semaphore::new(self.limits.connections));

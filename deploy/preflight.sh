@@ -161,6 +161,12 @@ else
         ;;
     esac
 fi
+if [ -e /run/postern-hugepages.json ]; then
+    warn "vm.nr_overcommit_hugepages is $(contents /proc/sys/vm/nr_overcommit_hugepages), raised by a start that is under way or was killed" \
+        "start Postern, or run postern release: either puts it back"
+elif [ "$free" -lt "$need" ]; then
+    ok "the start raises vm.nr_overcommit_hugepages for a moment, to have huge pages made beyond the reserved ones"
+fi
 available=$(awk '/^MemAvailable/ { print int($2 / 1024) }' /proc/meminfo)
 if [ "$free" -lt "$need" ] && [ "$available" -lt "$need" ]; then
     bad "$available MiB of memory available, about $need MiB wanted" "lower conntrack.capacity"

@@ -19,7 +19,7 @@ use postern_core::units::Generation;
 use postern_io::device::{Device, TakenOver};
 use postern_io::runtime::{Event, Wanted};
 use postern_io::xdp::program;
-use postern_io::{tap, xdp};
+use postern_io::{memory, tap, xdp};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
@@ -362,6 +362,9 @@ pub fn release(path: &Path) -> Result<(), ApplianceError> {
     // Not before it is clear that no appliance runs.
     if let Err(error) = tap::release_host(run_dir) {
         note("the host's settings", &error);
+    }
+    if let Err(error) = memory::release_host() {
+        note("vm.nr_overcommit_hugepages", &error);
     }
     if let Err(error) = program::release_bpffs(run_dir) {
         note("bpffs", &error);

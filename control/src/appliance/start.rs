@@ -13,7 +13,7 @@ use postern_core::pipeline::{Limits, Pipeline};
 use postern_core::units::InterfaceId;
 use postern_io::device::{Device, Reception, TakenOver};
 use postern_io::frame::{Depot, Marks};
-use postern_io::memory::{Pages, SharedMemory};
+use postern_io::memory::{self, Pages, SharedMemory};
 use postern_io::runtime::{
     self, Clock, Handle, Idle, Plan, Runtime, Settings as RuntimeSettings, Threads, WorkerPlan,
 };
@@ -73,6 +73,11 @@ pub fn start(config: Config) -> Result<Started, ApplianceError> {
     let cores = worker_cores(&config)?;
     let devices = open_devices(&config)?;
     prepare_host(&run_dir).map_err(failed("the host's settings"))?;
+    if let Err(error) = memory::release_host() {
+        warn!(
+            "vm.nr_overcommit_hugepages is not as it was before a start that was killed: {error}"
+        );
+    }
 
     let mut programs = Vec::new();
     for (interface, device) in config.interfaces.iter().zip(&devices) {

@@ -28,4 +28,5 @@ pub mod xdp;
 
 mod netdev;
 mod netlink;
+mod surplus;
 mod sysctl;

@@ -11,6 +11,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::slice;
 
+use crate::surplus::Surplus;
+
 const HUGE_PAGE: usize = 2 << 20;
 const SMALL_PAGE: usize = 4096;
 /// Below this a region would waste most of a huge page, and its few small ones stay in the TLB.
@@ -96,27 +98,17 @@ pub(crate) fn map_memfd(name: &str, bytes: usize) -> io::Result<(Mapping, OwnedF
         return map_normal(name, bytes);
     }
     map_hugetlb(name, bytes)
-        .or_else(|_| with_surplus(bytes, || map_hugetlb(name, bytes)))
+        .or_else(|_| Surplus::of_host().lend(bytes, || map_hugetlb(name, bytes)))
         .or_else(|_| map_normal(name, bytes))
 }
 
-/// How many huge pages the kernel may make beyond the reserved ones, when asked for more.
-const SURPLUS_LIMIT: &str = "/proc/sys/vm/nr_overcommit_hugepages";
-
-/// Runs `map` while the kernel may make huge pages for `bytes` beyond the reserved ones. The limit is put back after:
-/// it matters when pages are made, and those made so go back to the kernel when they are given up. Needs root.
-fn with_surplus<T>(bytes: usize, map: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    let file = fs::OpenOptions::new().read(true).write(true).open(SURPLUS_LIMIT)?;
-    file.lock()?; // another Postern may be about to do the same
-    let before = fs::read_to_string(SURPLUS_LIMIT)?;
-    let number = |text: &str| text.trim().parse::<usize>().map_err(io::Error::other);
-    // Pages beyond the reserve that are in use already count against the limit.
-    let surplus = fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/surplus_hugepages");
-    let limit = number(&before)?.max(number(&surplus.unwrap_or_default()).unwrap_or(0));
-    fs::write(SURPLUS_LIMIT, (limit + bytes.div_ceil(HUGE_PAGE)).to_string())?;
-    let mapped = map();
-    fs::write(SURPLUS_LIMIT, before)?;
-    mapped
+/// Puts the host's limit on huge pages back, if a start that was killed had raised it. Needs root if there is anything
+/// to do.
+///
+/// # Errors
+/// What reading the record or writing the limit said.
+pub fn release_host() -> io::Result<()> {
+    Surplus::of_host().restore()
 }
 
 fn map_hugetlb(name: &str, bytes: usize) -> io::Result<(Mapping, OwnedFd, Pages)> {

@@ -24,6 +24,10 @@ step cargo test --workspace --locked
 step cargo build --locked -p postern
 export POSTERN=${CARGO_TARGET_DIR:-target}/debug/postern
 step ./deploy/systemd/verify.sh
+# Instructions per packet, against what is committed; then the traffic generator, on veth.
+step bench/guard.sh
+step cargo build --release --locked -p bench --bin pktgen
+step bench/tests/pktgen.sh
 # One worker in full, two in the smaller set; both are run, whatever the first says.
 outcome=0
 step tests/e2e/run.sh --workers 1 || outcome=1

@@ -188,6 +188,9 @@ pub struct Run {
     /// The traffic.
     #[command(flatten)]
     pub traffic: Traffic,
+    /// Processes and threads whose processor time while packets are sent is reported: the device under test's.
+    #[arg(long, value_name = "PID", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
+    pub account: Vec<u32>,
 }
 
 /// `pktgen search`.

@@ -7,6 +7,7 @@
 
 use anyhow::{Result, bail, ensure};
 
+use super::accounts::observe;
 use super::args::Work;
 use super::frame::{
     Link, Parsed, Segment, Template, Transport, Unusable, parse, tcp_flags, udp_len_min,
@@ -18,7 +19,6 @@ use super::schedule::{Pacer, Picker, Slots};
 use super::stamp::{Kind, Stamp};
 use super::topology::{Family, Flows, Tuple};
 use super::tracker::{Counts, Seen, Tracker};
-use crate::stopwatch::Stopwatch;
 use hdrhistogram::Histogram;
 
 /// Nothing for so long, in nanoseconds, and there is nobody there.
@@ -37,6 +37,7 @@ const TIMES: usize = 1 << 20;
 pub struct Datagrams {
     bench: Bench,
     state: State,
+    account: Vec<u32>,
 }
 
 /// All but the devices.
@@ -192,13 +193,13 @@ impl Datagrams {
             flow_count,
             opens: args.work == Work::Udp && !args.no_open,
         };
-        Self { bench, state }
+        Self { bench, state, account: plan.account.clone() }
     }
 
     /// Receives what is there on both sides and sends the answers to it.
     #[inline]
     fn poll(&mut self) -> Result<()> {
-        let Self { bench, state } = self;
+        let Self { bench, state, .. } = self;
         bench.receive(Side::Far, |bench, frame, now| state.far(bench, frame, now))?;
         bench.receive(Side::Near, |_, frame, now| state.near(frame, now))?;
         bench.flush(Side::Far)
@@ -216,7 +217,7 @@ impl Datagrams {
             if now >= end {
                 break;
             }
-            let Self { bench, state } = self;
+            let Self { bench, state, .. } = self;
             let mut due = pacer.due(now).min(bench.room(Side::Near));
             if state.external.is_some() {
                 due = due.min(bench.room(Side::Far));
@@ -273,7 +274,7 @@ impl Datagrams {
         let mut next = 0;
         while next < self.state.flow_count {
             let now = self.bench.clock.now();
-            let Self { bench, state } = self;
+            let Self { bench, state, .. } = self;
             let mut due = pacer.due(now).min(bench.room(Side::Near));
             while due > 0 && next < state.flow_count {
                 if !state.opened.get(next) {
@@ -337,9 +338,10 @@ impl Generator for Datagrams {
         let dropped = self.bench.drops()?;
         let replaced = self.state.slots.replaced();
         let start = self.bench.clock.now();
-        let mut stopwatch = Stopwatch::default();
         let end = start + (seconds * 1e9) as u64;
-        let not_sent = stopwatch.run(|| self.send_until(rate, end, true))?;
+        let pids = self.account.clone();
+        let (not_sent, stopwatch, accounts) = observe(&pids, || self.send_until(rate, end, true));
+        let not_sent = not_sent?;
         let elapsed = (self.bench.clock.now() - start) as f64 * 1e-9;
         self.drain(|state| state.counts().received == state.sent.iter().sum::<u64>())?;
         let state = &mut self.state;
@@ -361,6 +363,7 @@ impl Generator for Datagrams {
             latency: std::mem::replace(&mut state.latency, histogram()),
             seconds: elapsed,
             cpu_share: stopwatch.cpu_share(),
+            accounts,
         })
     }
 }

@@ -10,6 +10,7 @@
 
 use anyhow::{Result, bail, ensure};
 
+use super::accounts::observe;
 use super::frame::tcp_flags::{ACK, FIN, SYN};
 use super::frame::{Link, Segment, Template, Transport, Unusable, parse};
 use super::port::{Bench, Side};
@@ -17,7 +18,6 @@ use super::report::Connections;
 use super::run::{Generator, Measured, Plan};
 use super::schedule::{BATCH, Pacer};
 use super::topology::{Family, Flows, Tuple};
-use crate::stopwatch::Stopwatch;
 
 /// Packets of a whole life.
 pub const PACKETS: u64 = 6;
@@ -60,6 +60,7 @@ struct Life {
 pub struct Lives {
     bench: Bench,
     state: State,
+    account: Vec<u32>,
 }
 
 #[derive(Debug)]
@@ -132,12 +133,12 @@ impl Lives {
             failed: 0,
             measured: Measured::nothing(),
         };
-        Self { bench, state }
+        Self { bench, state, account: plan.account.clone() }
     }
 
     #[inline]
     fn poll(&mut self) -> Result<()> {
-        let Self { bench, state } = self;
+        let Self { bench, state, .. } = self;
         for side in [Side::Far, Side::Near] {
             bench.receive(side, |bench, frame, now| state.arrived(bench, side, frame, now))?;
         }
@@ -157,7 +158,7 @@ impl Lives {
             if now >= end {
                 return Ok(pacer.skipped());
             }
-            let Self { bench, state } = self;
+            let Self { bench, state, .. } = self;
             // Half of the room is left to the packets that lives already begun will need.
             let room = bench.room(Side::Near).min(bench.room(Side::Far)).min(BATCH / 2);
             let due = pacer.due(now).min(room);
@@ -209,9 +210,10 @@ impl Generator for Lives {
         (state.started, state.completed, state.failed) = (0, 0, 0);
         let dropped = self.bench.drops()?;
         let start = self.bench.clock.now();
-        let mut stopwatch = Stopwatch::default();
         let end = start + (seconds * 1e9) as u64;
-        let not_begun = stopwatch.run(|| self.live_until(rate, end))?;
+        let pids = self.account.clone();
+        let (not_begun, stopwatch, accounts) = observe(&pids, || self.live_until(rate, end));
+        let not_begun = not_begun?;
         let elapsed = (self.bench.clock.now() - start) as f64 * 1e-9;
         let in_time = self.state.completed;
         self.drain()?;
@@ -233,6 +235,7 @@ impl Generator for Lives {
             connections: Some(connections),
             seconds: elapsed,
             cpu_share: stopwatch.cpu_share(),
+            accounts,
             ..measured
         })
     }

@@ -11,11 +11,13 @@
 //! - [`schedule`]: which flow comes next and how many packets are due; [`tracker`]: what came of them.
 //! - [`port`]: two devices and their AF_XDP sockets; one thread polls both and never sleeps.
 //! - [`datagrams`] (UDP, first packets, SYN floods) and [`lives`] (whole TCP connections) are the work.
+//! - [`accounts`]: whose processor time it was.
 //! - [`run`]: opening, warming up, measuring; [`search`]: RFC 2544 throughput; [`replay`] and [`sink`]: the two halves alone; [`report`]: figures.
 //!
 //! Memory is taken at the start; what grows with the flows is four bytes a flow and direction, one bit
 //! for the opening, and with traffic both ways the endpoint the reply goes to.
 
+pub mod accounts;
 pub mod args;
 pub mod datagrams;
 pub mod frame;

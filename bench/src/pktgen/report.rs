@@ -5,6 +5,7 @@ use std::fmt::{self, Write};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use super::accounts::Accounts;
 use super::search::{Found, LimitedBy};
 
 /// Latency of all packets, in nanoseconds.
@@ -130,6 +131,8 @@ pub struct Report {
     pub cpu_share: f64,
     /// The share was below 0.85: do not use the figures.
     pub contended: bool,
+    /// Processor time of others (`--account`).
+    pub accounts: Option<Accounts>,
 }
 
 impl fmt::Display for Report {

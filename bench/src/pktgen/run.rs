@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use hdrhistogram::Histogram;
 
+use super::accounts::Accounts;
 use super::args::{self, Dist, Size, Work};
 use super::datagrams::Datagrams;
 use super::frame::{FCS, Link, Template, udp_len_min};
@@ -43,6 +44,8 @@ pub struct Measured {
     pub seconds: f64,
     /// Of the generator's thread while it sent.
     pub cpu_share: f64,
+    /// Of others, while it sent.
+    pub accounts: Option<Accounts>,
 }
 
 impl Measured {
@@ -61,6 +64,7 @@ impl Measured {
             latency: histogram(),
             seconds: 0.0,
             cpu_share: 0.0,
+            accounts: None,
         }
     }
 
@@ -112,6 +116,8 @@ pub trait Generator {
 pub struct Plan {
     /// As asked.
     pub args: args::Traffic,
+    /// Whose processor time is reported.
+    pub account: Vec<u32>,
     /// Every flow there can be.
     pub flows: Flows,
     /// Lengths of frames without FCS, sent in this order over and over.
@@ -162,7 +168,7 @@ impl Plan {
             Size::Imix => IMIX.iter().map(|&size| usize::from(size) - FCS).collect(),
         };
         let lengths = lengths.into_iter().map(|len| len.max(shortest)).collect();
-        Ok(Self { args: args.clone(), flows, lengths })
+        Ok(Self { args: args.clone(), account: Vec::new(), flows, lengths })
     }
 
     /// The longest frame without FCS.
@@ -240,7 +246,8 @@ impl Plan {
 /// # Errors
 /// [`Refused`]; a device fails; nothing comes back.
 pub fn run(args: &args::Run) -> Result<Report> {
-    let plan = Plan::new(&args.traffic)?;
+    let mut plan = Plan::new(&args.traffic)?;
+    plan.account.clone_from(&args.account);
     let (mut generator, traffic) = plan.generator()?;
     let flows_opened = generator.open()?;
     generator.warm_up(plan.rate(), args.traffic.warmup)?;
@@ -269,6 +276,7 @@ pub fn run(args: &args::Run) -> Result<Report> {
         latency_ns: Latency::of(&measured.latency),
         cpu_share: measured.cpu_share,
         contended: measured.contended(),
+        accounts: measured.accounts,
     })
 }
 

@@ -69,14 +69,23 @@ pub struct Port {
 const LINK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A device with the program attached, before there is memory for its sockets.
-struct Attached {
-    device: Device,
-    program: Program,
-    mode: AttachMode,
-    queues: u32,
+#[derive(Debug)]
+pub struct Attached {
+    /// The device.
+    pub device: Device,
+    /// Takes every frame, and drops it while there is no socket.
+    pub program: Program,
+    /// Native if the device can.
+    pub mode: AttachMode,
+    /// That can receive.
+    pub queues: u32,
 }
 
-fn attach(name: &str) -> Result<Attached> {
+/// Attaches the program for the life of this process, and waits for the link.
+///
+/// # Errors
+/// A device that is missing, down, taken, or cannot run XDP; privileges.
+pub fn attach(name: &str) -> Result<Attached> {
     let device = Device::open(name)?;
     let (program, mode) = match attach_for_process(&device, AttachMode::Native) {
         Err(ProgramError::NotSupported { .. }) => {

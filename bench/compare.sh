@@ -1,0 +1,438 @@
+#!/usr/bin/env bash
+# Firewalls side by side: Linux nftables, bare AF_XDP forwarding and Postern, in turn, with the same traffic on the
+# same cores. Method, fairness and what the figures mean: bench/README.md. Needs root, two cores, nft, ethtool, jq.
+#
+#     core 0: [ gen: pktgen  g0 ]──veth──[ d0  dut: the system  d1 ]──veth──[ g1  gen: pktgen ]   core 1: dut
+#
+# Everything happens between two namespaces of its own. Two things outside may be raised, for as long as it runs: the
+# kernel's limit of connections and the buckets of its table, which namespaces share (--keep-limits leaves them).
+set -euo pipefail
+
+usage() {
+    cat <<TEXT
+bench/compare.sh [options]
+  --systems LIST      of nftables,bare,postern,testpmd,vpp (all)
+  --cases LIST        of udp-1k,udp-64k,udp-1m,udp-N,new,tcp (udp-1k,udp-64k,udp-1m,new,tcp); N: 1 to 2000000
+  --runs N            runs of each, the systems by turns: 1 to 100 (5)
+  --seconds S         of each measurement: 1 to 60 (3)
+  --rate PPS          where processor time is taken: 1000 to 5000000 (200000; of \`new\` half of it)
+  --retries N         times a contended run is repeated: 0 to 20 (3)
+  --gen-core N        of generator and ends (0)
+  --dut-core N        of the system measured (1)
+  --keep-limits       leave the kernel's connection table as it is
+  --json FILE         JSON lines: every run, and the rows of the table
+  --bin DIR           where postern, pktgen, bare-forward and compare-table are (target/release)
+TEXT
+}
+
+refuse() { echo "compare: $*" >&2; exit 2; }
+
+systems=nftables,bare,postern,testpmd,vpp
+cases=udp-1k,udp-64k,udp-1m,new,tcp
+runs=5 seconds=3 rate=200000 retries=3 gen_core=0 dut_core=1 keep_limits= json= bin=
+
+# number <option> <value> <least> <most>
+number() {
+    [[ $2 =~ ^[0-9]{1,8}$ ]] && [ "$((10#$2))" -ge "$3" ] && [ "$((10#$2))" -le "$4" ] ||
+        refuse "$1 $2: between $3 and $4"
+}
+
+while [ $# -gt 0 ]; do
+    case $1 in
+    --help | -h) usage; exit 0 ;;
+    --keep-limits) keep_limits=1; shift; continue ;;
+    esac
+    [ $# -ge 2 ] || refuse "$1: unknown, or without a value; --help lists the options"
+    case $1 in
+    --systems) systems=$2 ;;
+    --cases) cases=$2 ;;
+    --runs) number "$1" "$2" 1 100; runs=$2 ;;
+    --seconds) number "$1" "$2" 1 60; seconds=$2 ;;
+    --rate) number "$1" "$2" 1000 5000000; rate=$2 ;;
+    --retries) number "$1" "$2" 0 20; retries=$2 ;;
+    --gen-core) number "$1" "$2" 0 1023; gen_core=$2 ;;
+    --dut-core) number "$1" "$2" 0 1023; dut_core=$2 ;;
+    --json) json=$(realpath -m -- "$2") ;;
+    --bin) bin=$(realpath -- "$2") ;;
+    *) refuse "$1: unknown; --help lists the options" ;;
+    esac
+    shift 2
+done
+
+# flows_of <case>: how many; of a case that does not exist, status 1.
+flows_of() {
+    case $1 in
+    udp-1k) echo 1000 ;;
+    udp-64k) echo 65536 ;;
+    udp-1m) echo 1000000 ;;
+    # Few enough at a time for the queues of veth (256 packets), many enough to fill the core.
+    tcp) echo 128 ;;
+    new) echo 0 ;;
+    udp-*) [[ ${1#udp-} =~ ^[1-9][0-9]{0,6}$ ]] && [ "${1#udp-}" -le 2000000 ] && echo "${1#udp-}" ;;
+    *) return 1 ;;
+    esac
+}
+
+# capacity_of <case>: room for connections, in `capacity`, of every system.
+capacity_of() {
+    case $1 in
+    # Every packet, or every sixth, is a connection that stays: more than come in that time.
+    new | tcp) capacity=$(((seconds + 1) * 1000000)) ;;
+    *) capacity=$(($(flows_of "$1") * 3 / 2 + 100000)) ;;
+    esac
+}
+
+IFS=, read -ra system_list <<<"$systems"
+IFS=, read -ra case_list <<<"$cases"
+[ "${#system_list[@]}" -gt 0 ] && [ "${#case_list[@]}" -gt 0 ] || refuse "--systems and --cases: at least one each"
+for system in "${system_list[@]}"; do
+    case $system in
+    nftables | bare | postern | testpmd | vpp) ;;
+    *) refuse "--systems $system: nftables, bare, postern, testpmd or vpp" ;;
+    esac
+done
+for case in "${case_list[@]}"; do
+    flows_of "$case" >/dev/null || refuse "--cases $case: udp-1k, udp-64k, udp-1m, udp-N (1 to 2000000), new or tcp"
+done
+[ "$gen_core" != "$dut_core" ] || refuse "--gen-core and --dut-core are one core: the figure would be of both"
+for core in "$gen_core" "$dut_core"; do
+    taskset -c "$core" true 2>/dev/null || refuse "core $core: this process may use $(nproc) cores, not that one"
+done
+[ "$(id -u)" = 0 ] || refuse "needs root, for namespaces and AF_XDP"
+for tool in nft ethtool jq chrt taskset flock ip; do
+    command -v "$tool" >/dev/null || refuse "$tool is missing: deploy/setup.sh installs it"
+done
+
+cd "$(dirname "$0")/.."
+bin=${bin:-$PWD/target/release}
+for program in postern pktgen bare-forward compare-table; do
+    [ -x "$bin/$program" ] ||
+        refuse "$bin/$program is missing: cargo build --release --locked -p postern -p bench (or --bin DIR)"
+done
+
+# Two at a time would measure one another, and restore one another's bucket count.
+exec 9>/run/lock/postern-compare.lock
+flock -n 9 || refuse "another comparison is running"
+
+# Names are unique per run. Those of the devices are how NAPI's threads are found, so they are at most 15 long.
+id=cmp$$
+gen=$id-gen dut=$id-dut g0=${id}g0 g1=${id}g1 d0=${id}d0 d1=${id}d1
+g0_mac=02:00:00:00:00:01 d0_mac=02:00:00:00:00:02 g1_mac=02:00:00:00:01:01 d1_mac=02:00:00:00:01:02
+tmp=$(mktemp -d "${TMPDIR:-/tmp}/postern-compare.XXXXXX")
+# What namespaces share of the kernel's connection table, and what it was before.
+limits=(/sys/module/nf_conntrack/parameters/hashsize /proc/sys/net/netfilter/nf_conntrack_max)
+limits_before=("" "")
+# The process that is the system (none of nftables), and the generator.
+system_pid= pktgen_pid=
+
+# Ends one process of ours by its id: ten seconds, then it is killed.
+end() {
+    kill "$1" 2>/dev/null || true
+    for _ in $(seq 100); do
+        kill -0 "$1" 2>/dev/null || break
+        sleep 0.1
+    done
+    kill -KILL "$1" 2>/dev/null || true
+    wait "$1" 2>/dev/null || true
+}
+
+teardown() {
+    [ -z "$pktgen_pid" ] || end "$pktgen_pid"
+    [ -z "$system_pid" ] || end "$system_pid"
+    system_pid= pktgen_pid=
+    ip netns del "$gen" 2>/dev/null || true
+    ip netns del "$dut" 2>/dev/null || true
+    umount "$tmp/run/bpf" 2>/dev/null || true
+    rm -rf "$tmp/run"
+}
+
+cleanup() {
+    teardown
+    local at
+    for at in 0 1; do
+        [ -z "${limits_before[at]}" ] || echo "${limits_before[at]}" >"${limits[at]}" || true
+    done
+    rm -rf "$tmp"
+}
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+in_gen() { ip netns exec "$gen" "$@" 9>&-; }
+in_dut() { ip netns exec "$dut" "$@" 9>&-; }
+
+# The ids of NAPI's threads of a device.
+napi_threads() {
+    local comm
+    for comm in /proc/[0-9]*/comm; do
+        case $(cat "$comm" 2>/dev/null) in
+        "napi/$1-"*) comm=${comm#/proc/}; echo "${comm%/comm}" ;;
+        esac
+    done
+}
+
+# place <core> <device...>: what a device receives is taken in by a thread of the kernel on that core, before
+# whatever else runs there, as it would be in an interrupt.
+place() {
+    local core=$1 device thread
+    shift
+    for device in "$@"; do
+        for thread in $(napi_threads "$device"); do
+            taskset -pc "$core" "$thread" >/dev/null
+            chrt -f -p 1 "$thread"
+        done
+    done
+}
+
+# The system is up: what it does on its core gets the same priority as what the kernel does there for it. The two then
+# take turns, each as long as it has something to do. With less, a flood would be received, and dropped for want of time
+# to forward it.
+settle() {
+    local task
+    place "$dut_core" "$d0" "$d1"
+    for task in ${system_pid:+/proc/"$system_pid"/task/*}; do
+        grep -q "^Cpus_allowed_list:.$dut_core\$" "$task/status" && chrt -f -p 1 "${task##*/}" || true
+    done
+}
+
+# Two cables, one queue each. GRO is what makes the kernel receive by NAPI on veth without an XDP program, too, so
+# that a thread can do it, and on the core it belongs to. Each device is polled every COALESCE_NS while traffic comes, as a
+# card would hold its interrupt back, instead of waking a core for each packet.
+COALESCE_NS=50000
+cables() {
+    local pair host device
+    ip netns add "$gen"
+    ip netns add "$dut"
+    for pair in "$g0 $d0 $g0_mac $d0_mac" "$g1 $d1 $g1_mac $d1_mac"; do
+        # shellcheck disable=SC2086
+        set -- $pair
+        ip link add "$1" netns "$gen" address "$3" numrxqueues 1 numtxqueues 1 type veth \
+            peer name "$2" netns "$dut" address "$4" numrxqueues 1 numtxqueues 1
+        for host in "$gen $1" "$dut $2"; do
+            # shellcheck disable=SC2086
+            set -- $host
+            device=$2
+            ip netns exec "$1" sh -ec "
+                ethtool -K $device tx off tso off gso off gro on >/dev/null 2>&1
+                sysctl -qw net.ipv6.conf.$device.disable_ipv6=1
+                echo $COALESCE_NS >/sys/class/net/$device/gro_flush_timeout
+                echo 100 >/sys/class/net/$device/napi_defer_hard_irqs
+                ip link set $device up
+                echo 1 >/sys/class/net/$device/threaded" 9>&-
+        done
+    done
+    place "$gen_core" "$g0" "$g1"
+    place "$dut_core" "$d0" "$d1"
+}
+
+# start_nftables: the rules of Postern's built-in policy, between these two interfaces, and masquerading.
+start_nftables() {
+    in_dut ip addr add 192.168.1.1/24 dev "$d0"
+    in_dut ip addr add 203.0.113.2/24 dev "$d1"
+    neighbours "$d0" "$d1"
+    in_dut sysctl -qw net.ipv4.ip_forward=1
+    in_dut nft -f - <<NFT
+table ip filter {
+    chain forward {
+        type filter hook forward priority filter; policy drop;
+        ct state invalid drop
+        ct state established,related accept
+        ct state new iifname "$d0" oifname "$d1" accept
+    }
+}
+table ip nat {
+    chain postrouting {
+        type nat hook postrouting priority srcnat;
+        oifname "$d1" masquerade
+    }
+}
+NFT
+}
+
+start_bare() {
+    # `ip netns exec` becomes the command, so its id is the command's own; by way of a function it would not be.
+    ip netns exec "$dut" "$bin/bare-forward" --near "$d0" "$g0_mac" --far "$d1" "$g1_mac" --core "$dut_core" --sleep-after 1 \
+        >"$tmp/system.log" 2>&1 </dev/null 9>&- &
+    system_pid=$!
+    wait_for grep -q ready "$tmp/system.log"
+}
+
+start_postern() {
+    mkdir -p "$tmp/run/bpf"
+    mount -t bpf bpf "$tmp/run/bpf"
+    cat >"$tmp/postern.toml" <<TOML
+workers = [$dut_core]
+idle = "1us"
+control = "$tmp/run/control.sock"
+run_dir = "$tmp/run"
+
+[interface.lan]
+device = "$d0"
+zone = "lan"
+address = ["192.168.1.1/24"]
+
+[interface.wan]
+device = "$d1"
+zone = "wan"
+masquerade = true
+address = ["203.0.113.2/24"]
+
+[conntrack]
+capacity = $capacity
+TOML
+    ip netns exec "$dut" "$bin/postern" run --config "$tmp/postern.toml" >"$tmp/system.log" 2>&1 </dev/null 9>&- &
+    system_pid=$!
+    wait_for "$bin/postern" --control "$tmp/run/control.sock" status
+    neighbours lan wan
+}
+
+# neighbours <near> <far>: the ways to the generator's addresses.
+neighbours() {
+    in_dut ip neigh replace 192.168.1.2 lladdr "$g0_mac" dev "$1" nud permanent
+    in_dut ip neigh replace 203.0.113.1 lladdr "$g1_mac" dev "$2" nud permanent
+    in_dut ip route add 10.0.0.0/8 via 192.168.1.2
+    in_dut ip route add 198.18.0.0/15 via 203.0.113.1
+}
+
+wait_for() {
+    local until=$((SECONDS + 30))
+    while ! "$@" >/dev/null 2>&1 9>&-; do
+        kill -0 "$system_pid" 2>/dev/null && [ "$SECONDS" -lt "$until" ] || {
+            echo "compare: the system did not start: $(tail -n 5 "$tmp/system.log")" >&2
+            return 1
+        }
+        sleep 0.1
+    done
+}
+
+# Whether a system is there to be measured. testpmd and vpp are only looked for: nobody has tried them here, so
+# there is nothing to start them. Whoever has them adds a start_testpmd and a start_vpp beside the others.
+state_of() {
+    case $1 in
+    testpmd) command -v dpdk-testpmd >/dev/null && echo "not tried" || echo "not installed" ;;
+    vpp) command -v vpp >/dev/null && echo "not tried" || echo "not installed" ;;
+    *) echo ready ;;
+    esac
+}
+
+# measure <case> <flows> <kind> <more options of pktgen...>: one run of pktgen; its report in $tmp/report.
+measure() {
+    local case=$1 flows=$2 kind=$3 accounts status=0 work=()
+    shift 3
+    case $case in
+    udp-*) work=(--work udp --flows "$flows" --open-rate 150000) ;;
+    new) work=(--work new) ;;
+    tcp) work=(--work tcp --flows "$flows") ;;
+    esac
+    # Of nftables all is done in NAPI's threads; of the others a part.
+    accounts=$({ napi_threads "$d0"; napi_threads "$d1"; echo "$system_pid"; } | grep . | paste -sd,)
+    ends=$({ napi_threads "$g0"; napi_threads "$g1"; } | paste -sd,)
+    # Opening at most 14 s a million flows, four times over, and the measurement: then it is ended.
+    timeout -k 5 $((120 + 2 * seconds + flows / 20000)) ip netns exec "$gen" "$bin/pktgen" run \
+        --tx "$g0" --rx "$g1" --tx-mac-dst "$d0_mac" --src 10.0.0.0/12 --dst 198.18.0.0/15 "${work[@]}" \
+        --warmup 0.5 --seconds "$seconds" --core "$gen_core" --account "$accounts,$ends" --json "$@" \
+        >"$tmp/report" 2>"$tmp/pktgen.log" </dev/null 9>&- &
+    pktgen_pid=$!
+    wait "$pktgen_pid" || status=$?
+    pktgen_pid=
+    if [ "$status" != 0 ]; then
+        jq -cn --arg text "$(tail -n 1 "$tmp/pktgen.log")" --argjson status "$status" '{error: $text, status: $status}' \
+            >"$tmp/report"
+    fi
+    # A line of what the table needs. Shares are of the core without what others did there.
+    jq -c --arg system "$system" --arg case "$case" --arg kind "$kind" --argjson round "$round" \
+        --argjson flows "$flows" --argjson ends "[$ends]" --argjson gen_core "$gen_core" --argjson dut_core "$dut_core" '
+        {line: "run", $system, $case, $kind, $round} + (if .error then {error, status}
+        elif .flows_opened and .flows_opened < $flows * 0.999 then {error: "only \(.flows_opened) of \($flows) flows opened"} else
+        ([.accounts.processes[] | select(.pid | IN($ends[]))] | map(.cpu_ns) | add // 0) as $ends_ns
+        | ([.accounts.processes[] | select(.pid | IN($ends[]) | not)] | map(.cpu_ns) | add // 0) as $dut_ns
+        | (.seconds * 1e9) as $wall
+        | {delivered_pps: .rx_pps, offered_pps: .tx_pps, sent, received, lost, lost_by_sink, corrupted, unexpected, not_sent,
+           connections, latency_ns, flows_opened, seconds,
+           dut_ns_per_packet: ($dut_ns / .received),
+           dut_share: ($dut_ns / $wall), gen_share: (.cpu_share + $ends_ns / $wall),
+           gen_free_share: (1 - .accounts.busy[$gen_core] + .cpu_share + $ends_ns / $wall),
+           dut_free_share: (1 - .accounts.busy[$dut_core] + $dut_ns / $wall)}
+        | .contended = (.gen_free_share < 0.85 or .dut_free_share < 0.85) end)' "$tmp/report" >"$tmp/line"
+}
+
+# attempt <system> <case> <round>: one system under one case, at both rates: lines in $tmp/lines.
+attempt() {
+    local case=$2 flows again=()
+    system=$1 round=$3
+    flows=$(flows_of "$case")
+    capacity_of "$case"
+    : >"$tmp/lines"
+    cables
+    "start_$system"
+    settle
+    measure "$case" "$flows" flood --rate max
+    cat "$tmp/line" >>"$tmp/lines"
+    case $case in
+    udp-*) again=(--no-open --rate "$rate") ;;
+    new | tcp)
+        # Connections that were never seen need a table that has not seen them.
+        teardown
+        cables
+        "start_$system"
+        settle
+        again=(--rate "$rate")
+        [ "$case" = tcp ] || again=(--rate $((rate / 2)))
+        ;;
+    esac
+    measure "$case" "$flows" paced "${again[@]}"
+    cat "$tmp/line" >>"$tmp/lines"
+    teardown
+}
+
+# raise <which limit> <to>: unless it is that high, or not there.
+raise() {
+    local now
+    now=$(cat "${limits[$1]}" 2>/dev/null) && [ "$2" -gt "$now" ] || return 0
+    limits_before[$1]=${limits_before[$1]:-$now}
+    echo "$2" >"${limits[$1]}"
+}
+if [ -z "$keep_limits" ] && [[ ,$systems, = *,nftables,* ]]; then
+    # A bucket for each connection of the largest case, as the kernel has by default; of the cases that open as many as
+    # they can, for what nftables reaches.
+    for case in "${case_list[@]}"; do
+        capacity_of "$case"
+        flows=$(flows_of "$case")
+        case $case in new | tcp) flows=$((seconds * 300000)) ;; esac
+        raise 0 "$flows"
+        raise 1 "$capacity"
+    done
+fi
+
+: >"$tmp/all"
+jq -cn --arg kernel "$(uname -r)" --arg commit "$(git rev-parse --short HEAD 2>/dev/null || true)" \
+    --arg cpu "$(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1)" --arg buckets "$(cat "${limits[0]}" 2>/dev/null || true)" \
+    --arg thp "$(cat /sys/kernel/mm/transparent_hugepage/shmem_enabled 2>/dev/null || true)" \
+    --arg hugepages "$(cat /proc/sys/vm/nr_hugepages)" --argjson runs "$runs" --argjson seconds "$seconds" --argjson rate "$rate" \
+    '{line: "machine", $kernel, $commit, $cpu, $buckets, $thp, $hugepages, $runs, $seconds, $rate}' >>"$tmp/all"
+for system in "${system_list[@]}"; do
+    state=$(state_of "$system")
+    [ "$state" = ready ] ||
+        jq -cn --arg system "$system" --arg state "$state" '{line: "absent", $system, $state}' >>"$tmp/all"
+done
+
+for case in "${case_list[@]}"; do
+    for round_number in $(seq "$runs"); do
+        for system_name in "${system_list[@]}"; do
+            [ "$(state_of "$system_name")" = ready ] || continue
+            for try in $(seq 0 "$retries"); do
+                attempt "$system_name" "$case" "$round_number"
+                jq -se 'any(.[]; .contended or .error) | not' "$tmp/lines" >/dev/null && break
+                echo "compare: $system_name, $case, round $round_number: contended or failed, try $((try + 1))" >&2
+            done
+            cat "$tmp/lines" >>"$tmp/all"
+            echo "compare: $system_name, $case, round $round_number of $runs done" >&2
+        done
+    done
+done
+
+if [ -n "$json" ]; then
+    "$bin/compare-table" --json <"$tmp/all" >"$tmp/rows"
+    cat "$tmp/all" "$tmp/rows" >"$json"
+fi
+"$bin/compare-table" <"$tmp/all"

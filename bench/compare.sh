@@ -19,6 +19,7 @@ bench/compare.sh [options]
   --retries N         times a contended run is repeated: 0 to 20 (3)
   --gen-core N        of generator and ends (0)
   --dut-core N        of the system measured (1)
+  --keep-contended    put contended runs into the table as well, where the machine is never quiet; it says so
   --keep-limits       leave the kernel's connection table as it is
   --json FILE         JSON lines: every run, and the rows of the table
   --bin DIR           where postern, pktgen, bare-forward and compare-table are (target/release)
@@ -29,7 +30,7 @@ refuse() { echo "compare: $*" >&2; exit 2; }
 
 systems=nftables,bare,postern,testpmd,vpp
 cases=udp-1k,udp-64k,udp-1m,new,tcp
-runs=5 seconds=3 rate=200000 retries=3 gen_core=0 dut_core=1 keep_limits= json= bin=
+runs=5 seconds=3 rate=200000 retries=3 gen_core=0 dut_core=1 keep_limits= keep_contended= json= bin=
 
 # number <option> <value> <least> <most>
 number() {
@@ -41,6 +42,7 @@ while [ $# -gt 0 ]; do
     case $1 in
     --help | -h) usage; exit 0 ;;
     --keep-limits) keep_limits=1; shift; continue ;;
+    --keep-contended) keep_contended=1; shift; continue ;;
     esac
     [ $# -ge 2 ] || refuse "$1: unknown, or without a value; --help lists the options"
     case $1 in
@@ -110,42 +112,15 @@ for program in postern pktgen bare-forward compare-table; do
         refuse "$bin/$program is missing: cargo build --release --locked -p postern -p bench (or --bin DIR)"
 done
 
-# Two at a time would measure one another, and restore one another's bucket count.
+# Two at a time would measure one another, and restore one another's limits.
 exec 9>/run/lock/postern-compare.lock
 flock -n 9 || refuse "another comparison is running"
 
-# Names are unique per run. Those of the devices are how NAPI's threads are found, so they are at most 15 long.
-id=cmp$$
-gen=$id-gen dut=$id-dut g0=${id}g0 g1=${id}g1 d0=${id}d0 d1=${id}d1
-g0_mac=02:00:00:00:00:01 d0_mac=02:00:00:00:00:02 g1_mac=02:00:00:00:01:01 d1_mac=02:00:00:00:01:02
-tmp=$(mktemp -d "${TMPDIR:-/tmp}/postern-compare.XXXXXX")
+. bench/lib/dut.sh
+
 # What namespaces share of the kernel's connection table, and what it was before.
 limits=(/sys/module/nf_conntrack/parameters/hashsize /proc/sys/net/netfilter/nf_conntrack_max)
 limits_before=("" "")
-# The process that is the system (none of nftables), and the generator.
-system_pid= pktgen_pid=
-
-# Ends one process of ours by its id: ten seconds, then it is killed.
-end() {
-    kill "$1" 2>/dev/null || true
-    for _ in $(seq 100); do
-        kill -0 "$1" 2>/dev/null || break
-        sleep 0.1
-    done
-    kill -KILL "$1" 2>/dev/null || true
-    wait "$1" 2>/dev/null || true
-}
-
-teardown() {
-    [ -z "$pktgen_pid" ] || end "$pktgen_pid"
-    [ -z "$system_pid" ] || end "$system_pid"
-    system_pid= pktgen_pid=
-    ip netns del "$gen" 2>/dev/null || true
-    ip netns del "$dut" 2>/dev/null || true
-    umount "$tmp/run/bpf" 2>/dev/null || true
-    rm -rf "$tmp/run"
-}
-
 cleanup() {
     teardown
     local at
@@ -157,73 +132,6 @@ cleanup() {
 trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
-
-in_gen() { ip netns exec "$gen" "$@" 9>&-; }
-in_dut() { ip netns exec "$dut" "$@" 9>&-; }
-
-# The ids of NAPI's threads of a device.
-napi_threads() {
-    local comm
-    for comm in /proc/[0-9]*/comm; do
-        case $(cat "$comm" 2>/dev/null) in
-        "napi/$1-"*) comm=${comm#/proc/}; echo "${comm%/comm}" ;;
-        esac
-    done
-}
-
-# place <core> <device...>: what a device receives is taken in by a thread of the kernel on that core, before
-# whatever else runs there, as it would be in an interrupt.
-place() {
-    local core=$1 device thread
-    shift
-    for device in "$@"; do
-        for thread in $(napi_threads "$device"); do
-            taskset -pc "$core" "$thread" >/dev/null
-            chrt -f -p 1 "$thread"
-        done
-    done
-}
-
-# The system is up: what it does on its core gets the same priority as what the kernel does there for it. The two then
-# take turns, each as long as it has something to do. With less, a flood would be received, and dropped for want of time
-# to forward it.
-settle() {
-    local task
-    place "$dut_core" "$d0" "$d1"
-    for task in ${system_pid:+/proc/"$system_pid"/task/*}; do
-        grep -q "^Cpus_allowed_list:.$dut_core\$" "$task/status" && chrt -f -p 1 "${task##*/}" || true
-    done
-}
-
-# Two cables, one queue each. GRO is what makes the kernel receive by NAPI on veth without an XDP program, too, so
-# that a thread can do it, and on the core it belongs to. Each device is polled every COALESCE_NS while traffic comes, as a
-# card would hold its interrupt back, instead of waking a core for each packet.
-COALESCE_NS=50000
-cables() {
-    local pair host device
-    ip netns add "$gen"
-    ip netns add "$dut"
-    for pair in "$g0 $d0 $g0_mac $d0_mac" "$g1 $d1 $g1_mac $d1_mac"; do
-        # shellcheck disable=SC2086
-        set -- $pair
-        ip link add "$1" netns "$gen" address "$3" numrxqueues 1 numtxqueues 1 type veth \
-            peer name "$2" netns "$dut" address "$4" numrxqueues 1 numtxqueues 1
-        for host in "$gen $1" "$dut $2"; do
-            # shellcheck disable=SC2086
-            set -- $host
-            device=$2
-            ip netns exec "$1" sh -ec "
-                ethtool -K $device tx off tso off gso off gro on >/dev/null 2>&1
-                sysctl -qw net.ipv6.conf.$device.disable_ipv6=1
-                echo $COALESCE_NS >/sys/class/net/$device/gro_flush_timeout
-                echo 100 >/sys/class/net/$device/napi_defer_hard_irqs
-                ip link set $device up
-                echo 1 >/sys/class/net/$device/threaded" 9>&-
-        done
-    done
-    place "$gen_core" "$g0" "$g1"
-    place "$dut_core" "$d0" "$d1"
-}
 
 # start_nftables: the rules of Postern's built-in policy, between these two interfaces, and masquerading.
 start_nftables() {
@@ -255,54 +163,6 @@ start_bare() {
         >"$tmp/system.log" 2>&1 </dev/null 9>&- &
     system_pid=$!
     wait_for grep -q ready "$tmp/system.log"
-}
-
-start_postern() {
-    mkdir -p "$tmp/run/bpf"
-    mount -t bpf bpf "$tmp/run/bpf"
-    cat >"$tmp/postern.toml" <<TOML
-workers = [$dut_core]
-idle = "1us"
-control = "$tmp/run/control.sock"
-run_dir = "$tmp/run"
-
-[interface.lan]
-device = "$d0"
-zone = "lan"
-address = ["192.168.1.1/24"]
-
-[interface.wan]
-device = "$d1"
-zone = "wan"
-masquerade = true
-address = ["203.0.113.2/24"]
-
-[conntrack]
-capacity = $capacity
-TOML
-    ip netns exec "$dut" "$bin/postern" run --config "$tmp/postern.toml" >"$tmp/system.log" 2>&1 </dev/null 9>&- &
-    system_pid=$!
-    wait_for "$bin/postern" --control "$tmp/run/control.sock" status
-    neighbours lan wan
-}
-
-# neighbours <near> <far>: the ways to the generator's addresses.
-neighbours() {
-    in_dut ip neigh replace 192.168.1.2 lladdr "$g0_mac" dev "$1" nud permanent
-    in_dut ip neigh replace 203.0.113.1 lladdr "$g1_mac" dev "$2" nud permanent
-    in_dut ip route add 10.0.0.0/8 via 192.168.1.2
-    in_dut ip route add 198.18.0.0/15 via 203.0.113.1
-}
-
-wait_for() {
-    local until=$((SECONDS + 30))
-    while ! "$@" >/dev/null 2>&1 9>&-; do
-        kill -0 "$system_pid" 2>/dev/null && [ "$SECONDS" -lt "$until" ] || {
-            echo "compare: the system did not start: $(tail -n 5 "$tmp/system.log")" >&2
-            return 1
-        }
-        sleep 0.1
-    done
 }
 
 # Whether a system is there to be measured. testpmd and vpp are only looked for: nobody has tried them here, so
@@ -347,9 +207,11 @@ measure() {
         ([.accounts.processes[] | select(.pid | IN($ends[]))] | map(.cpu_ns) | add // 0) as $ends_ns
         | ([.accounts.processes[] | select(.pid | IN($ends[]) | not)] | map(.cpu_ns) | add // 0) as $dut_ns
         | (.seconds * 1e9) as $wall
-        | {delivered_pps: .rx_pps, offered_pps: .tx_pps, sent, received, lost, lost_by_sink, corrupted, unexpected, not_sent,
+        # What the ends had no time to take was forwarded all the same.
+        | (.received + .lost_by_sink) as $delivered
+        | {delivered_pps: ($delivered / .seconds), offered_pps: .tx_pps, sent, received, lost, lost_by_sink, corrupted, unexpected, not_sent,
            connections, latency_ns, flows_opened, seconds,
-           dut_ns_per_packet: ($dut_ns / .received),
+           dut_ns_per_packet: ($dut_ns / $delivered),
            dut_share: ($dut_ns / $wall), gen_share: (.cpu_share + $ends_ns / $wall),
            gen_free_share: (1 - .accounts.busy[$gen_core] + .cpu_share + $ends_ns / $wall),
            dut_free_share: (1 - .accounts.busy[$dut_core] + $dut_ns / $wall)}
@@ -432,7 +294,7 @@ for case in "${case_list[@]}"; do
 done
 
 if [ -n "$json" ]; then
-    "$bin/compare-table" --json <"$tmp/all" >"$tmp/rows"
+    "$bin/compare-table" --json ${keep_contended:+--keep-contended} <"$tmp/all" >"$tmp/rows"
     cat "$tmp/all" "$tmp/rows" >"$json"
 fi
-"$bin/compare-table" <"$tmp/all"
+"$bin/compare-table" ${keep_contended:+--keep-contended} <"$tmp/all"

@@ -171,15 +171,30 @@ pub struct Table {
     pub absent: Vec<(String, String)>,
     /// Where processor time was taken, in packets a second.
     pub rate: f64,
+    /// Whether contended runs are in the figures.
+    pub contended: Contended,
+}
+
+/// What becomes of contended runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Contended {
+    /// They are counted and told.
+    #[default]
+    LeftOut,
+    /// They are in the figures, which are good for little then.
+    Kept,
 }
 
 impl Table {
     /// Of the lines of a comparison.
-    pub fn of(lines: impl IntoIterator<Item = Line>) -> Self {
-        let (mut runs, mut table) = (Vec::new(), Self::default());
+    pub fn of(lines: impl IntoIterator<Item = Line>, contended: Contended) -> Self {
+        let (mut runs, mut table) = (Vec::new(), Self { contended, ..Self::default() });
         for line in lines {
             match line {
-                Line::Run(run) => runs.push(run),
+                Line::Run(run) => runs.push(Run {
+                    contended: run.contended && contended == Contended::LeftOut,
+                    ..run
+                }),
                 Line::Absent { system, state } => table.absent.push((system, state)),
                 Line::Machine { rate } => table.rate = rate,
                 Line::Row {} | Line::Versus {} => {}
@@ -282,8 +297,15 @@ fn show(spread: Option<Spread>, decimals: usize) -> String {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rate = format!("ns/packet at {:.2} Mpps", self.rate * 1e-6);
-        let head = ["case", "system", "Mpps", "of bare", "ns/packet, flood", &rate, "remarks"];
+        let head = [
+            "case",
+            "system",
+            "Mpps, flood",
+            "of bare",
+            "ns/packet, flood",
+            "ns/packet, paced",
+            "remarks",
+        ];
         let mut lines = vec![head.map(str::to_owned)];
         lines.extend(self.rows.iter().map(Row::cells));
         for (system, state) in &self.absent {
@@ -312,6 +334,10 @@ impl fmt::Display for Table {
                 show(versus.paced_ns, 2),
                 show(versus.flood_ns, 2),
             )?;
+        }
+        writeln!(f, "paced: {} packets a second, of new half of it", self.rate)?;
+        if self.contended == Contended::Kept {
+            writeln!(f, "CONTENDED RUNS ARE IN THESE FIGURES: do not use them")?;
         }
         Ok(())
     }
@@ -381,7 +407,7 @@ mod tests {
     }
 
     fn table(runs: impl IntoIterator<Item = Run>) -> Table {
-        Table::of(runs.into_iter().map(Line::Run))
+        Table::of(runs.into_iter().map(Line::Run), Contended::LeftOut)
     }
 
     #[test]
@@ -421,6 +447,14 @@ mod tests {
     }
 
     #[test]
+    fn contended_runs_that_are_kept_are_told_loudly() {
+        let contended = Run { contended: true, ..run("bare", Kind::Flood, 1, 2e6, 500.0) };
+        let table = Table::of([Line::Run(contended)], Contended::Kept);
+        assert_eq!(table.rows[0].mpps.expect("kept").median, 2.0);
+        assert!(table.to_string().contains("CONTENDED RUNS"));
+    }
+
+    #[test]
     fn a_system_whose_core_was_not_full_was_not_the_limit() {
         let half = Run { dut_share: 0.5, ..run("bare", Kind::Flood, 1, 2e6, 250.0) };
         let text = table([half]).to_string();
@@ -439,7 +473,7 @@ mod tests {
             r#"{"line":"row","case":"tcp"}"#,
         ];
         let lines = lines.map(|line| serde_json::from_str::<Line>(line).expect(line));
-        let text = Table::of(lines).to_string();
+        let text = Table::of(lines, Contended::LeftOut).to_string();
         assert!(text.contains("not installed") && text.contains("1 of 1 runs failed"), "{text}");
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 
 use anyhow::{Context, Result};
-use bench::compare::{Line, Row, Table, Versus};
+use bench::compare::{Contended, Line, Row, Table, Versus};
 use clap::Parser;
 use serde::Serialize;
 
@@ -13,6 +13,9 @@ struct Arguments {
     /// Rows as JSON lines.
     #[arg(long)]
     json: bool,
+    /// Contended runs are in the figures, too.
+    #[arg(long)]
+    keep_contended: bool,
 }
 
 #[derive(Serialize)]
@@ -31,7 +34,8 @@ fn main() -> Result<()> {
             serde_json::from_str(&line).with_context(|| format!("not a line of compare.sh: {line}"))
         })
         .collect::<Result<_>>()?;
-    let table = Table::of(lines);
+    let contended = if arguments.keep_contended { Contended::Kept } else { Contended::LeftOut };
+    let table = Table::of(lines, contended);
     if !arguments.json {
         print!("{table}");
         return Ok(());

@@ -15,7 +15,7 @@ bench/compare.sh [options]
   --cases LIST        of udp-1k,udp-64k,udp-1m,udp-N,new,tcp (udp-1k,udp-64k,udp-1m,new,tcp); N: 1 to 2000000
   --runs N            runs of each, the systems by turns: 1 to 100 (5)
   --seconds S         of each measurement: 1 to 60 (3)
-  --rate PPS          where processor time is taken: 1000 to 5000000 (200000; of \`new\` half of it)
+  --rate PPS          where processor time is taken: 1000 to 5000000 (300000; of \`new\` half of it)
   --retries N         times a contended run is repeated: 0 to 20 (3)
   --gen-core N        of generator and ends (0)
   --dut-core N        of the system measured (1)
@@ -30,7 +30,7 @@ refuse() { echo "compare: $*" >&2; exit 2; }
 
 systems=nftables,bare,postern,testpmd,vpp
 cases=udp-1k,udp-64k,udp-1m,new,tcp
-runs=5 seconds=3 rate=200000 retries=3 gen_core=0 dut_core=1 keep_limits= keep_contended= json= bin=
+runs=5 seconds=3 rate=300000 retries=3 gen_core=0 dut_core=1 keep_limits= keep_contended= json= bin=
 
 # number <option> <value> <least> <most>
 number() {

@@ -61,6 +61,8 @@ pub struct Run {
     pub sent: u64,
     /// Sent and did not come out.
     pub lost: u64,
+    /// Due at the given rate, and not sent for want of time.
+    pub not_sent: u64,
     /// Wrong checksums.
     pub corrupted: u64,
     /// Connections, of `tcp`.
@@ -135,6 +137,8 @@ pub struct Row {
     pub paced_ns: Option<Spread>,
     /// The most that was lost in a run at the given rate, of all sent.
     pub paced_loss_ratio: Option<f64>,
+    /// The most that the generator had no time to send in a run at the given rate, of all that was due.
+    pub paced_not_sent_ratio: Option<f64>,
     /// TCP connections completed a second.
     pub connections_per_second: Option<Spread>,
     /// Runs that count, of both kinds.
@@ -263,6 +267,10 @@ fn row(runs: &[Run], case: &str, system: &str) -> Row {
         paced_ns: of(Kind::Paced, ns),
         paced_loss_ratio: of(Kind::Paced, |run| run.lost as f64 / run.sent as f64)
             .map(|spread| spread.max),
+        paced_not_sent_ratio: of(Kind::Paced, |run| {
+            run.not_sent as f64 / (run.sent + run.not_sent) as f64
+        })
+        .map(|spread| spread.max),
         connections_per_second: Spread::of(connections.map(|connections| connections.per_second)),
         runs: all().filter(|run| !run.contended && run.error.is_none()).count(),
         contended: all().filter(|run| run.contended).count(),
@@ -324,7 +332,7 @@ impl fmt::Display for Table {
             }
             writeln!(f, "{}", text.trim_end())?;
         }
-        for versus in &self.versus {
+        for versus in self.versus.iter().filter(|v| v.mpps.or(v.paced_ns).is_some()) {
             writeln!(
                 f,
                 "{}: postern delivers {} x nftables' packets; nftables takes {} x postern's processor time a packet, \
@@ -371,6 +379,9 @@ impl Row {
         }
         if let Some(loss) = self.paced_loss_ratio.filter(|&loss| loss > 0.0001) {
             remarks.push(format!("lost up to {:.2} % at the given rate", loss * 100.0));
+        }
+        if let Some(share) = self.paced_not_sent_ratio.filter(|&share| share > 0.02) {
+            remarks.push(format!("up to {:.0} % of the given rate not sent", share * 100.0));
         }
         for (count, what) in [(self.contended, "contended"), (self.failed, "failed")] {
             if count > 0 {

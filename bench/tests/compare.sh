@@ -29,7 +29,7 @@ limits() { cat /sys/module/nf_conntrack/parameters/hashsize /proc/sys/net/netfil
 clean() {
     local left
     left=$({ ip netns list; grep -hs "^napi/cmp$1[gd]" /proc/[0-9]*/comm; mount; ls "$tmp"; } |
-        grep -E "cmp$1|postern-compare\." || true)
+        grep -E "cmp${1:-none}|postern-compare\." || true)
     [ -z "$left" ] || fail "left behind: $left"
     [ "$(limits)" = "$limits_before" ] || fail "limits are $(limits), not $limits_before"
 }
@@ -102,4 +102,22 @@ comparison=$victim victim=
 [ "$status" = 143 ] || fail "status $status after SIGTERM"
 clean "$comparison"
 pass "a comparison that is ended under way leaves nothing"
+
+updates() { bench/updates.sh --bin "$bin" "$@" 9>&- >"$tmp/out" 2>&1; }
+for absurd in "--flows 0" "--rate 999" "--runs 101" "--seconds 0" "--gen-core 1"; do
+    status=0
+    # shellcheck disable=SC2086
+    updates $absurd || status=$?
+    [ "$status" = 2 ] || fail "status $status, not 2, of updates.sh $absurd: $(cat "$tmp/out")"
+done
+pass "refused: nonsense of updates.sh"
+bench/updates.sh --bin "$bin" --flows 100 --rate 2000 --runs 1 --seconds 2 --json "$tmp/json" >"$tmp/out" 2>&1 9>&- &
+victim=$!
+wait "$victim" || fail "updates.sh: status $?: $(cat "$tmp/out")"
+victim=
+jq -se 'length == 2 and all(.[]; .received > 0 and .lost == 0 and .corrupted == 0)
+    and .[1].swapped > 0 and .[1].added > 0 and .[1].lines_listed >= 100' "$tmp/json" >/dev/null ||
+    fail "updates.sh: $(cat "$tmp/json")"
+clean ""
+pass "nothing is lost while forwards come and go and policies change"
 echo "compare.sh: all passed"

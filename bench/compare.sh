@@ -34,7 +34,7 @@ runs=5 seconds=3 rate=300000 retries=3 gen_core=0 dut_core=1 keep_limits= keep_c
 
 # number <option> <value> <least> <most>
 number() {
-    [[ $2 =~ ^[0-9]{1,8}$ ]] && [ "$((10#$2))" -ge "$3" ] && [ "$((10#$2))" -le "$4" ] ||
+    [[ $2 =~ ^(0|[1-9][0-9]{0,7})$ ]] && [ "$2" -ge "$3" ] && [ "$2" -le "$4" ] ||
         refuse "$1 $2: between $3 and $4"
 }
 
@@ -116,6 +116,8 @@ done
 exec 9>/run/lock/postern-compare.lock
 flock -n 9 || refuse "another comparison is running"
 
+[ -z "$json" ] || { : >"$json"; } 2>/dev/null || refuse "--json $json: cannot be written"
+
 . bench/lib/dut.sh
 
 # What namespaces share of the kernel's connection table, and what it was before.
@@ -123,6 +125,8 @@ limits=(/sys/module/nf_conntrack/parameters/hashsize /proc/sys/net/netfilter/nf_
 limits_before=("" "")
 cleanup() {
     teardown
+    # Of a comparison that was ended early: the runs that there are.
+    [ -z "$json" ] || [ -s "$json" ] || cat "$tmp/all" >"$json" 2>/dev/null || true
     local at
     for at in 0 1; do
         [ -z "${limits_before[at]}" ] || echo "${limits_before[at]}" >"${limits[at]}" || true

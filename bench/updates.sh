@@ -23,7 +23,7 @@ refuse() { echo "updates: $*" >&2; exit 2; }
 flows=100000 rate=50000 runs=3 seconds=5 gen_core=0 dut_core=1 json= bin=
 
 number() {
-    [[ $2 =~ ^[0-9]{1,8}$ ]] && [ "$((10#$2))" -ge "$3" ] && [ "$((10#$2))" -le "$4" ] ||
+    [[ $2 =~ ^(0|[1-9][0-9]{0,7})$ ]] && [ "$2" -ge "$3" ] && [ "$2" -le "$4" ] ||
         refuse "$1 $2: between $3 and $4"
 }
 
@@ -55,6 +55,8 @@ for program in postern pktgen; do
 done
 exec 9>/run/lock/postern-compare.lock
 flock -n 9 || refuse "another measurement is running"
+
+[ -z "$json" ] || { : >"$json"; } 2>/dev/null || refuse "--json $json: cannot be written"
 
 . bench/lib/dut.sh
 updaters=()

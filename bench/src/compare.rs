@@ -192,13 +192,14 @@ pub enum Contended {
 impl Table {
     /// Of the lines of a comparison.
     pub fn of(lines: impl IntoIterator<Item = Line>, contended: Contended) -> Self {
-        let (mut runs, mut table) = (Vec::new(), Self { contended, ..Self::default() });
+        let (mut runs, mut table) = (Vec::new(), Self::default());
         for line in lines {
             match line {
-                Line::Run(run) => runs.push(Run {
-                    contended: run.contended && contended == Contended::LeftOut,
-                    ..run
-                }),
+                Line::Run(run) if run.contended && contended == Contended::Kept => {
+                    table.contended = Contended::Kept;
+                    runs.push(Run { contended: false, ..run });
+                }
+                Line::Run(run) => runs.push(run),
                 Line::Absent { system, state } => table.absent.push((system, state)),
                 Line::Machine { rate } => table.rate = rate,
                 Line::Row {} | Line::Versus {} => {}

@@ -47,6 +47,8 @@ refused() {
 refused "between 1 and 100" --runs 0
 refused "between 1 and 60" --seconds 61
 refused "between 1 and 60" --seconds one
+refused "between 1 and 60" --seconds 08
+refused "cannot be written" --json /nowhere/at/all
 refused "between 1000 and 5000000" --rate 999
 refused "between 0 and 20" --retries 21
 refused "udp-1k, udp-64k" --cases udp-2000001

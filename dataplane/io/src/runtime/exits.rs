@@ -33,13 +33,6 @@ pub(crate) enum Way {
     Via(WorkerId),
 }
 
-/// A packet after the pipeline.
-pub(crate) struct Decided {
-    pub(crate) span: FrameSpan,
-    pub(crate) luggage: Luggage,
-    pub(crate) verdict: Verdict,
-}
-
 /// Everything by which packets leave a worker.
 pub(crate) struct Exits<D> {
     pub(crate) me: WorkerId,
@@ -57,10 +50,17 @@ pub(crate) struct Exits<D> {
 }
 
 impl<D: Door> Exits<D> {
-    /// Takes a decided packet where it belongs; what is staged leaves with [`flush`](Self::flush).
+    /// Takes a decided packet where it belongs; what is staged leaves with [`flush`](Self::flush). Packets that
+    /// are handed over or put on hold have luggage.
     #[inline]
-    pub(crate) fn carry_out(&mut self, packet: Decided, now: Instant) {
-        let Decided { span, luggage, verdict } = packet;
+    pub(crate) fn carry_out(
+        &mut self,
+        span: FrameSpan,
+        verdict: Verdict,
+        luggage: Option<Luggage>,
+        now: Instant,
+    ) {
+        let luggage = || luggage.unwrap_or(Luggage::of_decided(InterfaceId::NONE));
         match verdict {
             Verdict::Forward { egress } => self.send(span, egress),
             Verdict::Deliver { interface, class } => self.deliver(span, interface, class),
@@ -73,11 +73,11 @@ impl<D: Door> Exits<D> {
                 }
             }
             Verdict::HandOver { worker } => {
-                let parcel = Parcel { span, luggage, errand: Errand::Process };
+                let parcel = Parcel { span, luggage: luggage(), errand: Errand::Process };
                 self.pass_on(worker, parcel);
             }
             Verdict::Hold { next_hop } => {
-                self.hold(Held { span, luggage, next_hop, since: now });
+                self.hold(Held { span, luggage: luggage(), next_hop, since: now });
             }
             Verdict::Drop(reason) => self.discard(span, reason),
         }

@@ -11,7 +11,7 @@ use postern_core::verdict::{DropReason, Verdict};
 
 use super::count_drop;
 use super::door::Door;
-use super::exits::{Decided, Exits};
+use super::exits::Exits;
 use super::handover::Luggage;
 use super::hold::Held;
 use crate::frame::{FRAME_SIZE, FrameSpan};
@@ -52,6 +52,13 @@ struct Fate {
     len: u16,
 }
 
+impl Fate {
+    /// Whether what is known of the packet is needed again.
+    const fn travels_on(&self) -> bool {
+        matches!(self.verdict, Verdict::HandOver { .. } | Verdict::Hold { .. })
+    }
+}
+
 const _: () = assert!(FRAME_SIZE <= u16::MAX as u32, "an offset in a frame fits 16 bits");
 
 impl Luggage {
@@ -71,39 +78,46 @@ impl Tray {
             return;
         }
         let now = court.now;
-        let (mut fates, mut kept) = self.decide(source, court, &exits.counters);
+        // Filled in place: what is returned by value is copied, all of it.
+        let (mut fates, mut kept) = (ArrayVec::new(), ArrayVec::new());
+        self.decide(source, court, &exits.counters, &mut fates, &mut kept);
         let mut kept = kept.drain(..);
-        for (index, (span, fate)) in self.spans.drain(..).zip(fates.drain(..)).enumerate() {
+        for (index, (span, fate)) in self.spans.drain(..).zip(fates).enumerate() {
             let Fate { verdict, start, len } = fate;
-            let luggage = match verdict {
-                Verdict::HandOver { .. } | Verdict::Hold { .. } => kept.next(),
-                _ => None,
-            };
-            let luggage = luggage.unwrap_or(Luggage::of_decided(InterfaceId::NONE));
-            match FrameSpan::new(span.into_frame(), u32::from(start), u32::from(len)) {
+            let span = match FrameSpan::new(span.into_frame(), u32::from(start), u32::from(len)) {
+                Ok(span) => span,
                 Err(frame) => {
                     // The pipeline never makes one; a packet that is none cannot be sent.
                     count_drop(&exits.counters, DropReason::TruncatedEthernet);
                     exits.pool.give(frame);
+                    continue;
                 }
-                Ok(span) if source == Source::Held => {
-                    take_up(exits, Decided { span, luggage, verdict }, self.since[index], now);
+            };
+            let luggage = if fate.travels_on() { kept.next() } else { None };
+            match (verdict, luggage) {
+                (Verdict::Forward { egress }, _) if source != Source::Held => {
+                    exits.send(span, egress);
                 }
-                Ok(span) => exits.carry_out(Decided { span, luggage, verdict }, now),
+                (verdict, luggage) if source == Source::Held => {
+                    take_up(exits, span, verdict, luggage, self.since[index], now);
+                }
+                (verdict, luggage) => exits.carry_out(span, verdict, luggage, now),
             }
         }
         self.since.clear();
     }
 
-    /// Lends the frames to the pipeline. Returns every packet's fate, and the luggage of those that
-    /// travel on with it, in order.
+    /// Lends the frames to the pipeline. Adds every packet's fate, and the luggage of those that travel on with it,
+    /// in order.
     #[inline]
     fn decide(
         &mut self,
         source: Source,
         court: Court<'_>,
         counters: &Counters,
-    ) -> (ArrayVec<Fate, BURST_MAX>, ArrayVec<Luggage, BURST_MAX>) {
+        fates: &mut ArrayVec<Fate, BURST_MAX>,
+        kept: &mut ArrayVec<Luggage, BURST_MAX>,
+    ) {
         let Court { pipeline, umem, snapshot, me, now } = court;
         let mut burst = Burst::default();
         let mut luggage = self.luggage.drain(..);
@@ -131,11 +145,9 @@ impl Tray {
             Source::Held => pipeline.resume(&mut burst, me, snapshot, counters, now),
             _ => pipeline.process_burst(&mut burst, me, snapshot, counters, now),
         }
-        let mut fates = ArrayVec::new();
-        let mut kept = ArrayVec::new();
         for (packet, &verdict) in burst.packets.iter().zip(&burst.verdicts) {
-            fates.push(Fate { verdict, start: packet.start as u16, len: packet.len as u16 });
-            if matches!(verdict, Verdict::HandOver { .. } | Verdict::Hold { .. }) {
+            let fate = Fate { verdict, start: packet.start as u16, len: packet.len as u16 };
+            if fate.travels_on() {
                 kept.push(Luggage {
                     interface: packet.interface,
                     origin: packet.origin,
@@ -144,19 +156,25 @@ impl Tray {
                     steered_by: snapshot.generation,
                 });
             }
+            fates.push(fate);
         }
         debug_assert_eq!(fates.len(), burst.packets.len(), "one verdict a packet");
-        (fates, kept)
     }
 }
 
 /// What becomes of a packet that was on hold: it waits on, uncounted and as old as it is, or leaves.
-fn take_up<D: Door>(exits: &mut Exits<D>, packet: Decided, since: Instant, now: Instant) {
-    if let Verdict::Hold { next_hop } = packet.verdict {
-        let Decided { span, luggage, .. } = packet;
+fn take_up<D: Door>(
+    exits: &mut Exits<D>,
+    span: FrameSpan,
+    verdict: Verdict,
+    luggage: Option<Luggage>,
+    since: Instant,
+    now: Instant,
+) {
+    if let (Verdict::Hold { next_hop }, Some(luggage)) = (verdict, luggage) {
         exits.holds.put_back(Held { span, luggage, next_hop, since });
     } else {
         exits.counters.resumed.add(1);
-        exits.carry_out(packet, now);
+        exits.carry_out(span, verdict, luggage, now);
     }
 }

@@ -149,8 +149,12 @@ impl<'g> Worker<'g> {
         done: &'g AtomicUsize,
     ) -> Result<Self> {
         // A share may be larger than the mean; that it cannot be known before is what is measured here.
-        let (pipeline, pages) =
-            world::pipeline(settings.flows + BURST_MAX as u32, settings.v6, KEY)?;
+        let (pipeline, pages) = world::pipeline(
+            settings.flows + BURST_MAX as u32,
+            settings.v6,
+            KEY,
+            settings.small_pages,
+        )?;
         Ok(Self {
             me,
             settings,
@@ -413,6 +417,7 @@ mod tests {
             packets: 20_000,
             rounds: 2,
             floor: false,
+            small_pages: false,
         };
         let (gate, done) = (Gate::new(usize::from(workers)), AtomicUsize::new(0));
         let mut mesh = Mesh::new(workers);

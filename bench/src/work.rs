@@ -79,6 +79,8 @@ pub struct Settings {
     pub rounds: u32,
     /// Whether each round is followed by one of the [`Floor`].
     pub floor: bool,
+    /// Whether the table is to have small pages only.
+    pub small_pages: bool,
 }
 
 /// What one worker measured.
@@ -128,7 +130,8 @@ impl Bench {
             Work::Lives => lives::spare(settings.flows),
             _ => BURST_MAX as u32,
         };
-        let (pipeline, pages) = world::pipeline(settings.flows + spare, settings.v6, KEY)?;
+        let (pipeline, pages) =
+            world::pipeline(settings.flows + spare, settings.v6, KEY, settings.small_pages)?;
         Ok(Self {
             settings,
             pipeline,

@@ -133,13 +133,19 @@ fn filters() -> Filters {
 }
 
 /// A pipeline of one worker with room for `capacity` connections of the family that is used, and what kind of
-/// pages its table got.
-pub fn pipeline(capacity: u32, v6: bool, key: SipKey) -> Result<(Pipeline<'static>, Pages)> {
+/// pages its table got: the largest there are, unless they are to be small.
+pub fn pipeline(
+    capacity: u32,
+    v6: bool,
+    key: SipKey,
+    small_pages: bool,
+) -> Result<(Pipeline<'static>, Pages)> {
     let limits = Limits {
         connections_v4: if v6 { 1 } else { capacity },
         connections_v6: if v6 { capacity } else { 1 },
     };
-    let regions = limits.bytes().map(|bytes| SharedMemory::new("bench-table", bytes));
+    let memory = if small_pages { SharedMemory::in_small_pages } else { SharedMemory::new };
+    let regions = limits.bytes().map(|bytes| memory("bench-table", bytes));
     let [v4, v6_region] = regions;
     let (v4, v6_region) = (v4?, v6_region?);
     let pages = if v6 { v6_region.pages() } else { v4.pages() };

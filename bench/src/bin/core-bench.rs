@@ -48,6 +48,9 @@ struct Arguments {
     /// Measure beside it, round by round, what the memory system alone costs.
     #[arg(long)]
     floor: bool,
+    /// Keep the table in pages of 4 KiB, to see what large ones are worth.
+    #[arg(long)]
+    small_pages: bool,
     /// Packets to measure in all rounds together, per worker.
     #[arg(long, default_value_t = 4_000_000, value_parser = clap::value_parser!(u64).range(64..=1_000_000_000))]
     packets: u64,
@@ -66,6 +69,7 @@ impl Arguments {
             packets: self.packets,
             rounds: self.rounds,
             floor: self.floor,
+            small_pages: self.small_pages,
         }
     }
 }

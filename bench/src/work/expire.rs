@@ -101,6 +101,7 @@ mod tests {
                 packets: 1,
                 rounds: 1,
                 floor: false,
+                small_pages: false,
             };
             let mut bench = Bench::new(settings).expect("memory");
             for time in 1..=2 {

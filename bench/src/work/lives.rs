@@ -141,6 +141,7 @@ mod tests {
             packets: 1,
             rounds: 1,
             floor: false,
+            small_pages: false,
         };
         let mut bench = Bench::new(settings).expect("memory");
         while bench.round.packets < until_steady(FLOWS) {

@@ -95,11 +95,11 @@ pub(crate) fn map_memfd(name: &str, bytes: usize) -> io::Result<(Mapping, OwnedF
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "a region of zero bytes"));
     }
     if bytes < WORTH_A_HUGE_PAGE {
-        return map_normal(name, bytes);
+        return map_normal(name, bytes, libc::MADV_HUGEPAGE);
     }
     map_hugetlb(name, bytes)
         .or_else(|_| Surplus::of_host().lend(bytes, || map_hugetlb(name, bytes)))
-        .or_else(|_| map_normal(name, bytes))
+        .or_else(|_| map_normal(name, bytes, libc::MADV_HUGEPAGE))
 }
 
 /// Puts the host's limit on huge pages back, if a start that was killed had raised it. Needs root if there is anything
@@ -119,12 +119,17 @@ fn map_hugetlb(name: &str, bytes: usize) -> io::Result<(Mapping, OwnedFd, Pages)
     Ok((map, fd, Pages::HugeTlb))
 }
 
-fn map_normal(name: &str, bytes: usize) -> io::Result<(Mapping, OwnedFd, Pages)> {
+/// Of normal pages, with `advice` whether to join them.
+fn map_normal(
+    name: &str,
+    bytes: usize,
+    advice: libc::c_int,
+) -> io::Result<(Mapping, OwnedFd, Pages)> {
     let bytes = round_up(bytes, if bytes >= HUGE_PAGE { HUGE_PAGE } else { SMALL_PAGE })?;
     let fd = memfd(name, bytes, 0)?;
     // Populated only after the advice: pages that are there already are not joined.
     let map = Mapping::of_fd(fd.as_fd(), bytes, 0, 0)?;
-    let advised = map.advise(libc::MADV_HUGEPAGE).is_ok();
+    let advised = map.advise(advice).is_ok() && advice == libc::MADV_HUGEPAGE;
     map.advise(libc::MADV_POPULATE_WRITE)?;
     let joined = advised && bytes >= HUGE_PAGE && shared_pages_are_joined();
     Ok((map, fd, if joined { Pages::Transparent } else { Pages::Small }))
@@ -180,6 +185,15 @@ impl SharedMemory {
         Ok(Self { map, fd, pages, bytes })
     }
 
+    /// The same in small pages only: to measure what large ones are worth.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn in_small_pages(name: &str, bytes: usize) -> io::Result<Self> {
+        let (map, fd, pages) = map_normal(name, bytes.max(1), libc::MADV_NOHUGEPAGE)?;
+        Ok(Self { map, fd, pages, bytes })
+    }
+
     /// What kind of pages the region got.
     pub const fn pages(&self) -> Pages {
         self.pages
@@ -212,6 +226,12 @@ mod tests {
             assert!(memory.as_ptr().addr().is_multiple_of(SMALL_PAGE));
             memory.fill(0xa5);
         }
+    }
+
+    #[test]
+    fn small_pages_are_small() {
+        let region = SharedMemory::in_small_pages("postern-test", 3 * HUGE_PAGE).expect("memory");
+        assert_eq!(region.pages(), Pages::Small);
     }
 
     #[test]

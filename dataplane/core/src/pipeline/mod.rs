@@ -208,9 +208,10 @@ impl<'m> Pipeline<'m> {
             let mut tuples = Pairs::default();
             for (packet, index) in packets.iter_mut().zip(&mut indices) {
                 let place = ours.len() - begin;
+                let was_parsed = packet.parsed.is_some();
                 let opened = match open_plain(packet, &context) {
                     Some(opened) => Ok(opened),
-                    None => open(packet, &context),
+                    None => open(packet, was_parsed, &context),
                 };
                 let (plain, words) = match opened {
                     Ok(opened) => opened,
@@ -420,43 +421,54 @@ type Opened = (Option<Plain>, [u64; 2]);
 
 /// Opens a plain IPv4 packet off the wire that is ours. `None` says nothing.
 #[inline(always)]
-fn open_plain(packet: &Packet<'_>, context: &Context<'_>) -> Option<Opened> {
+fn open_plain(packet: &mut Packet<'_>, context: &Context<'_>) -> Option<Opened> {
     if packet.origin != Origin::Wire || packet.parsed.is_some() {
         return None;
     }
     let interface = context.interface(packet.interface)?;
     let verify = context.snapshot.options.verify_checksums;
     let (plain, tuple) = plain::glance_v4(packet.bytes(), interface, verify)?;
-    let ours = context.alone || is_ours(&tuple.into(), context);
+    let ours = context.alone || is_ours(packet, plain, &tuple.into(), context);
     ours.then(|| (Some(plain), tuple.words()))
 }
 
-/// Whether this worker owns packets of a tuple.
+/// Whether this worker owns a plain packet. If not, its owner will want to know what it is.
 #[inline(never)]
-fn is_ours(tuple: &Tuple, context: &Context<'_>) -> bool {
-    context.snapshot.steering.owner(tuple) == context.me
+fn is_ours(packet: &mut Packet<'_>, plain: Plain, tuple: &Tuple, context: &Context<'_>) -> bool {
+    let ours = context.snapshot.steering.owner(tuple) == context.me;
+    if !ours {
+        packet.parsed = plain::headers(packet.bytes(), plain);
+    }
+    ours
 }
 
-/// Opens any other packet: parses it, unless it is plain or that was done elsewhere. Or a verdict, if it is wrong or
-/// another worker owns it.
+/// Opens any other packet: parses it, unless that was done elsewhere (`was_parsed`) or it is plain. Or a verdict, if
+/// it is wrong or another worker owns it.
 #[inline(never)]
-fn open(packet: &mut Packet<'_>, context: &Context<'_>) -> Result<Opened, Verdict> {
+fn open(
+    packet: &mut Packet<'_>,
+    was_parsed: bool,
+    context: &Context<'_>,
+) -> Result<Opened, Verdict> {
     let on_wire = packet.origin == Origin::Wire;
-    if let Some(headers) = &packet.parsed {
+    if was_parsed && let Some(headers) = &packet.parsed {
         // Handed over: it was steered here.
         let plain = if on_wire { Plain::of(headers) } else { None };
         let words = if let Tuple::V4(tuple) = headers.tuple { tuple.words() } else { [0; 2] };
         return Ok((plain, words));
     }
     if on_wire
+        && packet.parsed.is_none()
         && let Some(interface) = context.interface(packet.interface)
         && let verify = context.snapshot.options.verify_checksums
         && let Some((plain, tuple)) = plain::glance_v6(packet.bytes(), interface, verify)
-        && (context.alone || is_ours(&tuple.into(), context))
+        && (context.alone || is_ours(packet, plain, &tuple.into(), context))
     {
         return Ok((Some(plain), [0; 2]));
     }
-    parse(packet, context).map_err(Verdict::Drop)?;
+    if packet.parsed.is_none() {
+        parse(packet, context).map_err(Verdict::Drop)?;
+    }
     let Some(headers) = &packet.parsed else { return Err(Verdict::Drop(DropReason::Stopping)) };
     let owner = context.snapshot.steering.owner(&headers.tuple);
     let local = matches!(headers.kind, Kind::Arp | Kind::Untracked);

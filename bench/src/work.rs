@@ -160,6 +160,9 @@ impl Bench {
         }
         // Past the two seconds after which a replied UDP flow is a stream.
         self.now = self.now.plus(Duration::from_secs(3));
+        if self.settings.work == Work::Established {
+            self.settle()?;
+        }
         let mut measured = Measured { pages: Some(self.pages), ..Measured::default() };
         let mut watch = Stopwatch::default();
         let share = (self.settings.packets / u64::from(self.settings.rounds)).max(1);
@@ -300,6 +303,18 @@ impl Bench {
             self.expect_forwarded("the first packet")?;
             self.answer(count, transport);
             self.expect_forwarded("the answer")?;
+        }
+        Ok(())
+    }
+
+    /// One packet more of every connection: that makes a stream of it, and has it judged as established. A
+    /// measurement with more connections than packets would be of nothing else.
+    fn settle(&mut self) -> Result<()> {
+        let flows = self.settings.flows;
+        for first in (0..flows).step_by(BURST_MAX) {
+            let count = (flows - first).min(BURST_MAX as u32) as usize;
+            self.burst(LAN, count, |_, index| (first + index as u32, Transport::Udp));
+            self.expect_forwarded("a further packet")?;
         }
         Ok(())
     }

@@ -113,7 +113,7 @@ pub struct Wanted {
 
 /// How many packets ahead a row is asked for. A processor keeps some tens of lines under way and may drop
 /// what is asked beyond that; a row is two lines.
-const AHEAD: usize = 10;
+const AHEAD: usize = 16;
 
 /// A packet of the burst that is this worker's to decide.
 #[derive(Clone, Copy)]

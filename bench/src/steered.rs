@@ -14,11 +14,10 @@ use std::time::{Duration, Instant as Wall};
 
 use anyhow::{Result, bail, ensure};
 use arrayvec::ArrayVec;
-use postern_core::burst::{BURST_MAX, Burst, Origin, Packet, Visit};
+use postern_core::burst::{BURST_MAX, Burst, Origin, Packet, Seen, Visit};
 use postern_core::conntrack::siphash::SipKey;
 use postern_core::conntrack::tuple::{Tuple, protocol};
 use postern_core::counters::Counters;
-use postern_core::headers::Headers;
 use postern_core::pipeline::Pipeline;
 use postern_core::snapshot::Snapshot;
 use postern_core::steering::Steering;
@@ -35,19 +34,19 @@ use crate::work::{KEY, Measured, Settings};
 use crate::world::{self, LAN, WAN};
 
 /// Parcels a ring holds.
-const DEPTH: usize = 1024;
+const DEPTH: usize = 2048;
 
 /// A frame, and what is known of the packet in it.
 struct Parcel {
     room: Box<[u8; ROOM]>,
     len: usize,
-    parsed: Option<Headers>,
+    seen: Seen,
     visit: Visit,
 }
 
 impl Parcel {
     fn empty() -> Self {
-        Self { room: Box::new([0; ROOM]), len: 0, parsed: None, visit: Visit::default() }
+        Self { room: Box::new([0; ROOM]), len: 0, seen: Seen::Unseen, visit: Visit::default() }
     }
 }
 
@@ -207,7 +206,7 @@ impl<'g> Worker<'g> {
                 let flow = self.pick();
                 let room = &mut frame.room[HEADROOM..];
                 frame.len = traffic::outbound(room, flow, self.settings.v6, Transport::Udp);
-                frame.parsed = None;
+                frame.seen = Seen::Unseen;
                 frame.visit = Visit::default();
             }
             made += frames.len() as u64;
@@ -249,18 +248,19 @@ impl<'g> Worker<'g> {
     /// Decides what is in the frames, hands over what is others', and puts the frames back where they belong:
     /// here, or to the peer that they came from.
     fn decide(&mut self, mut frames: Vec<Parcel>, from: Option<usize>) -> Result<()> {
-        let mut outcomes = ArrayVec::<(Verdict, Option<Headers>, Visit), BURST_MAX>::new();
+        let mut outcomes = ArrayVec::<(Verdict, Seen, Visit), BURST_MAX>::new();
         let elapsed;
         {
             let mut burst = Burst::default();
-            for Parcel { room, len, parsed, visit } in &mut frames {
+            for Parcel { room, len, seen, visit } in &mut frames {
                 burst.packets.push(Packet {
                     room: &mut room[..],
                     start: HEADROOM,
                     len: *len,
                     interface: LAN,
                     origin: Origin::Wire,
-                    parsed: *parsed,
+                    seen: *seen,
+                    parsed: None,
                     visit: *visit,
                 });
             }
@@ -274,18 +274,18 @@ impl<'g> Worker<'g> {
             );
             elapsed = begin.elapsed();
             for (packet, &verdict) in burst.packets.iter().zip(&burst.verdicts) {
-                outcomes.push((verdict, packet.parsed, packet.visit));
+                outcomes.push((verdict, packet.seen, packet.visit));
             }
         }
         let mut decided = 0;
-        for (mut parcel, (verdict, parsed, visit)) in frames.into_iter().zip(outcomes) {
+        for (mut parcel, (verdict, seen, visit)) in frames.into_iter().zip(outcomes) {
             match verdict {
                 Verdict::Forward { .. } => {
                     decided += 1;
                     self.put_back(parcel, from);
                 }
                 Verdict::HandOver { worker } if from.is_none() => {
-                    (parcel.parsed, parcel.visit) = (parsed, visit);
+                    (parcel.seen, parcel.visit) = (seen, visit);
                     self.handed.handed_over += 1;
                     let place = self.peers.iter().position(|peer| peer.worker == worker);
                     let Some(place) = place else { bail!("there is no worker {worker:?}") };
@@ -382,6 +382,7 @@ impl<'g> Worker<'g> {
                 len,
                 interface,
                 origin: Origin::Wire,
+                seen: Seen::Unseen,
                 parsed: None,
                 visit: Visit::default(),
             });

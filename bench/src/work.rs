@@ -15,7 +15,7 @@ use std::time::{Duration, Instant as Wall};
 
 use anyhow::{Result, bail, ensure};
 use clap::ValueEnum;
-use postern_core::burst::{BURST_MAX, Burst, Origin, Packet, Visit};
+use postern_core::burst::{BURST_MAX, Burst, Origin, Packet, Seen, Visit};
 use postern_core::conntrack::siphash::SipKey;
 use postern_core::counters::Counters;
 use postern_core::headers::tcp_flags::{ACK, SYN};
@@ -280,6 +280,7 @@ impl Bench {
                 len,
                 interface: ingress,
                 origin: Origin::Wire,
+                seen: Seen::Unseen,
                 parsed: None,
                 visit: Visit::default(),
             });

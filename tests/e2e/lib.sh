@@ -108,6 +108,11 @@ dropped_in_all() {
     postern --json drops | jq .total
 }
 
+# Each reason with its packets, one to a line: "the_reason 12".
+drops_by_reason() {
+    postern --json drops | jq -r '.reasons | group_by(.reason)[] | {reason: .[0].reason, packets: (map(.packets) | add)} | select(.packets > 0) | "\(.reason) \(.packets)"'
+}
+
 counter() {
     postern --json status | jq ".counters.$1"
 }

@@ -390,13 +390,13 @@ impl Firewall {
         (self.watch)(false);
         assert_eq!(burst.verdicts.len(), burst.packets.len(), "a verdict for each packet");
         let after: Vec<_> =
-            burst.packets.iter().map(|p| (p.start, p.len, p.parsed, p.visit)).collect();
+            burst.packets.iter().map(|p| (p.start, p.len, p.seen, p.visit)).collect();
         let verdicts = burst.verdicts.clone();
         drop(burst);
         for (((mut flight, after), verdict), came_in) in
             flights.into_iter().zip(after).zip(verdicts).zip(came_in)
         {
-            (flight.start, flight.len, flight.parsed, flight.visit) = after;
+            (flight.start, flight.len, flight.seen, flight.visit) = after;
             self.workers[number].counters.settle(verdict, flight.len);
             sent.visits.push(me.0);
             self.note(|| format!("worker {number} says {verdict:?}"));

@@ -4,6 +4,7 @@
 use arrayvec::ArrayVec;
 
 use crate::headers::Headers;
+use crate::parse::plain::Plain;
 use crate::units::InterfaceId;
 use crate::verdict::Verdict;
 
@@ -33,6 +34,19 @@ pub struct Visit {
     pub accepted: Option<Accepted>,
 }
 
+/// What is known of a packet that was looked at before. Few bytes, to travel along with it: whoever needs the headers
+/// reads them again, but nobody sums up a payload twice.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Seen {
+    /// Nothing.
+    #[default]
+    Unseen,
+    /// It parses, and its checksums are right or taken on trust.
+    Sound,
+    /// It is plain.
+    Plain(Plain),
+}
+
 /// What the rules said yes to before a packet was put on hold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Accepted {
@@ -58,7 +72,9 @@ pub struct Packet<'f> {
     pub interface: InterfaceId,
     /// Wire or host.
     pub origin: Origin,
-    /// Parse results, if another worker or the host thread already parsed it.
+    /// What another worker, the host thread or an earlier walk found it to be.
+    pub seen: Seen,
+    /// Parse results, once the pipeline needed them; none going in.
     pub parsed: Option<Headers>,
     /// Which workers have been asked.
     pub visit: Visit,

@@ -1,7 +1,6 @@
 //! Frames between the workers.
 
-use postern_core::burst::{Origin, Packet, Visit};
-use postern_core::headers::Headers;
+use postern_core::burst::{Origin, Packet, Seen, Visit};
 use postern_core::units::{Generation, InterfaceId};
 
 use crate::setup::At;
@@ -17,7 +16,7 @@ pub(super) struct Flight {
     pub(super) len: usize,
     pub(super) interface: InterfaceId,
     pub(super) origin: Origin,
-    pub(super) parsed: Option<Headers>,
+    pub(super) seen: Seen,
     pub(super) visit: Visit,
     pub(super) hops: u32,
     /// The snapshot of the worker that handed it over.
@@ -35,14 +34,14 @@ impl Flight {
         };
         let (start, len) = (HEADROOM, frame.len());
         let interface = at.interface();
-        let (parsed, visit, hops, steered_by) = (None, Visit::default(), 0, Generation::default());
-        Self { room, start, len, interface, origin, parsed, visit, hops, steered_by }
+        let (seen, visit, hops, steered_by) = Default::default();
+        Self { room, start, len, interface, origin, seen, visit, hops, steered_by }
     }
 
     /// As a worker does with what was steered by another snapshot than its own.
     pub(super) fn steer_anew_unless(&mut self, by: Generation) {
         if self.steered_by != by {
-            (self.parsed, self.visit, self.hops) = (None, Visit::default(), 0);
+            (self.seen, self.visit, self.hops) = Default::default();
         }
     }
 
@@ -64,7 +63,8 @@ impl Flight {
             len: self.len,
             interface: self.interface,
             origin: self.origin,
-            parsed: self.parsed,
+            seen: self.seen,
+            parsed: None,
             visit: self.visit,
         }
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postern_core::burst::{Burst, Origin, Packet, Visit};
+use postern_core::burst::{Burst, Origin, Packet, Seen, Visit};
 use postern_core::conntrack::siphash::SipKey;
 use postern_core::counters::{Counters, Values};
 use postern_core::forward::neighbour::Neighbour;
@@ -173,6 +173,7 @@ impl Driver {
             len: bytes.len(),
             interface,
             origin,
+            seen: Seen::Unseen,
             parsed: None,
             visit: Visit::default(),
         });

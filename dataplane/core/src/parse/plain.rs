@@ -58,27 +58,6 @@ pub struct Plain {
     pub ip_len: u16,
 }
 
-impl Plain {
-    /// Whether a packet off the wire that was parsed is plain.
-    #[inline]
-    pub fn of(headers: &Headers) -> Option<Self> {
-        let is_v4 = headers.is_v4();
-        let l4 = if is_v4 { L4_V4 } else { L4_V6 };
-        let shape = match (is_v4, headers.kind, headers.protocol) {
-            (true, Kind::Flow, protocol::UDP) => Shape::UdpV4,
-            (true, Kind::Tcp, _) => Shape::TcpV4,
-            (false, Kind::Flow, protocol::UDP) => Shape::UdpV6,
-            (false, Kind::Tcp, _) => Shape::TcpV6,
-            _ => return None,
-        };
-        let plain = usize::from(headers.l4) == l4
-            && headers.ttl > 1
-            && !headers.l2_group
-            && (headers.kind != Kind::Tcp || is_ack(headers.tcp.flags));
-        plain.then_some(Self { shape, ip_len: headers.ip_len })
-    }
-}
-
 /// Whether a segment is an ACK, with or without data, and nothing more.
 #[inline(always)]
 const fn is_ack(flags: u8) -> bool {

@@ -19,7 +19,7 @@ use core::net::IpAddr;
 
 use arrayvec::ArrayVec;
 
-use crate::burst::{BURST_MAX, Burst, Origin, Packet};
+use crate::burst::{BURST_MAX, Burst, Origin, Packet, Seen};
 use crate::conntrack::entry::{HotV4, HotV6};
 use crate::conntrack::siphash::{ABREAST, Pairs, SipKey};
 use crate::conntrack::table::{Layout, Promise, Table, TupleHash};
@@ -208,10 +208,9 @@ impl<'m> Pipeline<'m> {
             let mut tuples = Pairs::default();
             for (packet, index) in packets.iter_mut().zip(&mut indices) {
                 let place = ours.len() - begin;
-                let was_parsed = packet.parsed.is_some();
                 let opened = match open_plain(packet, &context) {
-                    Some(opened) => Ok(opened),
-                    None => open(packet, was_parsed, &context),
+                    Some(opened) => opened,
+                    None => open(packet, &context),
                 };
                 let (plain, words) = match opened {
                     Ok(opened) => opened,
@@ -322,8 +321,9 @@ impl<'m> Pipeline<'m> {
         {
             return Verdict::Drop(DropReason::TableFull);
         }
-        if packet.parsed.is_none() {
-            packet.parsed = ours.plain.and_then(|plain| plain::headers(packet.bytes(), plain));
+        if let Some(plain) = ours.plain {
+            packet.seen = Seen::Plain(plain);
+            packet.parsed = plain::headers(packet.bytes(), plain);
         }
         let Some(headers) = packet.parsed.as_ref() else {
             return Verdict::Drop(DropReason::Stopping);
@@ -419,59 +419,62 @@ fn tracked<H: family::Family>(
 /// Whether a packet is plain, and if it is plain IPv4, its tuple's words.
 type Opened = (Option<Plain>, [u64; 2]);
 
-/// Opens a plain IPv4 packet off the wire that is ours. `None` says nothing.
+/// Opens a packet off the wire that is plain IPv4 and was not seen before; of others it says nothing. Or a verdict, if
+/// another worker owns it.
 #[inline(always)]
-fn open_plain(packet: &mut Packet<'_>, context: &Context<'_>) -> Option<Opened> {
-    if packet.origin != Origin::Wire || packet.parsed.is_some() {
+fn open_plain(packet: &mut Packet<'_>, context: &Context<'_>) -> Option<Result<Opened, Verdict>> {
+    if packet.origin != Origin::Wire || packet.seen != Seen::Unseen {
         return None;
     }
     let interface = context.interface(packet.interface)?;
     let verify = context.snapshot.options.verify_checksums;
     let (plain, tuple) = plain::glance_v4(packet.bytes(), interface, verify)?;
-    let ours = context.alone || is_ours(packet, plain, &tuple.into(), context);
-    ours.then(|| (Some(plain), tuple.words()))
+    Some(if context.alone {
+        Ok((Some(plain), tuple.words()))
+    } else {
+        steer_plain(packet, plain, &tuple.into(), context).map(|()| (Some(plain), tuple.words()))
+    })
 }
 
-/// Whether this worker owns a plain packet. If not, its owner will want to know what it is.
+/// Hands a plain packet over, unless this worker owns it.
 #[inline(never)]
-fn is_ours(packet: &mut Packet<'_>, plain: Plain, tuple: &Tuple, context: &Context<'_>) -> bool {
-    let ours = context.snapshot.steering.owner(tuple) == context.me;
-    if !ours {
-        packet.parsed = plain::headers(packet.bytes(), plain);
-    }
-    ours
-}
-
-/// Opens any other packet: parses it, unless that was done elsewhere (`was_parsed`) or it is plain. Or a verdict, if
-/// it is wrong or another worker owns it.
-#[inline(never)]
-fn open(
+fn steer_plain(
     packet: &mut Packet<'_>,
-    was_parsed: bool,
+    plain: Plain,
+    tuple: &Tuple,
     context: &Context<'_>,
-) -> Result<Opened, Verdict> {
-    let on_wire = packet.origin == Origin::Wire;
-    if was_parsed && let Some(headers) = &packet.parsed {
-        // Handed over: it was steered here.
-        let plain = if on_wire { Plain::of(headers) } else { None };
-        let words = if let Tuple::V4(tuple) = headers.tuple { tuple.words() } else { [0; 2] };
-        return Ok((plain, words));
+) -> Result<(), Verdict> {
+    let owner = context.snapshot.steering.owner(tuple);
+    if owner == context.me {
+        return Ok(());
     }
-    if on_wire
-        && packet.parsed.is_none()
+    packet.seen = Seen::Plain(plain);
+    Err(Verdict::HandOver { worker: owner })
+}
+
+/// Opens any other packet. Or a verdict, if it is wrong or another worker owns it; what was seen before was steered
+/// here.
+#[inline(never)]
+fn open(packet: &mut Packet<'_>, context: &Context<'_>) -> Result<Opened, Verdict> {
+    match packet.seen {
+        Seen::Plain(plain) if plain.shape.is_v4() => {
+            let tuple = plain::tuple_v4(packet.bytes()).unwrap_or_default();
+            return Ok((Some(plain), tuple.words()));
+        }
+        Seen::Plain(plain) => return Ok((Some(plain), [0; 2])),
+        Seen::Sound => return parse(packet, context).map(|_| (None, [0; 2])),
+        Seen::Unseen => {}
+    }
+    if packet.origin == Origin::Wire
         && let Some(interface) = context.interface(packet.interface)
         && let verify = context.snapshot.options.verify_checksums
         && let Some((plain, tuple)) = plain::glance_v6(packet.bytes(), interface, verify)
-        && (context.alone || is_ours(packet, plain, &tuple.into(), context))
     {
-        return Ok((Some(plain), [0; 2]));
+        return steer_plain(packet, plain, &tuple.into(), context).map(|()| (Some(plain), [0; 2]));
     }
-    if packet.parsed.is_none() {
-        parse(packet, context).map_err(Verdict::Drop)?;
-    }
-    let Some(headers) = &packet.parsed else { return Err(Verdict::Drop(DropReason::Stopping)) };
-    let owner = context.snapshot.steering.owner(&headers.tuple);
-    let local = matches!(headers.kind, Kind::Arp | Kind::Untracked);
+    let (tuple, kind) = parse(packet, context)?;
+    let owner = context.snapshot.steering.owner(&tuple);
+    let local = matches!(kind, Kind::Arp | Kind::Untracked);
     if owner == context.me || local {
         Ok((None, [0; 2]))
     } else {
@@ -479,20 +482,27 @@ fn open(
     }
 }
 
-/// Parses a packet in place, or says what is wrong with it.
-fn parse(packet: &mut Packet<'_>, context: &Context<'_>) -> Result<(), DropReason> {
+/// Parses a packet in place, or drops it for what is wrong with it. Checksums are verified once.
+fn parse(packet: &mut Packet<'_>, context: &Context<'_>) -> Result<(Tuple, Kind), Verdict> {
     let Some(interface) = context.interface(packet.interface) else {
-        return Err(DropReason::InterfaceDown);
+        return Err(Verdict::Drop(DropReason::InterfaceDown));
     };
-    let verify = context.snapshot.options.verify_checksums && packet.origin == Origin::Wire;
-    let Packet { room, start, len, origin, parsed, .. } = packet;
+    let verify = context.snapshot.options.verify_checksums
+        && packet.origin == Origin::Wire
+        && packet.seen == Seen::Unseen;
+    let Packet { room, start, len, origin, seen, parsed, .. } = packet;
     let bytes = &room[*start..*start + *len];
     let headers = parsed.insert(Headers::default());
-    let result = parse::parse_into(headers, bytes, interface, *origin, verify);
-    if result.is_err() {
-        *parsed = None;
+    match parse::parse_into(headers, bytes, interface, *origin, verify) {
+        Ok(()) => {
+            *seen = Seen::Sound;
+            Ok((headers.tuple, headers.kind))
+        }
+        Err(reason) => {
+            *parsed = None;
+            Err(Verdict::Drop(reason))
+        }
     }
-    result
 }
 
 const _: () = assert!(BURST_MAX <= u8::MAX as usize);

@@ -5,7 +5,7 @@ use super::family::Family;
 use super::leg::{self, Leg};
 use super::refuse::refuse;
 use super::related;
-use super::{Context, Desk, Pipeline};
+use super::{Context, Desk, Pipeline, parse};
 use crate::burst::{Burst, Packet};
 use crate::conntrack::table::{Table, deadline};
 use crate::conntrack::tuple::{Direction, Tuple};
@@ -32,10 +32,10 @@ impl Pipeline<'_> {
         burst.verdicts.clear();
         for packet in &mut burst.packets {
             let desk = &mut self.desk;
-            let verdict = match packet.parsed.map(|headers| headers.tuple) {
-                Some(Tuple::V4(tuple)) => take_up(&mut self.v4, desk, packet, &tuple, &context),
-                Some(Tuple::V6(tuple)) => take_up(&mut self.v6, desk, packet, &tuple, &context),
-                None => Verdict::Drop(DropReason::HeldTooLong),
+            let verdict = match parse(packet, &context) {
+                Ok((Tuple::V4(tuple), _)) => take_up(&mut self.v4, desk, packet, &tuple, &context),
+                Ok((Tuple::V6(tuple), _)) => take_up(&mut self.v6, desk, packet, &tuple, &context),
+                Err(verdict) => verdict,
             };
             burst.verdicts.push(verdict);
         }

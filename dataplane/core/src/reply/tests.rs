@@ -8,7 +8,7 @@ use etherparse::{LinkSlice, NetSlice, TransportSlice};
 use proptest::prelude::*;
 
 use super::*;
-use crate::burst::{Origin, Visit};
+use crate::burst::{Origin, Seen, Visit};
 use crate::conntrack::tuple::{Tuple, protocol};
 use crate::parse::parse;
 use crate::units::InterfaceId;
@@ -36,6 +36,7 @@ impl Room {
             len: self.len,
             interface: InterfaceId(0),
             origin: Origin::Wire,
+            seen: Seen::Unseen,
             parsed: Some(Headers::default()),
             visit: Visit::default(),
         }

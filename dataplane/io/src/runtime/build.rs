@@ -65,7 +65,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             idle: Idle::Spin,
-            ring: 1024,
+            ring: 2048, // a device's queue, too, takes that many while its worker is away
             marks: Marks::default(),
             host_budget: HostBudget::default(),
             host_core: None,

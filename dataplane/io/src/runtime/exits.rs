@@ -18,6 +18,7 @@ use super::door::Door;
 use super::handover::{Errand, Luggage, Outbox, Parcel};
 use super::hold::{Held, Holds};
 use super::port::{Health, Port};
+use super::tray::Kept;
 use super::{Event, Node, count_drop};
 use crate::frame::{FramePool, FrameSpan};
 use crate::xdp::socket::SocketError;
@@ -51,16 +52,15 @@ pub(crate) struct Exits<D> {
 
 impl<D: Door> Exits<D> {
     /// Takes a decided packet where it belongs; what is staged leaves with [`flush`](Self::flush). Packets that
-    /// are handed over or put on hold have luggage.
+    /// are handed over or put on hold come with what was kept of them.
     #[inline]
     pub(crate) fn carry_out(
         &mut self,
         span: FrameSpan,
         verdict: Verdict,
-        luggage: Option<Luggage>,
+        kept: Option<Kept>,
         now: Instant,
     ) {
-        let luggage = || luggage.unwrap_or(Luggage::of_decided(InterfaceId::NONE));
         match verdict {
             Verdict::Forward { egress } => self.send(span, egress),
             Verdict::Deliver { interface, class } => self.deliver(span, interface, class),
@@ -72,14 +72,24 @@ impl<D: Door> Exits<D> {
                     self.send(span, egress);
                 }
             }
-            Verdict::HandOver { worker } => {
-                let parcel = Parcel { span, luggage: luggage(), errand: Errand::Process };
-                self.pass_on(worker, parcel);
-            }
-            Verdict::Hold { next_hop } => {
-                self.hold(Held { span, luggage: luggage(), next_hop, since: now });
-            }
             Verdict::Drop(reason) => self.discard(span, reason),
+            Verdict::HandOver { .. } | Verdict::Hold { .. } => {
+                self.send_on(span, verdict, kept, now);
+            }
+        }
+    }
+
+    /// To another worker, or on hold.
+    #[inline]
+    fn send_on(&mut self, span: FrameSpan, verdict: Verdict, kept: Option<Kept>, now: Instant) {
+        match (verdict, kept) {
+            (Verdict::HandOver { worker }, Some(Kept { luggage, .. })) => {
+                self.pass_on(worker, Parcel { span, luggage, errand: Errand::Process });
+            }
+            (Verdict::Hold { next_hop }, Some(Kept { luggage, source })) => {
+                self.hold(Held { span, luggage, source, next_hop, since: now });
+            }
+            _ => unreachable!("what travels on is kept"),
         }
     }
 

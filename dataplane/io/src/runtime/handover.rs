@@ -14,8 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use crossbeam::utils::CachePadded;
-use postern_core::burst::{BURST_MAX, Origin, Visit};
-use postern_core::headers::Headers;
+use postern_core::burst::{BURST_MAX, Origin, Seen, Visit};
 use postern_core::units::{Generation, InterfaceId};
 use postern_core::verdict::HostClass;
 use rtrb::{Consumer, Producer, RingBuffer};
@@ -44,8 +43,8 @@ pub(crate) struct Luggage {
     pub(crate) origin: Origin,
     /// Which workers were asked already.
     pub(crate) visit: Visit,
-    /// Parse results.
-    pub(crate) parsed: Option<Headers>,
+    /// What it was found to be.
+    pub(crate) seen: Seen,
     /// The snapshot by which it was steered.
     pub(crate) steered_by: Generation,
 }
@@ -60,7 +59,7 @@ impl Luggage {
     pub(crate) fn steer_anew_unless(&mut self, by: Generation) {
         if self.steered_by != by {
             self.visit = Visit::default();
-            self.parsed = None;
+            self.seen = Seen::Unseen;
         }
     }
 }
@@ -72,6 +71,9 @@ pub(crate) struct Parcel {
     pub(crate) luggage: Luggage,
     pub(crate) errand: Errand,
 }
+
+// A ring's parcels should stay in a core's own cache.
+const _: () = assert!(size_of::<Parcel>() <= 48);
 
 /// How a thread is woken.
 ///

@@ -1,6 +1,7 @@
 //! Packets that wait for their next hop's MAC: bounded in number and in time.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use postern_core::time::Instant;
@@ -31,6 +32,8 @@ pub(crate) const HOLD_TIME: Duration = Duration::from_millis(3_500);
 pub(crate) struct Held {
     pub(crate) span: FrameSpan,
     pub(crate) luggage: Luggage,
+    /// Whose it is.
+    pub(crate) source: Option<IpAddr>,
     /// Whom it waits for.
     pub(crate) next_hop: NextHopTag,
     /// When it was put on hold first.
@@ -65,13 +68,11 @@ impl Holds {
 
     /// Puts a packet on hold; gives it back if it is one too many.
     pub(crate) fn put(&mut self, held: Held) -> Result<(), Held> {
-        let source = |held: &Held| held.luggage.parsed.as_ref().map(|h| h.tuple.src());
-        let from = source(&held);
         let (mut of_interface, mut of_source, mut of_next_hop) = (0, 0, 0);
         for other in &self.queue {
             let same_side = other.luggage.interface == held.luggage.interface;
             of_interface += usize::from(same_side);
-            of_source += usize::from(same_side && source(other) == from);
+            of_source += usize::from(same_side && other.source == held.source);
             of_next_hop += usize::from(other.next_hop == held.next_hop);
         }
         if self.queue.len() >= HOLD_MAX
@@ -103,9 +104,7 @@ mod tests {
     use std::net::Ipv4Addr;
     use std::sync::Arc;
 
-    use postern_core::burst::{Origin, Visit};
-    use postern_core::conntrack::tuple::{Tuple, TupleV4};
-    use postern_core::headers::Headers;
+    use postern_core::burst::{Origin, Seen, Visit};
     use postern_core::units::{Generation, InterfaceId};
 
     use super::*;
@@ -124,38 +123,36 @@ mod tests {
             Self { holds: Holds::new(), frames, _umem: umem }
         }
 
-        /// Puts a packet on hold that came in by `interface` from `source`, addressed to `destination`, and
-        /// is to go to `next_hop`. Whether there was room.
-        fn put(&mut self, interface: u8, source: u32, destination: u32, next_hop: u32) -> bool {
+        /// Puts a packet on hold that came in by `interface` from `source` and is to go to `next_hop`. Whether there
+        /// was room.
+        fn put(&mut self, interface: u8, source: u32, next_hop: u32) -> bool {
             let frame = self.frames.next().expect("a frame");
-            let [src, dst] = [source, destination].map(|a| Ipv4Addr::from(a).octets());
-            let tuple = Tuple::V4(TupleV4 { src, dst, ..TupleV4::default() });
-            let parsed = Some(Headers { tuple, ..Headers::default() });
+            let source = Some(Ipv4Addr::from(source).into());
             let interface = InterfaceId(interface);
             let luggage = Luggage {
                 interface,
                 origin: Origin::Wire,
                 visit: Visit::default(),
-                parsed,
+                seen: Seen::Sound,
                 steered_by: Generation(1),
             };
             let span = FrameSpan::new(frame, 0, 60).expect("it fits");
             let address = Ipv4Addr::from(next_hop).into();
             let next_hop = NextHopTag::of(InterfaceId(9), Some(address));
-            self.holds.put(Held { span, luggage, next_hop, since: Instant(0) }).is_ok()
+            self.holds.put(Held { span, luggage, source, next_hop, since: Instant(0) }).is_ok()
         }
     }
 
     #[test]
     fn one_next_hop_one_source_one_interface_and_all_together_have_their_limits() {
         let mut bench = Bench::new();
-        let to_one = (0..100).filter(|&source| bench.put(0, source, 1, 1)).count();
+        let to_one = (0..100).filter(|&source| bench.put(0, source, 1)).count();
         assert_eq!(to_one, HOLD_NEXT_HOP_MAX);
-        let of_one = (2..102).filter(|&to| bench.put(0, 500, to, to)).count();
+        let of_one = (2..102).filter(|&to| bench.put(0, 500, to)).count();
         assert_eq!(of_one, HOLD_SOURCE_MAX);
-        let of_side = (102..502).filter(|&to| bench.put(0, to, to, to)).count();
+        let of_side = (102..502).filter(|&to| bench.put(0, to, to)).count();
         assert_eq!(of_side, HOLD_INTERFACE_MAX - HOLD_SOURCE_MAX - HOLD_NEXT_HOP_MAX);
-        let of_others = (502..700).filter(|&to| bench.put(1, to, to, to)).count();
+        let of_others = (502..700).filter(|&to| bench.put(1, to, to)).count();
         assert_eq!(of_others, HOLD_MAX - HOLD_INTERFACE_MAX, "room was left for the other");
         let mut holds = bench.holds;
         assert_eq!(holds.len(), HOLD_MAX);
@@ -169,9 +166,9 @@ mod tests {
     #[test]
     fn what_is_limited_is_the_next_hop_and_not_the_destination() {
         let mut bench = Bench::new();
-        let through_gateway = (0..100).filter(|&n| bench.put(0, n, 1_000 + n, 1)).count();
+        let through_gateway = (0..100).filter(|&n| bench.put(0, n, 1)).count();
         assert_eq!(through_gateway, HOLD_NEXT_HOP_MAX);
-        let to_forwards = (0..100).filter(|&n| bench.put(1, n, 7, 200 + n)).count();
+        let to_forwards = (0..100).filter(|&n| bench.put(1, n, 200 + n)).count();
         assert_eq!(to_forwards, 100);
     }
 }

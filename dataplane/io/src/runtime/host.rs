@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam::channel::Sender;
-use postern_core::burst::{BURST_MAX, Origin, Visit};
+use postern_core::burst::{BURST_MAX, Origin, Seen, Visit};
 use postern_core::counters::Counters;
 use postern_core::parse;
 use postern_core::time::Instant;
@@ -223,7 +223,7 @@ impl<T: HostDoor> Host<T> {
             interface,
             origin: Origin::Host,
             visit: Visit::default(),
-            parsed: Some(headers),
+            seen: Seen::Sound,
             steered_by: snapshot.generation,
         };
         let parcel = Parcel { span, luggage, errand: Errand::Process };

@@ -1,7 +1,9 @@
 //! A burst between frames and pipeline: borrowing up to 64 frames at once, and taking them back.
 
+use std::net::IpAddr;
+
 use arrayvec::ArrayVec;
-use postern_core::burst::{BURST_MAX, Burst, Origin, Packet, Visit};
+use postern_core::burst::{BURST_MAX, Burst, Origin, Packet, Seen, Visit};
 use postern_core::counters::Counters;
 use postern_core::pipeline::Pipeline;
 use postern_core::snapshot::Snapshot;
@@ -59,6 +61,13 @@ impl Fate {
     }
 }
 
+/// What is kept of a packet that travels on.
+pub(crate) struct Kept {
+    pub(crate) luggage: Luggage,
+    /// Whose it is.
+    pub(crate) source: Option<IpAddr>,
+}
+
 const _: () = assert!(FRAME_SIZE <= u16::MAX as u32, "an offset in a frame fits 16 bits");
 
 impl Luggage {
@@ -66,7 +75,7 @@ impl Luggage {
     pub(crate) const fn of_decided(interface: InterfaceId) -> Self {
         let visit = Visit { visited: 0, admit: false, clash: false, accepted: None };
         let steered_by = Generation(0);
-        Self { interface, origin: Origin::Wire, visit, parsed: None, steered_by }
+        Self { interface, origin: Origin::Wire, visit, seen: Seen::Unseen, steered_by }
     }
 }
 
@@ -93,22 +102,20 @@ impl Tray {
                     continue;
                 }
             };
-            let luggage = if fate.travels_on() { kept.next() } else { None };
-            match (verdict, luggage) {
-                (Verdict::Forward { egress }, _) if source != Source::Held => {
-                    exits.send(span, egress);
+            let kept = if fate.travels_on() { kept.next() } else { None };
+            match verdict {
+                Verdict::Forward { egress } if source != Source::Held => exits.send(span, egress),
+                verdict if source == Source::Held => {
+                    take_up(exits, span, verdict, kept, self.since[index], now);
                 }
-                (verdict, luggage) if source == Source::Held => {
-                    take_up(exits, span, verdict, luggage, self.since[index], now);
-                }
-                (verdict, luggage) => exits.carry_out(span, verdict, luggage, now),
+                verdict => exits.carry_out(span, verdict, kept, now),
             }
         }
         self.since.clear();
     }
 
-    /// Lends the frames to the pipeline. Adds every packet's fate, and the luggage of those that travel on with it,
-    /// in order.
+    /// Lends the frames to the pipeline. Adds every packet's fate, and what is kept of those that travel on, in
+    /// order.
     #[inline]
     fn decide(
         &mut self,
@@ -116,7 +123,7 @@ impl Tray {
         court: Court<'_>,
         counters: &Counters,
         fates: &mut ArrayVec<Fate, BURST_MAX>,
-        kept: &mut ArrayVec<Luggage, BURST_MAX>,
+        kept: &mut ArrayVec<Kept, BURST_MAX>,
     ) {
         let Court { pipeline, umem, snapshot, me, now } = court;
         let mut burst = Burst::default();
@@ -131,11 +138,12 @@ impl Tray {
                     len,
                     interface,
                     origin: Origin::Wire,
+                    seen: Seen::Unseen,
                     parsed: None,
                     visit: Visit::default(),
                 },
-                (_, Some(Luggage { interface, origin, visit, parsed, .. })) => {
-                    Packet { room, start, len, interface, origin, parsed, visit }
+                (_, Some(Luggage { interface, origin, visit, seen, .. })) => {
+                    Packet { room, start, len, interface, origin, seen, parsed: None, visit }
                 }
                 (_, None) => unreachable!("a parcel has its luggage"),
             };
@@ -148,13 +156,15 @@ impl Tray {
         for (packet, &verdict) in burst.packets.iter().zip(&burst.verdicts) {
             let fate = Fate { verdict, start: packet.start as u16, len: packet.len as u16 };
             if fate.travels_on() {
-                kept.push(Luggage {
+                let luggage = Luggage {
                     interface: packet.interface,
                     origin: packet.origin,
                     visit: packet.visit,
-                    parsed: packet.parsed,
+                    seen: packet.seen,
                     steered_by: snapshot.generation,
-                });
+                };
+                let source = packet.parsed.as_ref().map(|headers| headers.tuple.src());
+                kept.push(Kept { luggage, source });
             }
             fates.push(fate);
         }
@@ -167,14 +177,15 @@ fn take_up<D: Door>(
     exits: &mut Exits<D>,
     span: FrameSpan,
     verdict: Verdict,
-    luggage: Option<Luggage>,
+    kept: Option<Kept>,
     since: Instant,
     now: Instant,
 ) {
-    if let (Verdict::Hold { next_hop }, Some(luggage)) = (verdict, luggage) {
-        exits.holds.put_back(Held { span, luggage, next_hop, since });
+    if let (Verdict::Hold { next_hop }, Some(Kept { luggage, source })) = (verdict, &kept) {
+        let (luggage, source) = (*luggage, *source);
+        exits.holds.put_back(Held { span, luggage, source, next_hop, since });
     } else {
         exits.counters.resumed.add(1);
-        exits.carry_out(span, verdict, luggage, now);
+        exits.carry_out(span, verdict, kept, now);
     }
 }

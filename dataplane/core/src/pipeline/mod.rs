@@ -208,8 +208,10 @@ impl<'m> Pipeline<'m> {
             let mut tuples = Pairs::default();
             for (packet, index) in packets.iter_mut().zip(&mut indices) {
                 let place = ours.len() - begin;
+                // Spelt out: as one expression it goes through memory.
                 let opened = match open_plain(packet, &context) {
-                    Some(opened) => opened,
+                    Some(Ok(opened)) => Ok(opened),
+                    Some(Err(verdict)) => Err(verdict),
                     None => open(packet, &context),
                 };
                 let (plain, words) = match opened {
@@ -429,16 +431,24 @@ fn open_plain(packet: &mut Packet<'_>, context: &Context<'_>) -> Option<Result<O
     let interface = context.interface(packet.interface)?;
     let verify = context.snapshot.options.verify_checksums;
     let (plain, tuple) = plain::glance_v4(packet.bytes(), interface, verify)?;
-    Some(if context.alone {
-        Ok((Some(plain), tuple.words()))
-    } else {
-        steer_plain(packet, plain, &tuple.into(), context).map(|()| (Some(plain), tuple.words()))
-    })
+    let steered = steer_plain(packet, plain, tuple, context);
+    Some(steered.map(|()| (Some(plain), tuple.words())))
 }
 
 /// Hands a plain packet over, unless this worker owns it.
-#[inline(never)]
+#[inline(always)]
 fn steer_plain(
+    packet: &mut Packet<'_>,
+    plain: Plain,
+    tuple: impl Into<Tuple>,
+    context: &Context<'_>,
+) -> Result<(), Verdict> {
+    if context.alone { Ok(()) } else { steer_among(packet, plain, &tuple.into(), context) }
+}
+
+/// [`steer_plain`] where there are several.
+#[inline(never)]
+fn steer_among(
     packet: &mut Packet<'_>,
     plain: Plain,
     tuple: &Tuple,
@@ -470,7 +480,7 @@ fn open(packet: &mut Packet<'_>, context: &Context<'_>) -> Result<Opened, Verdic
         && let verify = context.snapshot.options.verify_checksums
         && let Some((plain, tuple)) = plain::glance_v6(packet.bytes(), interface, verify)
     {
-        return steer_plain(packet, plain, &tuple.into(), context).map(|()| (Some(plain), [0; 2]));
+        return steer_plain(packet, plain, tuple, context).map(|()| (Some(plain), [0; 2]));
     }
     let (tuple, kind) = parse(packet, context)?;
     let owner = context.snapshot.steering.owner(&tuple);

@@ -20,9 +20,9 @@ step ./deploy/setup.sh
 step cargo fmt --all --check
 step cargo clippy --workspace --all-targets --locked -- -D warnings
 step cargo test --workspace --locked
-# End to end with debug assertions and overflow checks.
+# End to end with debug assertions and overflow checks (one worker), and as it is installed (two).
 step cargo build --locked -p postern
-step cargo build --release --locked -p bench --bin core-bench --bin pktgen
+step cargo build --release --locked -p postern -p bench --bins
 export POSTERN=${CARGO_TARGET_DIR:-target}/debug/postern
 step ./deploy/systemd/verify.sh
 # Instructions per packet, against what is committed; then the traffic generator, on veth.
@@ -31,6 +31,7 @@ step bench/tests/pktgen.sh
 # One worker in full, two in the smaller set; both are run, whatever the first says.
 outcome=0
 step tests/e2e/run.sh --workers 1 || outcome=1
+POSTERN=${POSTERN/debug/release}
 step tests/e2e/run.sh --workers 2 || outcome=1
 step cargo run --quiet --locked -p postern-tests --bin requirements
 

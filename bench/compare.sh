@@ -26,17 +26,12 @@ bench/compare.sh [options]
 TEXT
 }
 
-refuse() { echo "compare: $*" >&2; exit 2; }
+me=compare
+. "$(dirname "$0")/lib/options.sh"
 
 systems=nftables,bare,postern,testpmd,vpp
 cases=udp-1k,udp-64k,udp-1m,new,tcp
-runs=5 seconds=3 rate=300000 retries=3 gen_core=0 dut_core=1 keep_limits= keep_contended= json= bin=
-
-# number <option> <value> <least> <most>
-number() {
-    [[ $2 =~ ^(0|[1-9][0-9]{0,7})$ ]] && [ "$2" -ge "$3" ] && [ "$2" -le "$4" ] ||
-        refuse "$1 $2: between $3 and $4"
-}
+runs=5 seconds=3 rate=300000 retries=3 keep_limits= keep_contended=
 
 while [ $# -gt 0 ]; do
     case $1 in
@@ -52,11 +47,7 @@ while [ $# -gt 0 ]; do
     --seconds) number "$1" "$2" 1 60; seconds=$2 ;;
     --rate) number "$1" "$2" 1000 5000000; rate=$2 ;;
     --retries) number "$1" "$2" 0 20; retries=$2 ;;
-    --gen-core) number "$1" "$2" 0 1023; gen_core=$2 ;;
-    --dut-core) number "$1" "$2" 0 1023; dut_core=$2 ;;
-    --json) json=$(realpath -m -- "$2") ;;
-    --bin) bin=$(realpath -- "$2") ;;
-    *) refuse "$1: unknown; --help lists the options" ;;
+    *) common "$1" "$2" ;;
     esac
     shift 2
 done
@@ -96,28 +87,8 @@ done
 for case in "${case_list[@]}"; do
     flows_of "$case" >/dev/null || refuse "--cases $case: udp-1k, udp-64k, udp-1m, udp-N (1 to 2000000), new or tcp"
 done
-[ "$gen_core" != "$dut_core" ] || refuse "--gen-core and --dut-core are one core: the figure would be of both"
-for core in "$gen_core" "$dut_core"; do
-    taskset -c "$core" true 2>/dev/null || refuse "core $core: this process may use $(nproc) cores, not that one"
-done
-[ "$(id -u)" = 0 ] || refuse "needs root, for namespaces and AF_XDP"
-for tool in nft ethtool jq chrt taskset flock ip; do
-    command -v "$tool" >/dev/null || refuse "$tool is missing: deploy/setup.sh installs it"
-done
-
 cd "$(dirname "$0")/.."
-bin=${bin:-$PWD/target/release}
-for program in postern pktgen bare-forward compare-table; do
-    [ -x "$bin/$program" ] ||
-        refuse "$bin/$program is missing: cargo build --release --locked -p postern -p bench (or --bin DIR)"
-done
-
-# Two at a time would measure one another, and restore one another's limits.
-exec 9>/run/lock/postern-compare.lock
-flock -n 9 || refuse "another comparison is running"
-
-[ -z "$json" ] || { : >"$json"; } 2>/dev/null || refuse "--json $json: cannot be written"
-
+ready postern pktgen bare-forward compare-table -- nft
 . bench/lib/dut.sh
 
 # What namespaces share of the kernel's connection table, and what it was before.

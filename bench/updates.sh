@@ -18,14 +18,10 @@ bench/updates.sh [options]
 TEXT
 }
 
-refuse() { echo "updates: $*" >&2; exit 2; }
+me=updates
+. "$(dirname "$0")/lib/options.sh"
 
-flows=100000 rate=50000 runs=3 seconds=5 gen_core=0 dut_core=1 json= bin=
-
-number() {
-    [[ $2 =~ ^(0|[1-9][0-9]{0,7})$ ]] && [ "$2" -ge "$3" ] && [ "$2" -le "$4" ] ||
-        refuse "$1 $2: between $3 and $4"
-}
+flows=100000 rate=50000 runs=3 seconds=5
 
 while [ $# -gt 0 ]; do
     case $1 in --help | -h) usage; exit 0 ;; esac
@@ -35,29 +31,12 @@ while [ $# -gt 0 ]; do
     --rate) number "$1" "$2" 1000 5000000; rate=$2 ;;
     --runs) number "$1" "$2" 1 100; runs=$2 ;;
     --seconds) number "$1" "$2" 1 60; seconds=$2 ;;
-    --gen-core) number "$1" "$2" 0 1023; gen_core=$2 ;;
-    --dut-core) number "$1" "$2" 0 1023; dut_core=$2 ;;
-    --json) json=$(realpath -m -- "$2") ;;
-    --bin) bin=$(realpath -- "$2") ;;
-    *) refuse "$1: unknown; --help lists the options" ;;
+    *) common "$1" "$2" ;;
     esac
     shift 2
 done
-[ "$gen_core" != "$dut_core" ] || refuse "--gen-core and --dut-core are one core: the figure would be of both"
-for core in "$gen_core" "$dut_core"; do
-    taskset -c "$core" true 2>/dev/null || refuse "core $core: this process may use $(nproc) cores, not that one"
-done
-[ "$(id -u)" = 0 ] || refuse "needs root, for namespaces and AF_XDP"
 cd "$(dirname "$0")/.."
-bin=${bin:-$PWD/target/release}
-for program in postern pktgen; do
-    [ -x "$bin/$program" ] || refuse "$bin/$program is missing: cargo build --release --locked -p postern -p bench (or --bin DIR)"
-done
-exec 9>/run/lock/postern-compare.lock
-flock -n 9 || refuse "another measurement is running"
-
-[ -z "$json" ] || { : >"$json"; } 2>/dev/null || refuse "--json $json: cannot be written"
-
+ready postern pktgen --
 . bench/lib/dut.sh
 updaters=()
 cleanup() {

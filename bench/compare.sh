@@ -132,14 +132,6 @@ table ip nat {
 NFT
 }
 
-start_bare() {
-    # `ip netns exec` becomes the command, so its id is the command's own; by way of a function it would not be.
-    ip netns exec "$dut" "$bin/bare-forward" --near "$d0" "$g0_mac" --far "$d1" "$g1_mac" --core "$dut_core" --sleep-after 1 \
-        >"$tmp/system.log" 2>&1 </dev/null 9>&- &
-    system_pid=$!
-    wait_for grep -q ready "$tmp/system.log"
-}
-
 # Whether a system is there to be measured. testpmd and vpp are only looked for: nobody has tried them here, so
 # there is nothing to start them. Whoever has them adds a start_testpmd and a start_vpp beside the others.
 state_of() {

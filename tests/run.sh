@@ -28,6 +28,7 @@ step ./deploy/systemd/verify.sh
 # Instructions per packet, against what is committed; then the traffic generator, on veth.
 step bench/guard.sh
 step bench/tests/pktgen.sh
+step bench/tests/compare.sh
 # One worker in full, two in the smaller set; both are run, whatever the first says.
 outcome=0
 step tests/e2e/run.sh --workers 1 || outcome=1

@@ -101,6 +101,14 @@ cables() {
     place "$dut_core" "$d0" "$d1"
 }
 
+start_bare() {
+    # `ip netns exec` becomes the command, so its id is the command's own; by way of a function it would not be.
+    ip netns exec "$dut" "$bin/bare-forward" --near "$d0" "$g0_mac" --far "$d1" "$g1_mac" --core "$dut_core" --sleep-after 1 \
+        >"$tmp/system.log" 2>&1 </dev/null 9>&- &
+    system_pid=$!
+    wait_for grep -q ready "$tmp/system.log"
+}
+
 start_postern() {
     mkdir -p "$tmp/run/bpf"
     mount -t bpf bpf "$tmp/run/bpf"

@@ -31,7 +31,7 @@ ready() {
         taskset -c "$it" true 2>/dev/null || refuse "core $it: this process may use $(nproc) cores, not that one"
     done
     [ "$(id -u)" = 0 ] || refuse "needs root, for namespaces and AF_XDP"
-    bin=${bin:-$PWD/target/release}
+    bin=${bin:-$(realpath -m -- "${CARGO_TARGET_DIR:-target}/release")}
     while [ "$1" != -- ]; do
         [ -x "$bin/$1" ] ||
             refuse "$bin/$1 is missing: cargo build --release --locked -p postern -p bench (or --bin DIR)"

@@ -5,12 +5,12 @@
 #   bench/tests/compare.sh [folder of the release binaries]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-bin=${1:-target/release}
+bin=${1:-${CARGO_TARGET_DIR:-target}/release}
 [ -x "$bin/compare-table" ] ||
     { echo "compare.sh: build it first: cargo build --release -p postern -p bench" >&2; exit 1; }
-[ "$(id -u)" = 0 ] || { echo "compare.sh: skipped: needs root" >&2; exit 0; }
-[ "$(nproc)" -ge 2 ] || { echo "compare.sh: skipped: needs two cores" >&2; exit 0; }
-command -v nft >/dev/null || { echo "compare.sh: skipped: needs nft (deploy/setup.sh)" >&2; exit 0; }
+[ "$(id -u)" = 0 ] || { echo "compare.sh: needs root" >&2; exit 1; }
+[ "$(nproc)" -ge 2 ] || { echo "compare.sh: needs two cores" >&2; exit 1; }
+command -v nft >/dev/null || { echo "compare.sh: needs nft (deploy/setup.sh)" >&2; exit 1; }
 
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/compare-test.XXXXXX")
 victim=
@@ -96,7 +96,7 @@ for _ in $(seq 200); do
     sleep 0.1
 done
 sleep 3
-refused "another comparison" --runs 1
+refused "another measurement" --runs 1
 kill "$victim"
 status=0
 wait "$victim" || status=$?

@@ -9,7 +9,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 pktgen=${1:-${CARGO_TARGET_DIR:-target}/release/pktgen}
 [ -x "$pktgen" ] || { echo "pktgen.sh: build it first: cargo build --release -p bench --bin pktgen" >&2; exit 1; }
-[ "$(id -u)" = 0 ] || { echo "pktgen.sh: skipped: needs root" >&2; exit 0; }
+[ "$(id -u)" = 0 ] || { echo "pktgen.sh: needs root" >&2; exit 1; }
 
 gen=pkg$$-gen dut=pkg$$-dut
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/pktgen-test.XXXXXX")

@@ -295,6 +295,18 @@ impl<'m, H: Hot> Table<'m, H> {
         Promise::NONE
     }
 
+    /// Asks for the lines of the row that the next connection gets.
+    #[inline]
+    pub fn prefetch_free_row(&self) {
+        if let Some(row) = self.free_row().map(|row| row as usize)
+            && let (Some(both), Some(cold)) = (self.rows.get(row), self.cold.get(row))
+        {
+            prefetch(both.hot());
+            prefetch(both.warm());
+            prefetch(cold);
+        }
+    }
+
     /// The hot and the warm part of a row, to be changed; as [`row`](Self::row).
     #[inline]
     pub fn hot_and_warm(&mut self, row: EntryIdx) -> Option<(&mut H, &mut Warm)> {

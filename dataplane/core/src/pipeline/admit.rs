@@ -29,6 +29,39 @@ struct Provisional<H> {
     cold: Cold,
 }
 
+/// The reply tuple that a connection will get if nothing stands in its way, and its hash: the bucket is asked for while
+/// the rules are walked.
+struct Foreseen<H: Family> {
+    reply: H::Tuple,
+    hash: TupleHash,
+}
+
+impl<H: Family> Foreseen<H> {
+    /// `reply` is the reply tuple so far, `address` the one to appear behind.
+    fn new(table: &Table<'_, H>, reply: &Tuple, address: Option<IpAddr>) -> Option<Self> {
+        let reply = match address {
+            Some(address) => reply.with_dst(address, reply.dst_id())?,
+            None => *reply,
+        };
+        let reply = *H::Tuple::of(&reply)?;
+        let hash = table.hash(&reply);
+        table.prefetch_bucket(hash);
+        Some(Self { reply, hash })
+    }
+}
+
+/// The hash of a reply tuple.
+fn hash_of<H: Family>(
+    table: &Table<'_, H>,
+    reply: &H::Tuple,
+    foreseen: Option<&Foreseen<H>>,
+) -> TupleHash {
+    match foreseen {
+        Some(foreseen) if foreseen.reply.same(reply) => foreseen.hash,
+        _ => table.hash(reply),
+    }
+}
+
 /// The whole walk of a packet that was not found in the table.
 #[cold]
 pub(super) fn pass<H: Family>(
@@ -53,6 +86,7 @@ pub(super) fn pass<H: Family>(
         Ok(first) => first,
         Err(reason) => return stray::invalid(desk, packet, &headers, reason, context),
     };
+    table.prefetch_free_row();
     match admit(table, desk, packet, hash, &headers, &mut first, context) {
         Ok((row, leg)) => {
             context.counters.tracked.add(1);
@@ -90,10 +124,16 @@ fn admit<H: Family>(
     }
     let states = states(CtState::New, first.hot.state().flags);
     let (to, to_id) = (original.dst(), original.dst_id());
+    let reply = original.inverted();
+    let address = external_address::<H>(&reply, &leg, first.hot.state().flags, context);
+    let foreseen = Foreseen::new(table, &reply, address.unwrap_or_default());
+    let foreseen = foreseen.as_ref();
     let judgement = judge(packet, headers, to, to_id, states, &leg, context);
     consent(&judgement)?;
-    let reply = source(table, desk, original.inverted(), &leg, first, context)?;
-    let row = confirm(table, hash, headers, reply, &leg, &judgement, first, context)?;
+    let reply = source(table, desk, reply, address?, foreseen, first, context)?;
+    let reply = H::Tuple::of(&reply).ok_or(Refusal::Drop(DropReason::TupleInUse))?;
+    let hashes = [hash, hash_of(table, reply, foreseen)];
+    let row = confirm(table, hashes, headers, *reply, &leg, &judgement, first, context)?;
     Ok((row, leg))
 }
 
@@ -142,16 +182,20 @@ fn forwarded_reply<H: Family>(
     }
     let (forward, port) = snapshot.nat.forward(tuple.dst(), tuple.protocol(), tuple.dst_id())?;
     let reply = tuple.with_dst(forward.to, port)?.inverted();
-    packet.visit.clash |= in_use(table, &reply, context);
+    packet.visit.clash |=
+        H::Tuple::of(&reply).is_none_or(|reply| in_use(table, table.hash(reply), reply, context));
     Some(reply)
 }
 
 /// Whether a live connection of this worker holds the tuple, in either direction.
-fn in_use<H: Family>(table: &Table<'_, H>, tuple: &Tuple, context: &Context<'_>) -> bool {
-    H::Tuple::of(tuple).is_none_or(|tuple| {
-        let found = table.find(table.hash(tuple), tuple);
-        found.is_some_and(|(row, _)| !context.tick.reached(deadline(table.hot(row).state())))
-    })
+fn in_use<H: Family>(
+    table: &Table<'_, H>,
+    hash: TupleHash,
+    tuple: &H::Tuple,
+    context: &Context<'_>,
+) -> bool {
+    let found = table.find(hash, tuple);
+    found.is_some_and(|(row, _)| !context.tick.reached(deadline(table.hot(row).state())))
 }
 
 /// Track: may this packet begin a connection, and in which state.
@@ -211,17 +255,22 @@ fn destination<H: Family>(
 }
 
 /// Nat source: behind which address and port the connection appears. `reply` is the reply tuple so
-/// far; returns the one to use, which is not in the table.
+/// far, `address` the one to appear behind if there is; returns the tuple to use, which is not in the table.
 fn source<H: Family>(
     table: &Table<'_, H>,
     desk: &mut Desk,
     reply: Tuple,
-    leg: &Leg,
+    address: Option<IpAddr>,
+    foreseen: Option<&Foreseen<H>>,
     first: &mut Provisional<H>,
     context: &Context<'_>,
 ) -> Result<Tuple, Refusal> {
-    let taken = |reply: &Tuple| in_use(table, reply, context);
-    let address = external_address::<H>(&reply, leg, first.hot.state().flags, context)?;
+    let taken = |reply: &Tuple| {
+        H::Tuple::of(reply).is_none_or(|reply| {
+            let hash = hash_of(table, reply, foreseen);
+            in_use(table, hash, reply, context)
+        })
+    };
     let Some(address) = address else {
         // Not translated; yet no two connections may share a tuple.
         return if taken(&reply) { Err(Refusal::Drop(DropReason::TupleInUse)) } else { Ok(reply) };
@@ -279,22 +328,20 @@ fn external_address<H: Family>(
 #[allow(clippy::too_many_arguments)] // the corridor's luggage
 fn confirm<H: Family>(
     table: &mut Table<'_, H>,
-    hash: TupleHash,
+    hashes: [TupleHash; 2],
     headers: &Headers,
-    reply: Tuple,
+    reply: H::Tuple,
     leg: &Leg,
     judgement: &Judgement,
     first: &mut Provisional<H>,
     context: &Context<'_>,
 ) -> Result<EntryIdx, Refusal> {
     let original = *first.hot.tuple(Direction::Original);
-    let in_use = Refusal::Drop(DropReason::TupleInUse);
-    let reply_tuple = *H::Tuple::of(&reply).ok_or(in_use)?;
-    if reply_tuple.same(&original) {
-        return Err(in_use); // a packet that claims to come from its own destination
+    if reply.same(&original) {
+        return Err(Refusal::Drop(DropReason::TupleInUse)); // a packet that claims to come from its own destination
     }
-    let deltas = rewrite::deltas(&headers.tuple, &reply.inverted());
-    first.hot.set_tuples(original, reply_tuple);
+    let deltas = rewrite::deltas(&headers.tuple, &reply.inverted().into());
+    first.hot.set_tuples(original, reply);
     let state = first.hot.state_mut();
     (state.l3_delta, state.l4_delta) = (deltas.l3, deltas.l4);
     state.stamps = context.snapshot.stamps;
@@ -310,12 +357,11 @@ fn confirm<H: Family>(
     }
 
     // A connection past its deadline that still holds the reply tuple makes way.
-    let reply_hash = table.hash(&reply_tuple);
-    if let Some((row, _)) = table.find(reply_hash, &reply_tuple) {
+    if let Some((row, _)) = table.find(hashes[1], &reply) {
         table.remove(row);
         context.counters.connections_gone.add(1);
     }
-    insert(table, first, [hash, reply_hash], context)
+    insert(table, first, hashes, context)
 }
 
 /// Inserts, making room if the table is full.

@@ -29,6 +29,13 @@ if [[ ${1:-} == --renew ]]; then
 fi
 
 failed=0
+# What is no longer counted would never be too much.
+while read -r path _; do
+    if ! grep -q "^$path " <<<"$counted"; then
+        echo "guard: $path is committed, and no longer counted"
+        failed=1
+    fi
+done < <(sed -n '/^\[instructions_per_packet\]/,$ s/^\([a-z0-9_]*\) = .*/\1/p' "$committed")
 printf '%-20s %9s %9s %8s\n' path committed counted change
 while read -r path now; do
     then=$(value "$path")
@@ -39,6 +46,10 @@ while read -r path now; do
     fi
     change=$(awk -v a="$then" -v b="$now" 'BEGIN { printf "%+.1f", (b - a) * 100 / a }')
     verdict=
+    if awk -v c="$change" 'BEGIN { exit !(c < -30) }'; then
+        echo "guard: $path: $now instructions instead of $then: is it still the packet path that is counted?" >&2
+        failed=1
+    fi
     if awk -v c="$change" -v t="$tolerance" 'BEGIN { exit !(c > t) }'; then
         verdict="  more than $tolerance % above"
         failed=1

@@ -9,6 +9,8 @@ use crate::world::{LAN_MAC, PEER_MAC, WAN_MAC};
 pub const FRAME_LEN: usize = 60;
 /// An IPv6 frame needs two more for its headers.
 pub const FRAME_LEN_V6: usize = 62;
+/// As much payload as a 64-byte frame with IPv4 and TCP headers has room for.
+pub const PAYLOAD_MAX: u8 = 6;
 /// Bytes kept free before a frame.
 pub const HEADROOM: usize = 128;
 /// Bytes of the room around a frame.
@@ -23,6 +25,8 @@ pub struct Segment {
     pub ack: u32,
     /// TCP flags.
     pub flags: u8,
+    /// Bytes of payload, all zero: at most [`PAYLOAD_MAX`].
+    pub payload: u8,
 }
 
 /// What transport a frame carries.
@@ -112,7 +116,11 @@ pub fn answer(frame: &mut [u8], len: usize, v6: bool, transport: Transport) {
 }
 
 fn ipv4(frame: &mut [u8], src: u32, dst: u32, transport: Transport, ports: (u16, u16)) -> usize {
-    let total = (FRAME_LEN - 14) as u16;
+    let total = match transport {
+        Transport::Udp => (FRAME_LEN - 14) as u16,
+        // The rest of the frame is padding.
+        Transport::Tcp(Segment { payload, .. }) => 40 + u16::from(payload),
+    };
     frame[12..14].copy_from_slice(&[0x08, 0x00]);
     let ip = &mut frame[14..34];
     ip.copy_from_slice(&[0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
@@ -123,7 +131,8 @@ fn ipv4(frame: &mut [u8], src: u32, dst: u32, transport: Transport, ports: (u16,
     let sum = fold(sum(ip));
     ip[10..12].copy_from_slice(&(!sum).to_be_bytes());
     let pseudo = sum_of(src) + sum_of(dst) + u32::from(protocol(transport)) + u32::from(total - 20);
-    l4(&mut frame[34..FRAME_LEN], transport, ports, pseudo);
+    l4(&mut frame[34..14 + usize::from(total)], transport, ports, pseudo);
+    frame[14 + usize::from(total)..FRAME_LEN].fill(0);
     FRAME_LEN
 }
 
@@ -135,7 +144,10 @@ fn ipv6(
     ports: (u16, u16),
 ) -> usize {
     frame[12..14].copy_from_slice(&[0x86, 0xdd]);
-    let len = if matches!(transport, Transport::Tcp(_)) { 20u16 } else { 8 };
+    let len = match transport {
+        Transport::Udp => 8,
+        Transport::Tcp(Segment { payload, .. }) => 20 + u16::from(payload),
+    };
     let ip = &mut frame[14..54];
     ip.fill(0);
     ip[0] = 0x60;
@@ -169,7 +181,7 @@ fn l4(bytes: &mut [u8], transport: Transport, ports: (u16, u16), pseudo: u32) {
             bytes[4..6].copy_from_slice(&len.to_be_bytes());
             6
         }
-        Transport::Tcp(Segment { seq, ack, flags }) => {
+        Transport::Tcp(Segment { seq, ack, flags, .. }) => {
             bytes[4..8].copy_from_slice(&seq.to_be_bytes());
             bytes[8..12].copy_from_slice(&ack.to_be_bytes());
             bytes[12] = 0x50;
@@ -200,7 +212,7 @@ fn fold(sum: u32) -> u16 {
 mod tests {
     use super::*;
 
-    const DATA: Transport = Transport::Tcp(Segment { seq: 7, ack: 9, flags: 0x10 });
+    const DATA: Transport = Transport::Tcp(Segment { seq: 7, ack: 9, flags: 0x10, payload: 3 });
 
     #[test]
     fn the_inbound_frame_is_the_answer_to_the_outbound_one() {

@@ -30,8 +30,8 @@ use serde::Serialize;
 use crate::floor::Floor;
 use crate::rounds::{Gate, Round};
 use crate::stopwatch::Stopwatch;
-use crate::traffic::{self, HEADROOM, ROOM, Segment, Transport};
-use crate::world::{self, LAN, WAN};
+use crate::traffic::{self, HEADROOM, PAYLOAD_MAX, ROOM, Segment, Transport};
+use crate::world::{self, LAN, WAN, WAN_ADDRESS};
 
 /// What is measured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Serialize)]
@@ -45,6 +45,9 @@ pub enum Work {
     Tcp,
     /// First packets against a table full of assured connections: each is refused.
     Full,
+    /// The same with SYNs.
+    #[serde(rename = "full-tcp")]
+    FullTcp,
     /// Whole TCP connections: SYN, SYN/ACK, ACK, FIN, FIN, ACK, and the wheel that takes them away.
     Lives,
     /// Connections that expire: the figures are for one connection.
@@ -57,7 +60,7 @@ impl Work {
         match self {
             Self::New | Self::Expire => Some(1.0),
             Self::Lives => Some(1.0 / lives::PACKETS as f64),
-            Self::Established | Self::Tcp | Self::Full => None,
+            Self::Established | Self::Tcp | Self::Full | Self::FullTcp => None,
         }
     }
 }
@@ -112,6 +115,8 @@ pub struct Bench {
     random: u64,
     /// The next connection that never was.
     sequence: u32,
+    /// Of `tcp`, by connection: the sequence number that its next data has.
+    sent: Vec<u32>,
     /// Of the lives under way: the port that their packets leave by.
     outside_ports: Vec<u16>,
     round: Round,
@@ -126,7 +131,7 @@ impl Bench {
     pub fn new(settings: Settings) -> Result<Self> {
         // Room for a burst more than the flows, so that only `full` runs into the limit.
         let spare = match settings.work {
-            Work::Full => 0,
+            Work::Full | Work::FullTcp => 0,
             Work::Lives => lives::spare(settings.flows),
             _ => BURST_MAX as u32,
         };
@@ -144,6 +149,10 @@ impl Bench {
             verdicts: Vec::with_capacity(BURST_MAX),
             random: 0x9e37_79b9_7f4a_7c15,
             sequence: 0,
+            sent: match settings.work {
+                Work::Tcp => vec![1000; settings.flows as usize],
+                _ => Vec::new(),
+            },
             outside_ports: Vec::new(),
             round: Round::default(),
         })
@@ -155,7 +164,7 @@ impl Bench {
             self.settings.floor.then(|| Floor::new(self.settings.flows, KEY)).transpose()?;
         match self.settings.work {
             Work::Established => self.establish(Transport::Udp)?,
-            Work::Tcp | Work::Full => self.establish_tcp()?,
+            Work::Tcp | Work::Full | Work::FullTcp => self.establish_tcp()?,
             Work::New | Work::Lives | Work::Expire => {}
         }
         // Past the two seconds after which a replied UDP flow is a stream.
@@ -199,7 +208,7 @@ impl Bench {
     }
 
     fn check(&self, packets: u64, dropped: u64) -> Result<()> {
-        if self.settings.work == Work::Full {
+        if matches!(self.settings.work, Work::Full | Work::FullTcp) {
             ensure!(dropped == packets, "{} packets were not refused", packets - dropped);
         } else {
             ensure!(dropped == 0, "{dropped} packets were dropped: {:?}", self.counters);
@@ -240,6 +249,10 @@ impl Bench {
             Work::Full => self.burst(LAN, BURST_MAX, |bench, _| {
                 let flow = bench.settings.flows + bench.pick();
                 (flow, Transport::Udp)
+            }),
+            Work::FullTcp => self.burst(LAN, BURST_MAX, |bench, _| {
+                let syn = Segment { seq: 999, ack: 0, flags: SYN, payload: 0 };
+                (bench.settings.flows + bench.pick(), Transport::Tcp(syn))
             }),
             Work::New => self.new_connections()?,
             Work::Tcp => self.tcp_exchange(),
@@ -325,7 +338,7 @@ impl Bench {
         let flows = self.settings.flows;
         for first in (0..flows).step_by(BURST_MAX) {
             let count = (flows - first).min(BURST_MAX as u32) as usize;
-            let segment = |seq, ack, flags| Transport::Tcp(Segment { seq, ack, flags });
+            let segment = |seq, ack, flags| Transport::Tcp(Segment { seq, ack, flags, payload: 0 });
             self.burst(LAN, count, |_, i| (first + i as u32, segment(999, 0, SYN)));
             self.expect_forwarded("SYN")?;
             self.answer(count, segment(4_999, 1000, SYN | ACK));
@@ -344,11 +357,26 @@ impl Bench {
         self.process(WAN, count);
     }
 
-    /// A burst of data, and a burst of the ACKs to it.
+    /// A burst of data, and a burst of ACKs to what was sent so far by other connections, all of them random: windows
+    /// move at both ends.
     fn tcp_exchange(&mut self) {
-        let data = Transport::Tcp(Segment { seq: 1000, ack: 5_000, flags: ACK });
-        self.burst(LAN, BURST_MAX, |bench, _| (bench.pick(), data));
-        self.answer(BURST_MAX, Transport::Tcp(Segment { seq: 5_000, ack: 1000, flags: ACK }));
+        self.burst(LAN, BURST_MAX, |bench, _| {
+            let flow = bench.pick();
+            let seq = bench.sent[flow as usize];
+            bench.sent[flow as usize] = seq.wrapping_add(u32::from(PAYLOAD_MAX));
+            (flow, Transport::Tcp(Segment { seq, ack: 5_000, flags: ACK, payload: PAYLOAD_MAX }))
+        });
+        let translated = self.settings.nat && !self.settings.v6;
+        for index in 0..BURST_MAX {
+            let flow = self.pick();
+            let ack = self.sent[flow as usize];
+            let acks = Transport::Tcp(Segment { seq: 5_000, ack, flags: ACK, payload: 0 });
+            // These flows keep their ports.
+            let outside = translated.then(|| (WAN_ADDRESS, traffic::endpoints(flow).1));
+            let room = &mut self.rooms[index][HEADROOM..];
+            self.lens[index] = traffic::inbound(room, flow, self.settings.v6, outside, acks);
+        }
+        self.process(WAN, BURST_MAX);
     }
 
     /// A burst of connections that never were; when the table is full, time passes until it is empty.
@@ -373,6 +401,30 @@ impl Bench {
         match odd {
             None => Ok(()),
             Some(verdict) => bail!("{what} was not forwarded: {verdict:?}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of one connection more is sent than a window holds: all of it crosses only if the ACKs move the window.
+    #[test]
+    fn windows_move_in_tcp() {
+        for v6 in [false, true] {
+            let settings = Settings {
+                work: Work::Tcp,
+                flows: 1,
+                nat: true,
+                v6,
+                packets: 80_000,
+                rounds: 1,
+                floor: false,
+                small_pages: true,
+            };
+            let measured = Bench::new(settings).and_then(|bench| bench.measure(&Gate::new(1)));
+            assert_eq!(measured.expect("all crossed").dropped, 0);
         }
     }
 }

@@ -299,7 +299,7 @@ impl Firewall {
                 At::Host(_) => counters.from_host.add(1),
             }
             self.note(|| format!("worker {worker} receives at {at:?}: {}", describe(bytes)));
-            received[worker].push(Flight::new(*at, bytes));
+            received[worker].push(Flight::new(*at, bytes, self.setup.long_way));
         }
         for (worker, flights) in received.into_iter().enumerate() {
             self.work(worker, flights, &mut sent);

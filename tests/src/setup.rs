@@ -75,6 +75,8 @@ pub struct Setup {
     pub timeouts: Timeouts,
     /// Switches.
     pub options: Options,
+    /// Whether no packet may take the fast lane; fixed at start.
+    pub long_way: bool,
 }
 
 impl Default for Setup {
@@ -94,6 +96,7 @@ impl Default for Setup {
             rules: policy(&NAMES[..2]),
             timeouts: Timeouts::rfc(),
             options: Options::default(),
+            long_way: false,
         }
     }
 }
@@ -108,6 +111,12 @@ impl Setup {
     /// With room for that many connections of each family, per worker.
     pub fn capacity(mut self, capacity: u32) -> Self {
         self.capacity = capacity;
+        self
+    }
+
+    /// With every packet going the long way, for a comparison. Their checksums are taken on trust.
+    pub fn long_way(mut self) -> Self {
+        self.long_way = true;
         self
     }
 

@@ -74,6 +74,13 @@ fn a_table_full_of_assured_connections_refuses_new_ones_and_harms_none() {
         assert_eq!(sent.dropped(), DropReason::TableFull);
     }
     moved!(fw, received: 100, TableFull: 100);
+    // As in conntrack, that is found before a rule is asked, whatever sort of packet it is.
+    for first in [
+        tcp("198.51.100.7:4000", "203.0.113.2:22").syn(),
+        echo_request("198.51.100.7", "203.0.113.2", 7, 1),
+    ] {
+        assert_eq!(fw.wan(first).dropped(), DropReason::TableFull);
+    }
     for flow in &mut kept {
         flow.talk(&mut fw);
     }

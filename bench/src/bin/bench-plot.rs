@@ -95,12 +95,19 @@ fn chart(kind: Kind, title: Option<String>, lines: &[Line]) -> Chart {
             }
         }
     }
-    let series = series.into_iter().map(|(name, points)| Series { name, points }).collect();
+    let one_each = |(name, points)| Series { name, points: medians(points) };
+    let series = series.into_iter().map(one_each).collect();
     let (of, x, y) = match kind {
         Kind::Flows => ("Cost of a packet", ("connections".to_owned(), Scale::Log), "ns a packet"),
         Kind::Workers => ("Throughput", ("workers".to_owned(), Scale::Linear), "Mpps"),
     };
     Chart { title: title.unwrap_or_else(|| of.to_owned()), x, y: y.to_owned(), series }
+}
+
+/// One point for each x, in order: the median of its values. The floor stands beside every work.
+fn medians(mut points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
+    points.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    points.chunk_by(|a, b| a.0 == b.0).map(|same| same[same.len() / 2]).collect()
 }
 
 #[cfg(test)]
@@ -125,6 +132,12 @@ mod tests {
         assert_eq!(names, ["another", "established, NAT", "memory alone"]);
         assert_eq!(chart.series[1].points, [(1.0, 50.0), (1000.0, 60.0)]);
         assert_eq!(chart.series[2].points, [(1.0, 25.0), (1000.0, 26.0)]);
+    }
+
+    #[test]
+    fn floors_of_several_works_are_one_line_from_left_to_right() {
+        let points = vec![(2.0, 9.0), (1.0, 5.0), (2.0, 7.0), (1.0, 4.0), (2.0, 8.0)];
+        assert_eq!(medians(points), [(1.0, 5.0), (2.0, 8.0)]);
     }
 
     #[test]

@@ -16,18 +16,28 @@ struct Arguments {
     /// Rounds; the median counts.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
+    /// Only the room of this name.
+    #[arg(long, value_name = "NAME")]
+    room: Option<String>,
+    /// Print the names of the rooms, a line each.
+    #[arg(long)]
+    names: bool,
     /// One JSON object a line.
     #[arg(long)]
     json: bool,
 }
 
 fn main() -> Result<()> {
-    let Arguments { flows, packets, rounds, json } = Arguments::parse();
+    let Arguments { flows, packets, rounds, room, names, json } = Arguments::parse();
+    if names {
+        rooms::names().for_each(|name| println!("{name}"));
+        return Ok(());
+    }
     core_affinity::get_core_ids()
         .unwrap_or_default()
         .first()
         .map(|core| core_affinity::set_for_current(*core));
-    let costs = rooms::measure(flows, packets, rounds)?;
+    let costs = rooms::measure(flows, packets, rounds, room.as_deref())?;
     if json {
         for cost in &costs {
             println!("{}", serde_json::to_string(cost)?);

@@ -40,7 +40,7 @@ pub enum LimitedBy {
     Loss,
     /// No rate up to the highest asked for lost packets.
     HighestAsked,
-    /// The generator could not send faster: the device under test may do more.
+    /// The generator could not send faster, or not take all that came: the device under test may do more.
     Generator,
 }
 
@@ -77,9 +77,11 @@ pub fn throughput<E>(
     while trials.len() < TRIALS_MAX {
         let trial = offer(rate)?;
         trials.push(trial);
-        if trial.lost as f64 <= trial.sent as f64 * bounds.tolerance_ppm * 1e-6 {
+        let tolerated = trial.sent as f64 * bounds.tolerance_ppm * 1e-6;
+        let lost = trial.lost.saturating_sub(trial.lost_by_sink);
+        if lost as f64 <= tolerated {
             good = trial.offered_pps.min(rate).max(good);
-            if trial.offered_pps < rate * KEEPS_UP {
+            if trial.offered_pps < rate * KEEPS_UP || trial.lost_by_sink as f64 > tolerated {
                 limited_by = LimitedBy::Generator;
                 break;
             }

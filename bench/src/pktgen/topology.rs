@@ -8,6 +8,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 use std::str::FromStr;
 
 /// Why a run is not begun.
@@ -180,10 +181,30 @@ pub fn check_device(device: &str) -> Result<(), Refused> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         text => text.map_err(unreadable)?,
     };
-    if carries_default(device, &v4, &v6) {
+    let sysfs = Path::new("/sys/class/net");
+    if with_uppers(sysfs, device).iter().any(|device| carries_default(device, &v4, &v6)) {
         return Err(Refused::DefaultRoute(device.to_owned()));
     }
     Ok(())
+}
+
+/// A device and all that stand on it: the bridge or bond that it is a port of, its VLANs and macvlans, and theirs.
+fn with_uppers(sysfs: &Path, device: &str) -> Vec<String> {
+    let mut found = vec![device.to_owned()];
+    let mut next = 0;
+    while let Some(device) = found.get(next) {
+        next += 1;
+        // One that does not exist has none; what is to be done with it will fail.
+        for entry in fs::read_dir(sysfs.join(device)).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            if let Some(upper) = name.to_str().and_then(|name| name.strip_prefix("upper_"))
+                && !found.iter().any(|known| known == upper)
+            {
+                found.push(upper.to_owned());
+            }
+        }
+    }
+    found
 }
 
 /// `v4` and `v6` as in `/proc/net/route` and `/proc/net/ipv6_route`.
@@ -301,17 +322,19 @@ impl Flows {
         self.src_hosts * PORTS * self.dst_hosts
     }
 
-    /// The tuple of a flow. Numbers below [`capacity`](Self::capacity) have different ones: sources
-    /// differ first, then source ports; destinations are spread by a hash of both.
+    /// The tuple of a flow. Numbers below [`capacity`](Self::capacity) have different ones: source ports differ first,
+    /// so that any number of flows has many, as real hosts' do; hosts and destinations are spread by hashes.
     #[inline]
     pub fn tuple(&self, number: u64) -> Tuple {
         let sources = self.src_hosts * PORTS;
         let (source, lap) = (number % sources, number / sources);
-        let spread = source.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let (port, host) = (source % PORTS, source / PORTS);
+        let spread = |number: u64| number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         Tuple {
-            src: self.src.host(source % self.src_hosts),
-            dst: self.dst.host((spread + lap) % self.dst_hosts),
-            src_port: (FIRST_PORT + source / self.src_hosts) as u16,
+            // Of one port, different hosts.
+            src: self.src.host((spread(port) + host) % self.src_hosts),
+            dst: self.dst.host((spread(source) + lap) % self.dst_hosts),
+            src_port: (FIRST_PORT + port) as u16,
             dst_port: self.dst_port,
         }
     }
@@ -378,6 +401,16 @@ mod tests {
     }
 
     #[test]
+    fn a_thousand_flows_are_of_many_hosts_and_ports() {
+        let flows = Flows::new(cidr("10.0.0.0/12"), cidr("198.18.0.0/15"), 9).expect("allowed");
+        let tuples: Vec<_> = (0..1000).map(|number| flows.tuple(number)).collect();
+        let different =
+            |of: fn(&Tuple) -> u128| tuples.iter().map(of).collect::<HashSet<_>>().len();
+        assert_eq!(different(|tuple| u128::from(tuple.src_port)), 1000);
+        assert!(different(|tuple| tuple.src) > 900 && different(|tuple| tuple.dst) > 900);
+    }
+
+    #[test]
     fn a_default_route_is_seen_in_either_table() {
         let head =
             "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n";
@@ -389,6 +422,17 @@ mod tests {
         let zero = "0".repeat(32);
         let v6 = format!("{zero} 00 {zero} 00 {zero} 00000400 00000001 00000000 00000003 eth2\n");
         assert!(carries_default("eth2", head, &v6) && !carries_default("eth1", head, &v6));
+    }
+
+    #[test]
+    fn what_stands_on_a_device_is_found_through_all_storeys() {
+        let sysfs = std::env::temp_dir().join(format!("postern-uppers-{}", std::process::id()));
+        for link in ["eth0/upper_bond0", "bond0/upper_br0", "br0/lower_bond0", "br0/upper_bond0"] {
+            fs::create_dir_all(sysfs.join(link)).expect("a folder");
+        }
+        let found = ["eth0", "none"].map(|device| with_uppers(&sysfs, device));
+        fs::remove_dir_all(&sysfs).expect("it was ours");
+        assert_eq!(found, [vec!["eth0", "bond0", "br0"], vec!["none"]]);
     }
 
     #[test]

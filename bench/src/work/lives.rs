@@ -43,12 +43,12 @@ enum Sender {
 const LIFE: [(Sender, Segment); PACKETS as usize] = {
     use Sender::{Client, Server};
     [
-        (Client, Segment { seq: 999, ack: 0, flags: SYN }),
-        (Server, Segment { seq: 4_999, ack: 1_000, flags: SYN | ACK }),
-        (Client, Segment { seq: 1_000, ack: 5_000, flags: ACK }),
-        (Client, Segment { seq: 1_000, ack: 5_000, flags: FIN | ACK }),
-        (Server, Segment { seq: 5_000, ack: 1_001, flags: FIN | ACK }),
-        (Client, Segment { seq: 1_001, ack: 5_001, flags: ACK }),
+        (Client, Segment { seq: 999, ack: 0, flags: SYN, payload: 0 }),
+        (Server, Segment { seq: 4_999, ack: 1_000, flags: SYN | ACK, payload: 0 }),
+        (Client, Segment { seq: 1_000, ack: 5_000, flags: ACK, payload: 0 }),
+        (Client, Segment { seq: 1_000, ack: 5_000, flags: FIN | ACK, payload: 0 }),
+        (Server, Segment { seq: 5_000, ack: 1_001, flags: FIN | ACK, payload: 0 }),
+        (Client, Segment { seq: 1_001, ack: 5_001, flags: ACK, payload: 0 }),
     ]
 };
 

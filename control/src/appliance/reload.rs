@@ -33,7 +33,11 @@ pub fn needs_restart(old: &Settings, new: &Settings) -> Vec<String> {
     } else {
         compare("interface (names and order)", false);
     }
-    compare("conntrack.capacity", old.conntrack.capacity == new.conntrack.capacity);
+    let same_capacity = old.conntrack.capacity == new.conntrack.capacity;
+    compare("conntrack.capacity", same_capacity);
+    // Unless it is set, it follows the other.
+    let same_capacity6 = old.conntrack.capacity6 == new.conntrack.capacity6;
+    compare("conntrack.capacity6", same_capacity6 || !same_capacity);
     compare("conntrack.hash_key", old.conntrack.hash_key == new.conntrack.hash_key);
     keys
 }

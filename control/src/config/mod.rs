@@ -198,8 +198,10 @@ impl InterfaceSettings {
 /// `[conntrack]`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ConntrackSettings {
-    /// Connections the tables of all workers hold together.
+    /// IPv4 connections the tables of all workers hold together.
     pub capacity: u32,
+    /// Those of IPv6 besides.
+    pub capacity6: u32,
     /// Mid-stream pick-up (nf_conntrack_tcp_loose).
     pub loose: bool,
     /// No window check (nf_conntrack_tcp_be_liberal).
@@ -216,6 +218,7 @@ impl Default for ConntrackSettings {
     fn default() -> Self {
         Self {
             capacity: CAPACITY_DEFAULT,
+            capacity6: CAPACITY_DEFAULT / 4,
             loose: false,
             liberal: false,
             checksum: true,

@@ -186,6 +186,10 @@ fn conntrack(mut section: Section<'_>) -> ConntrackSettings {
     let mut out = ConntrackSettings::default();
     if let Some(capacity) = section.integer("capacity", 1..=CAPACITY_MAX) {
         out.capacity = capacity.value as u32;
+        out.capacity6 = (out.capacity / 4).max(1);
+    }
+    if let Some(capacity) = section.integer("capacity6", 1..=CAPACITY_MAX) {
+        out.capacity6 = capacity.value as u32;
     }
     let switches = [
         ("loose", &mut out.loose),

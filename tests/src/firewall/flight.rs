@@ -24,7 +24,7 @@ pub(super) struct Flight {
 }
 
 impl Flight {
-    pub(super) fn new(at: At, frame: &[u8]) -> Self {
+    pub(super) fn new(at: At, frame: &[u8], long_way: bool) -> Self {
         let mut room = vec![0; HEADROOM];
         room.extend(frame);
         room.resize(room.len() + TAILROOM, 0);
@@ -34,7 +34,8 @@ impl Flight {
         };
         let (start, len) = (HEADROOM, frame.len());
         let interface = at.interface();
-        let (seen, visit, hops, steered_by) = Default::default();
+        let (visit, hops, steered_by) = Default::default();
+        let seen = if long_way { Seen::Sound } else { Seen::Unseen };
         Self { room, start, len, interface, origin, seen, visit, hops, steered_by }
     }
 

@@ -71,12 +71,14 @@ impl TupleHash {
 }
 
 /// The row that a bucket's tags promised, with the direction.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Promise(u32);
 
 impl Promise {
     /// Nothing was promised.
     pub const NONE: Self = Self(u32::MAX);
+    /// Nothing yet: the tuple may be in its second bucket, whose line was asked for.
+    pub const SPILLED: Self = Self(u32::MAX - 1);
 }
 
 /// Why a connection could not be inserted.
@@ -291,8 +293,25 @@ impl<'m, H: Hot> Table<'m, H> {
             }
         } else if bucket.spilled != 0 {
             prefetch(&self.buckets[self.second(hash)]);
+            return Promise::SPILLED;
         }
         Promise::NONE
+    }
+
+    /// What [`prefetch_row`](Self::prefetch_row) could not promise because it may be in the second bucket, whose
+    /// line has come meanwhile.
+    #[inline]
+    pub fn prefetch_spilled_row(&self, hash: TupleHash) -> Promise {
+        let bucket = &self.buckets[self.second(hash)];
+        let mask = bucket.matches(hash.tag());
+        if mask == 0 {
+            return Promise::NONE;
+        }
+        let coded = bucket.rows[mask.trailing_zeros() as usize % WAYS];
+        let Some(row) = self.rows.get((coded >> 1) as usize) else { return Promise::NONE };
+        prefetch(row.hot());
+        prefetch(row.warm());
+        Promise(coded)
     }
 
     /// Asks for the lines of the row that the next connection gets.

@@ -95,6 +95,28 @@ fn a_table_fills_to_its_capacity_and_refuses_the_next() {
     }
 }
 
+/// The few of a full table that are not in their first bucket are promised, too, a little later.
+#[test]
+fn every_row_of_a_full_table_is_promised() {
+    let mut table = table(20_000);
+    for n in 0..20_000 {
+        add(&mut table, n, 0, 1000, Tick(0)).unwrap();
+    }
+    let mut spilled = 0;
+    for n in 0..20_000 {
+        let (tuple, hash) = (tuple(n), table.hash(&tuple(n)));
+        let mut promise = table.prefetch_row(hash);
+        if promise == Promise::SPILLED {
+            promise = table.prefetch_spilled_row(hash);
+            spilled += usize::from(table.promised(promise, &tuple).is_some());
+        }
+        // Another one's tag may be the same: one in ten thousand.
+        let found = table.find_promised(promise, hash, &tuple);
+        assert_eq!(found, find(&table, &tuple));
+    }
+    assert!((200..4000).contains(&spilled), "{spilled}");
+}
+
 const ASSURED: u16 = flags::SEEN_REPLY | flags::ASSURED;
 
 /// C175: unreplied connections go before assured ones, and assured ones never.

@@ -1,4 +1,4 @@
-//! A packet of a known connection: track, the cached decision, rewrite. The fast lane.
+//! A packet of a known connection, the long way: track, the cached decision, rewrite. [`lane`](super::lane) is the short one.
 //!
 //! The decision, the way out and the next hop are kept in the entry's hot line. They hold while the
 //! snapshot's stamps, the interface and the conntrack state are those they were made for; on a

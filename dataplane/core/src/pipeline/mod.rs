@@ -115,6 +115,10 @@ pub struct Wanted {
 /// what is asked beyond that; a row is two lines.
 const AHEAD: usize = 16;
 
+/// The same for rows that are not in their tuple's first bucket, one in twenty of a full table: by then the line of the
+/// second one has come.
+const AHEAD_SPILLED: usize = AHEAD / 2;
+
 /// A packet of the burst that is this worker's to decide.
 #[derive(Clone, Copy)]
 struct Ours {
@@ -248,10 +252,16 @@ impl<'m> Pipeline<'m> {
         for ours in ours.iter_mut().take(AHEAD) {
             ours.promise = self.prefetch_row(&burst.packets[usize::from(ours.index)], ours);
         }
+        for ours in ours.iter_mut().take(AHEAD_SPILLED) {
+            self.prefetch_if_spilled(&burst.packets, ours);
+        }
         let mut in_lane = 0;
         for place in 0..ours.len() {
             if let Some(later) = ours.get_mut(place + AHEAD) {
                 later.promise = self.prefetch_row(&burst.packets[usize::from(later.index)], later);
+            }
+            if let Some(later) = ours.get_mut(place + AHEAD_SPILLED) {
+                self.prefetch_if_spilled(&burst.packets, later);
             }
             let ours = ours[place];
             let packet = &mut burst.packets[usize::from(ours.index)];
@@ -305,14 +315,26 @@ impl<'m> Pipeline<'m> {
         }
     }
 
+    /// Asks for the row that a packet's second bucket promises, if it may be there.
+    #[inline(always)]
+    fn prefetch_if_spilled(&self, packets: &[Packet<'_>], ours: &mut Ours) {
+        if ours.promise == Promise::SPILLED {
+            ours.promise = if is_v4(&packets[usize::from(ours.index)], ours) {
+                self.v4.prefetch_spilled_row(ours.hash)
+            } else {
+                self.v6.prefetch_spilled_row(ours.hash)
+            };
+        }
+    }
+
     /// Asks for the row that a packet's first bucket promises.
     #[inline(always)]
     fn prefetch_row(&self, packet: &Packet<'_>, ours: &Ours) -> Promise {
-        let is_v4 = match ours.plain {
-            Some(plain) => plain.shape.is_v4(),
-            None => packet.parsed.as_ref().is_some_and(Headers::is_v4),
-        };
-        if is_v4 { self.v4.prefetch_row(ours.hash) } else { self.v6.prefetch_row(ours.hash) }
+        if is_v4(packet, ours) {
+            self.v4.prefetch_row(ours.hash)
+        } else {
+            self.v6.prefetch_row(ours.hash)
+        }
     }
 
     /// The rest of one packet's walk, the long way.
@@ -348,8 +370,7 @@ impl<'m> Pipeline<'m> {
         }
     }
 
-    /// Whether a plain packet belongs to no connection, and no other can be kept: conntrack drops it before
-    /// anything else is asked (nf_conntrack_core.c), and so it costs little.
+    /// Whether a plain packet belongs to no connection, and no other can be kept: then its headers need not be read.
     #[inline(always)]
     fn has_no_place(
         &self,
@@ -365,8 +386,7 @@ impl<'m> Pipeline<'m> {
             ours: Ours,
             context: &Context<'_>,
         ) -> bool {
-            table.is_packed(context.tick)
-                && context.snapshot.older_steering.is_empty()
+            is_refusing(table, context)
                 && H::plain_tuple(packet.bytes()).is_some_and(|tuple| {
                     table.find_promised(ours.promise, ours.hash, &tuple).is_none()
                 })
@@ -414,8 +434,25 @@ fn tracked<H: family::Family>(
         Some((row, direction)) => {
             established::pass(table, desk, packet, ours.hash, row, direction, context)
         }
+        None if is_refusing(table, context) => Verdict::Drop(DropReason::TableFull),
         None => admit::pass(table, desk, packet, ours.hash, tuple, context),
     }
+}
+
+/// Whether a packet belongs in the table of IPv4.
+#[inline(always)]
+fn is_v4(packet: &Packet<'_>, ours: &Ours) -> bool {
+    match ours.plain {
+        Some(plain) => plain.shape.is_v4(),
+        None => packet.parsed.as_ref().is_some_and(Headers::is_v4),
+    }
+}
+
+/// Whether a packet without a connection can have none: conntrack drops it before anything else is asked
+/// (nf_conntrack_core.c). Not while its connection may be another worker's.
+#[inline]
+fn is_refusing<H: family::Family>(table: &Table<'_, H>, context: &Context<'_>) -> bool {
+    table.is_packed(context.tick) && context.snapshot.older_steering.is_empty()
 }
 
 /// Whether a packet is plain, and if it is plain IPv4, its tuple's words.

@@ -19,6 +19,7 @@
 
 mod compile;
 mod condition;
+mod lines;
 pub mod model;
 mod paths;
 mod policy;

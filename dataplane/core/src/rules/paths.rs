@@ -11,6 +11,7 @@ use core::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release},
 };
 
+use super::lines::Lines;
 use super::{Action, Count, DecidedBy, Family, Hook, Judgement, PathId, RejectKind, RuleIdx};
 use crate::counters::Counter;
 
@@ -118,7 +119,7 @@ fn decode_by(by: u8, rule: u32) -> DecidedBy {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct PathTable {
-    paths: Box<[Path]>,
+    paths: Lines<Path, 4>,
     /// The rules of all paths, one after the other.
     steps: Box<[AtomicU32]>,
     /// Hash to path number plus one; zero is empty. The worker's own.
@@ -132,7 +133,7 @@ pub(super) struct PathTable {
 impl PathTable {
     pub(super) fn new() -> Self {
         Self {
-            paths: (0..PATHS_MAX).map(|_| Path::default()).collect(),
+            paths: Lines::new(PATHS_MAX),
             steps: (0..STEPS_ROOM).map(|_| AtomicU32::new(0)).collect(),
             slots: (0..SLOTS).map(|_| AtomicU16::new(0)).collect(),
             used: AtomicU32::new(0),

@@ -5,6 +5,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::condition::{Condition, Packet, Pools, Rule, Step};
+use super::lines::Lines;
 use super::model::ChainPolicy;
 use super::paths::{AcceptedPath, CountCell, PATH_RULES_MAX, PathTable};
 use super::{
@@ -31,7 +32,7 @@ pub struct Policy {
 struct PerWorker {
     paths: PathTable,
     /// Packets on no path, by rule.
-    rules: Box<[CountCell]>,
+    rules: Lines<CountCell, 8>,
     /// Packets on no path that a chain's policy decided.
     policies: [[CountCell; 3]; 2],
 }
@@ -107,7 +108,7 @@ impl Policy {
     ) -> Self {
         let per_worker = |_| PerWorker {
             paths: PathTable::new(),
-            rules: rules.iter().map(|_| CountCell::default()).collect(),
+            rules: Lines::new(rules.len()),
             policies: Default::default(),
         };
         let workers = (0..workers).map(per_worker).collect();
@@ -239,7 +240,7 @@ impl Policy {
             policies: Default::default(),
         };
         for worker in &self.workers {
-            for (total, cell) in sum.rules.iter_mut().zip(&worker.rules) {
+            for (total, cell) in sum.rules.iter_mut().zip(worker.rules.iter()) {
                 *total = total.plus(cell.get());
             }
             for family in Family::ALL.map(Family::index) {

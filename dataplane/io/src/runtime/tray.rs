@@ -92,6 +92,7 @@ impl Tray {
         self.decide(source, court, &exits.counters, &mut fates, &mut kept);
         let mut kept = kept.drain(..);
         for (index, (span, fate)) in self.spans.drain(..).zip(fates).enumerate() {
+            let kept = if fate.travels_on() { kept.next() } else { None };
             let Fate { verdict, start, len } = fate;
             let span = match FrameSpan::new(span.into_frame(), u32::from(start), u32::from(len)) {
                 Ok(span) => span,
@@ -102,7 +103,6 @@ impl Tray {
                     continue;
                 }
             };
-            let kept = if fate.travels_on() { kept.next() } else { None };
             match verdict {
                 Verdict::Forward { egress } if source != Source::Held => exits.send(span, egress),
                 verdict if source == Source::Held => {

@@ -36,7 +36,6 @@ case_IPv6_pings_of_4000_bytes_cross_both_ways() {
 # C126 C127 C129
 case_datagrams_of_any_size_are_echoed() {
     equals "$(ask lan echo-ask "$NEAR" 7007 1 1373 1472 1473 2000 8192 32000 65000)" echoed "by IPv4"
-    in_ns lan ping -n -s 4000 -c 1 -W 2 "$FAR6" || true
     equals "$(ask lan echo-ask 2001:db8:2::1 7007 1 1353 2000 8192 32000 65000)" echoed "by IPv6"
 }
 

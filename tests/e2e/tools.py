@@ -2,6 +2,8 @@
 """Small servers, clients and senders of odd packets for the end-to-end cases; standard library only.
 
   server PORT                answers every line (TCP) or datagram (UDP) with "peer-address peer-port", IPv4 and IPv6
+  echo PORT                  sends every datagram back, IPv4 and IPv6
+  echo-ask HOST PORT SIZE... sends one datagram of each size to such a server; prints "echoed" once all came back unchanged
   ask tcp|udp HOST PORT      asks such a server once and prints the answer. Without one prints refused, silence or
                              unreachable, with exit code 3, 4, 5
   talk tcp|udp HOST PORT     asks again and again on one connection, 20 times a second, a line of output each
@@ -13,6 +15,7 @@
   control SOCKET WHAT        misbehaves at a control socket: garbage, oversized, truncated, slow, crowd
 """
 import argparse
+import errno
 import os
 import random
 import selectors
@@ -59,6 +62,48 @@ def serve(args):
                     udp.sendto(peer(address), address)
             except OSError:
                 pass
+
+
+def echo(args):
+    udp = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    udp.bind(("::", args.port))
+    print("ready", flush=True)
+    while True:
+        try:
+            data, address = udp.recvfrom(65536)
+            udp.sendto(data, address)
+        except OSError:
+            pass
+
+
+def echo_ask(args):
+    family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as out:
+        out.settimeout(5)
+        out.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        # Fragment here, whatever the path is believed to carry.
+        if family == socket.AF_INET:
+            out.setsockopt(socket.IPPROTO_IP, 10, 0)  # IP_MTU_DISCOVER, IP_PMTUDISC_DONT
+        out.connect((args.host, args.port))
+        for size in args.sizes:
+            data = os.urandom(size)
+            for last in (False, True):
+                try:
+                    out.send(data)
+                    answer = out.recv(65536)
+                    break
+                except OSError as error:
+                    # IPv6: the path is narrower than was believed; the next one is cut for it.
+                    if last or error.errno != errno.EMSGSIZE:
+                        print(f"{size} bytes: {error}")
+                        return SILENCE
+            if answer != data:
+                print(f"{size} bytes came back as {len(answer)} others")
+                return 1
+    print("echoed")
+    return 0
 
 
 def open_to(args):
@@ -307,6 +352,8 @@ def main():
         return sub
 
     command("server", serve, "port")
+    command("echo", echo, "port")
+    command("echo-ask", echo_ask, "host", "port").add_argument("sizes", type=int, nargs="+")
     for name, run in ("ask", ask), ("talk", talk):
         sub = command(name, run, "protocol", "host", "port")
         sub.add_argument("--sport", type=int, default=0)

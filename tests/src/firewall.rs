@@ -8,10 +8,11 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use postern_core::burst::{BURST_MAX, Burst};
+use postern_core::burst::{BURST_MAX, Burst, Seen};
 use postern_core::counters::{Counters, Values};
 use postern_core::forward::NeighbourState;
 use postern_core::forward::neighbour::Neighbour;
+use postern_core::fragments::{self, SLOTS, Settled};
 use postern_core::pipeline::{ConnectionId, ConnectionView, Cursor, Filter, Limits, Pipeline};
 use postern_core::snapshot::Snapshot;
 use postern_core::time::Instant;
@@ -39,6 +40,8 @@ struct Worker {
     /// Frames handed over by others, not taken up yet.
     inbox: VecDeque<Flight>,
     held: Vec<Flight>,
+    /// Fragments that wait for the rest of their datagram, by slot.
+    gathered: Vec<Option<Flight>>,
 }
 
 /// What `send` takes: a packet, or an IP packet's bytes.
@@ -118,6 +121,7 @@ impl Firewall {
                     counters: Box::default(),
                     inbox: VecDeque::new(),
                     held: Vec::new(),
+                    gathered: (0..SLOTS).map(|_| None).collect(),
                 }
             })
             .collect();
@@ -285,7 +289,7 @@ impl Firewall {
 
     /// Sends several frames in, in one burst for each worker that receives some.
     pub fn send_frames(&mut self, frames: &[(At, Vec<u8>)]) -> Sent {
-        let mut sent = Sent { outs: vec![], verdicts: vec![], drops: vec![], visits: vec![] };
+        let mut sent = Sent::default();
         let before = self.values();
         let mut received: Vec<Vec<Flight>> = self.workers.iter().map(|_| Vec::new()).collect();
         for (at, bytes) in frames {
@@ -313,7 +317,7 @@ impl Firewall {
 
     /// Takes up all frames that were handed over, until none is on its way.
     pub fn settle(&mut self) -> Sent {
-        let mut sent = Sent { outs: vec![], verdicts: vec![], drops: vec![], visits: vec![] };
+        let mut sent = Sent::default();
         let before = self.values();
         self.carry(&mut sent);
         self.check(&before, &mut sent);
@@ -322,7 +326,7 @@ impl Firewall {
 
     /// Offers held packets again, as the worker loop does once a next hop is known or given up.
     pub fn resume(&mut self) -> Sent {
-        let mut sent = Sent { outs: vec![], verdicts: vec![], drops: vec![], visits: vec![] };
+        let mut sent = Sent::default();
         let before = self.values();
         for worker in 0..self.workers.len() {
             let held = std::mem::take(&mut self.workers[worker].held);
@@ -412,6 +416,15 @@ impl Firewall {
                     sent.verdicts.push(verdict);
                     self.workers[number].held.push(flight);
                 }
+                Verdict::Gather { slot } => {
+                    sent.verdicts.push(verdict);
+                    let before = self.workers[number].gathered[usize::from(slot)].replace(flight);
+                    assert!(before.is_none(), "slot {slot} is taken");
+                }
+                Verdict::Split { egress, mtu } => {
+                    sent.verdicts.push(verdict);
+                    self.send_parts(number, &flight, egress, mtu, &came_in, sent);
+                }
                 _ => {
                     sent.verdicts.push(verdict);
                     if let Some(at) = at_of(verdict) {
@@ -419,17 +432,65 @@ impl Firewall {
                         let out = Out { at, frame: flight.bytes().to_vec(), generated };
                         self.note(|| format!("out at {at:?}: {}", describe(&out.frame)));
                         if self.look {
-                            self.check_out(&out, came_in);
+                            self.check_out(&out, &came_in);
                         }
                         sent.outs.push(out);
                     }
                 }
             }
         }
+        self.settle_fragments(number, sent);
+    }
+
+    /// Takes out the fragments whose wait is over; those of whole datagrams go on.
+    fn settle_fragments(&mut self, number: usize, sent: &mut Sent) {
+        let mut go_on = Vec::new();
+        let worker = &mut self.workers[number];
+        while let Some((slot, settled)) = worker.pipeline.next_settled() {
+            let flight = worker.gathered[usize::from(slot)].take();
+            let mut flight = flight.unwrap_or_else(|| panic!("nothing in slot {slot}"));
+            worker.counters.resumed.add(1);
+            match settled {
+                Settled::Go(gathered) => {
+                    flight.seen = Seen::Gathered(gathered);
+                    flight.hops = 0;
+                    go_on.push(flight);
+                }
+                Settled::Drop(reason) => Counters::drop(&worker.counters, reason),
+            }
+        }
+        self.work(number, go_on, sent);
+    }
+
+    /// A packet that leaves in several.
+    fn send_parts(
+        &mut self,
+        number: usize,
+        flight: &Flight,
+        egress: InterfaceId,
+        mtu: u16,
+        came_in: &(At, Vec<u8>),
+        sent: &mut Sent,
+    ) {
+        let split = fragments::split(flight.bytes(), mtu).expect("it may be split");
+        self.workers[number].counters.split(split.parts());
+        for part in 0..split.parts() {
+            let mut frame = vec![0; flight.len];
+            let len = split.write(part, &mut frame).expect("there is room");
+            frame.truncate(len);
+            assert!(len <= 14 + usize::from(mtu), "part {part} has {len} bytes");
+            self.workers[number].counters.settle(Verdict::Forward { egress }, len);
+            let out = Out { at: At::Wire(egress), frame, generated: false };
+            self.note(|| format!("part {part} out at {egress:?}: {}", describe(&out.frame)));
+            if self.look {
+                self.check_out(&out, came_in);
+            }
+            sent.outs.push(out);
+        }
     }
 
     /// The link-layer addresses, and what must not leave by the WAN (C072).
-    fn check_out(&self, out: &Out, (came_in_at, came_in): (At, Vec<u8>)) {
+    fn check_out(&self, out: &Out, (came_in_at, came_in): &(At, Vec<u8>)) {
         let (dst, src) = out.macs();
         let part = |at: usize| Mac(came_in[at..at + 6].try_into().expect("a frame"));
         let forwarded = matches!((came_in_at, out.at), (At::Wire(_), At::Wire(_)));
@@ -469,7 +530,8 @@ impl Firewall {
             on_their_way as u64,
             "frames handed over got lost"
         );
-        let held: usize = self.workers.iter().map(|w| w.held.len()).sum();
+        let held: usize =
+            self.workers.iter().map(|w| w.held.len() + w.gathered.iter().flatten().count()).sum();
         assert_eq!(after.held - after.resumed, held as u64, "held frames got lost");
         let live = after.connections_new - after.connections_gone;
         let held: u32 = self.workers.iter().map(|w| w.pipeline.connections()).sum();
@@ -503,8 +565,16 @@ impl Firewall {
             }
         }
         (self.watch)(false);
+        self.tidy_fragments();
         let now = self.now;
         self.note(|| format!("it is {:.3} s", now.0 as f64 / 1e9));
+    }
+
+    /// What waited too long is dropped.
+    fn tidy_fragments(&mut self) {
+        let mut sent = Sent::default();
+        (0..self.workers.len()).for_each(|worker| self.settle_fragments(worker, &mut sent));
+        assert!(sent.outs.is_empty(), "time makes nothing whole: {}", sent.describe());
     }
 
     /// Every live connection, worker by worker.

@@ -4,7 +4,7 @@
 //!   checksum the long way. A packet that decodes to the expected value has the expected bytes.
 //! - [`firewall`]: the whole appliance in memory: any number of workers, a virtual clock, interfaces,
 //!   routes, neighbours, rules, forwards; every counter accounted for. [`setup`] says what it is made of.
-//! - [`flow`]: one connection's packets, sent across and checked on the other side.
+//! - [`flow`]: one connection's packets, sent across and checked on the other side. [`fragments`]: datagrams in pieces.
 //!
 //! A test says what goes in and states everything that comes out ([`moved!`]). There is no barrier to wait
 //! for: what did not come out when [`Firewall::send`](firewall::Firewall::send) returns never will.
@@ -12,6 +12,7 @@
 pub mod draw;
 pub mod firewall;
 pub mod flow;
+pub mod fragments;
 mod memory;
 pub mod oracle;
 pub mod packet;

@@ -43,7 +43,8 @@ impl Out {
         Pkt::read(self.l3()).unwrap_or_else(|why| panic!("came out at {:?}: {why}", self.at))
     }
 
-    fn l3(&self) -> &[u8] {
+    /// The IP packet's bytes, unread.
+    pub fn l3(&self) -> &[u8] {
         let l3 = &self.frame[14..];
         let len = match l3[0] >> 4 {
             4 => usize::from(get16(l3, 2)),
@@ -54,7 +55,7 @@ impl Out {
 }
 
 /// All that one packet, or one burst, led to.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Sent {
     /// What came out, in order.
     pub outs: Vec<Out>,
@@ -165,6 +166,8 @@ pub(crate) fn at_of(verdict: Verdict) -> Option<At> {
         Verdict::Deliver { interface, .. } => Some(At::Host(interface)),
         Verdict::Reply { egress, to_host: false } => Some(At::Wire(egress)),
         Verdict::Reply { egress, to_host: true } => Some(At::Host(egress)),
+        // A split one leaves in parts.
+        Verdict::Split { .. } | Verdict::Gather { .. } => None,
         Verdict::HandOver { .. } | Verdict::Hold { .. } | Verdict::Drop(_) => None,
     }
 }

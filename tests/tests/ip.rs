@@ -5,7 +5,7 @@ use std::time::Duration;
 use postern_core::forward::{NeighbourState, RouteKind};
 use postern_core::units::Mac;
 use postern_core::verdict::DropReason;
-use postern_tests::packet::{MORE_FRAGMENTS, Pkt, echo_request, icmp, tcp, udp};
+use postern_tests::packet::{Pkt, echo_request, icmp, tcp, udp};
 use postern_tests::sent::{arp, frame};
 use postern_tests::setup::{host_mac, interface_mac};
 use postern_tests::wire::{mend_ip_checksum, set16};
@@ -144,27 +144,6 @@ fn too_big_with_df_is_answered_with_the_mtu_and_a_quote() {
         assert_eq!(fw.lan(&first).answer(LAN), own_error("192.168.1.1", 3, 4, 1400, &first));
         assert_eq!(fw.connections().len(), 1);
     });
-}
-
-/// C137: egress fragmentation is left for later; until then it is a named drop.
-#[test]
-fn too_big_without_df_is_a_named_drop_for_now() {
-    let mut fw = Firewall::with(Setup::default().mtu(WAN, 1400));
-    let sent = fw.lan(udp(CLIENT, SERVER).len(1401));
-    assert_eq!(sent.dropped(), DropReason::MtuExceeded);
-}
-
-/// C132: fragments are left for later; until then none crosses, and each is counted.
-#[test]
-fn fragments_are_a_named_drop_for_now() {
-    let mut fw = Firewall::new();
-    for fragment in [MORE_FRAGMENTS, MORE_FRAGMENTS | 10, 10, 0x1fff] {
-        for (at, pkt) in [(LAN, udp(CLIENT, SERVER)), (WAN, udp(SERVER, "203.0.113.2:5000"))] {
-            let pkt = Pkt { fragment, ..pkt };
-            assert_eq!(fw.send(at, pkt).dropped(), DropReason::Fragment);
-        }
-    }
-    assert!(fw.connections().is_empty());
 }
 
 /// C147: a second's worth of answers is bounded; the rest is silent.

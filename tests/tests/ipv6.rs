@@ -138,17 +138,6 @@ fn too_big_is_answered_with_the_mtu_and_never_fragmented() {
     });
 }
 
-/// C153: fragments are left for later; until then each is a named drop.
-#[test]
-fn fragments_are_a_named_drop_for_now() {
-    let mut fw = Firewall::new();
-    for offset in [0x0001u16, 0x0009, 0x0008, 0x0000] {
-        let [high, low] = offset.to_be_bytes();
-        let pkt = udp(CLIENT, SERVER).extension(44, &[0, high, low, 0, 0, 0, 1]);
-        assert_eq!(fw.lan(pkt).dropped(), DropReason::Fragment);
-    }
-}
-
 /// C156
 #[test]
 fn addresses_that_are_nobodys_or_the_links_are_not_forwarded() {

@@ -10,6 +10,7 @@ use postern_core::pipeline::{Cursor, Filter};
 use postern_core::units::WorkerId;
 use postern_core::verdict::DropReason;
 use postern_tests::flow::Ping;
+use postern_tests::fragments::cut_to;
 use postern_tests::packet::{MORE_FRAGMENTS, Pkt, icmp, other, tcp, udp};
 use postern_tests::sent::{arp, frame};
 use postern_tests::setup::host_mac;
@@ -142,6 +143,23 @@ fn drops_answers_and_errors() {
         let bytes = fw.frame(LAN, &f.ask().build());
         fw.send_frame(LAN, &bytes[..len.min(bytes.len())]);
     }
+    nothing_was_allocated();
+}
+
+#[test]
+fn fragments_gathered_refused_and_cut() {
+    for_workers([1, 2], |setup| {
+        let mut fw = watched(setup.mtu(WAN, 1_000));
+        let long = udp("192.168.1.2:5000", "192.0.2.9:53").len(8_000);
+        for id in 0..200 {
+            let fragments = cut_to(&long.clone().id(id).build(), 0, 1_500);
+            let count = if id % 3 == 0 { fragments.len() } else { 2 };
+            fragments.into_iter().rev().take(count).for_each(|bytes| drop(fw.lan(bytes)));
+        }
+        fw.pass_secs(60);
+        fw.lan(long.id(1).len(1_400));
+        assert!(fw.values().generated > 100 && fw.values().dropped() > 100);
+    });
     nothing_was_allocated();
 }
 

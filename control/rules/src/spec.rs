@@ -142,7 +142,7 @@ impl SpecBuilder {
             }
             Opt::Fragment => {
                 let error = Error::usage("option \"-f\" is not supported yet");
-                return Err(error.hint("fragments are dropped before any rule sees them"));
+                return Err(error.hint("rules see a datagram in fragments once, by its first one: no rule ever sees the others"));
             }
             Opt::RejectWith if !negated => {
                 if !matches!(self.spec.target, Target::Reject(_)) {

@@ -5,7 +5,7 @@ use arrayvec::ArrayVec;
 
 use crate::headers::Headers;
 use crate::parse::plain::Plain;
-use crate::units::InterfaceId;
+use crate::units::{InterfaceId, WorkerId};
 use crate::verdict::Verdict;
 
 /// Most packets handled in one turn.
@@ -45,6 +45,47 @@ pub enum Seen {
     Sound,
     /// It is plain.
     Plain(Plain),
+    /// It is a fragment of a datagram that is whole.
+    Gathered(Gathered),
+}
+
+impl Seen {
+    /// What is still true when a packet is steered anew: of a fragment, what its own bytes do not say.
+    #[must_use]
+    pub const fn anew(self) -> Self {
+        match self {
+            Self::Gathered(_) => self,
+            Self::Unseen | Self::Sound | Self::Plain(_) => Self::Unseen,
+        }
+    }
+}
+
+/// What the other fragments of a datagram that is whole say of one of them; see [`fragments`](crate::fragments).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Gathered {
+    /// Of the tuple, as the first fragment has it.
+    pub src_id: u16,
+    /// Of the tuple, as the first fragment has it.
+    pub dst_id: u16,
+    /// Bytes that all fragments bring: the IP payload of the datagram, without what IPv6 does not fragment.
+    pub len: u16,
+    /// Which datagram of its collector: counted, and wraps.
+    pub datagram: u16,
+    /// The worker that gathered it.
+    pub collector: WorkerId,
+    /// The transport protocol.
+    pub protocol: u8,
+    /// What its transport checksum says.
+    pub checksum: Checksum,
+}
+
+/// Whether a transport checksum is right.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Checksum {
+    /// It is, or there is none, or nobody asked.
+    Right,
+    /// It is not.
+    Wrong,
 }
 
 /// What the rules said yes to before a packet was put on hold.

@@ -97,7 +97,7 @@ counters! {
     received_bytes;
     /// Frames the host sent through its TAPs.
     from_host;
-    /// Packets we originated: ICMP errors, TCP resets.
+    /// Packets we originated: ICMP errors, TCP resets, all but the first of those that one was split into.
     generated;
     /// Frames taken over from another worker.
     handed_in;
@@ -109,7 +109,7 @@ counters! {
     forwarded_bytes;
     /// Frames given to the host.
     delivered;
-    /// Packets put on hold for their next hop.
+    /// Packets put on hold for their next hop, or until all fragments of their datagram are there.
     held;
     /// Held packets taken up again.
     resumed;
@@ -144,6 +144,11 @@ impl Counters {
 }
 
 impl Counters {
+    /// Counts that a packet became `parts`, at least one: all but the first are ours.
+    pub fn split(&self, parts: usize) {
+        self.generated.add(parts.saturating_sub(1) as u64);
+    }
+
     /// Counts what became of a packet of `len` bytes once its verdict was carried out. The drop behind a
     /// [`Verdict::Reply`] was counted when the reply was written.
     #[inline]
@@ -164,7 +169,9 @@ impl Counters {
                 }
             }
             Verdict::HandOver { .. } => self.handed_out.add(1),
-            Verdict::Hold { .. } => self.held.add(1),
+            Verdict::Hold { .. } | Verdict::Gather { .. } => self.held.add(1),
+            // Whoever splits it counts each part as it leaves, and that it became several.
+            Verdict::Split { .. } => {}
             Verdict::Drop(reason) => self.drop(reason),
         }
     }

@@ -20,6 +20,11 @@ pub enum Kind {
     Untracked,
     /// ARP, between the wire and the host.
     Arp,
+    /// A fragment of a datagram that is not whole: its tuple's ids are the datagram's identification, and for IPv6 its
+    /// protocol is 0, so that all fragments of one datagram have one tuple. [`Headers::l4`] is where its data begins.
+    Fragment,
+    /// A fragment, not the first, of a datagram that is whole: of a flow by its tuple, but without a transport header.
+    Later,
     /// Reads as nothing that conntrack may track (bad flags, bad transport checksum, a reply type
     /// without a query): INVALID, with the reason in [`Headers::invalid`].
     Invalid,

@@ -10,6 +10,7 @@
 //!
 //! - [`parse`]: bytes to offsets and a tuple, or a named drop reason. [`steering`]: which worker owns it.
 //! - [`conntrack`]: the tables, the protocol machines, the timers.
+//! - [`fragments`]: datagrams in pieces, gathered before anything is decided; packets cut for a smaller MTU.
 //! - [`nat`]: choosing a translation once, applying it always. [`forward`]: routes and next hops.
 //! - [`rules`]: the filter and its cached decisions. [`reply`]: packets we originate.
 //! - [`snapshot`]: what all of them read; [`counters`]: what they count; [`verdict`]: what comes out.
@@ -27,6 +28,7 @@ pub mod burst;
 pub mod conntrack;
 pub mod counters;
 pub mod forward;
+pub mod fragments;
 pub mod headers;
 pub mod nat;
 pub mod parse;

@@ -9,6 +9,8 @@
 //! - (c) exactly one endpoint lies in the inside prefixes: `block[its port]`;
 //! - (d) otherwise: symmetric hash of both.
 //!
+//! A fragment goes to its collector first, a keyed hash of the datagram, where all of them meet; whole, they go to the owner.
+//!
 //! "Ours" is any address of the appliance; "static" the outside or inside side of a port forward.
 //! A worker takes external ports only from its own blocks, never a static one: so replies to a
 //! translated connection meet their owner by (a), and an inside port names the same worker inside
@@ -20,6 +22,7 @@ use core::net::IpAddr;
 
 use crate::conntrack::siphash::SipKey;
 use crate::conntrack::tuple::{Tuple, protocol};
+use crate::headers::Kind;
 use crate::snapshot::InterfaceAddress;
 use crate::units::{WORKERS_MAX, WorkerId};
 
@@ -153,6 +156,22 @@ impl Steering {
     #[inline]
     pub fn owner(&self, tuple: &Tuple) -> WorkerId {
         if self.workers == 1 { WorkerId(0) } else { self.owner_of_several(tuple) }
+    }
+
+    /// The worker that a parsed packet goes to: the owner, or for a fragment ([`Kind::Fragment`]) the one that gathers all
+    /// of its datagram, which has one tuple.
+    #[inline]
+    pub fn owner_of(&self, tuple: &Tuple, kind: Kind) -> WorkerId {
+        if kind == Kind::Fragment { self.collector(tuple) } else { self.owner(tuple) }
+    }
+
+    #[cold]
+    fn collector(&self, tuple: &Tuple) -> WorkerId {
+        let (src, dst) = (tuple.src(), tuple.dst());
+        // Not symmetric: a datagram has one direction.
+        let src = self.endpoint(src, tuple.src_id());
+        let dst = self.endpoint(dst, tuple.dst_id());
+        self.hashed(self.key.hash_words(&[src, dst, tuple.protocol().into()]))
     }
 
     fn owner_of_several(&self, tuple: &Tuple) -> WorkerId {

@@ -39,6 +39,20 @@ pub enum Verdict {
         /// Whom it waits for.
         next_hop: NextHopTag,
     },
+    /// A fragment of a datagram that is not whole yet, or has just become whole: keep the frame as number `slot` until
+    /// [`Pipeline::next_settled`](crate::pipeline::Pipeline::next_settled) names it. The slot is free.
+    Gather {
+        /// Below [`fragments::SLOTS`](crate::fragments::SLOTS).
+        slot: u16,
+    },
+    /// As [`Forward`](Self::Forward), but it is longer than `mtu` and may be fragmented: send what
+    /// [`fragments::split`](crate::fragments::split) makes of it.
+    Split {
+        /// Where it leaves.
+        egress: InterfaceId,
+        /// The longest IP packet that may leave there, bytes.
+        mtu: u16,
+    },
     /// Give the frame back, nothing more to do; already counted under its reason.
     Drop(DropReason),
 }
@@ -109,7 +123,14 @@ drop_reasons! {
     Ipv4Options = "ipv4_options", "an IPv4 option is malformed";
     Ipv6Header = "ipv6_header", "version or payload length of the IPv6 header is wrong";
     Ipv6Extension = "ipv6_extension", "an IPv6 extension header is malformed, too long or not allowed";
-    Fragment = "fragment", "fragments are not forwarded yet";
+    Fragment = "fragment", "a fragment that cannot be right: empty, not cut at eight bytes, or beyond 65535 bytes";
+    FragmentTiny = "fragment_tiny", "a first fragment without the whole transport header (RFC 1858, RFC 7112)";
+    FragmentOverlap = "fragment_overlap", "fragments of one datagram overlap or contradict each other: none is passed on (RFC 5722)";
+    FragmentDuplicate = "fragment_duplicate", "the same fragment once more";
+    FragmentLimit = "fragment_limit", "more fragments wait than may: of one datagram, one source, one interface, or of all";
+    FragmentExpired = "fragment_expired", "the rest of the datagram did not come in time";
+    FragmentRefused = "fragment_refused", "another fragment of the same datagram was refused";
+    FragmentUnsupported = "fragment_unsupported", "fragments of an ICMP error, or of SCTP whose port is translated";
     TtlZero = "ttl_zero", "it arrived with TTL or hop limit 0";
     MartianSource = "martian_source", "the source address can be nobody's: loopback, multicast, broadcast, unspecified or our own";
     MartianDestination = "martian_destination", "the destination address may not be forwarded to";

@@ -42,7 +42,8 @@ impl Flight {
     /// As a worker does with what was steered by another snapshot than its own.
     pub(super) fn steer_anew_unless(&mut self, by: Generation) {
         if self.steered_by != by {
-            (self.seen, self.visit, self.hops) = Default::default();
+            self.seen = self.seen.anew();
+            (self.visit, self.hops) = Default::default();
         }
     }
 

@@ -50,14 +50,21 @@ impl Pkt {
                 let address =
                     |at: usize| <[u8; 16]>::try_from(&bytes[at..at + 16]).expect("sixteen").into();
                 let (mut next, mut at, mut extensions) = (bytes[6], 40, Vec::new());
-                while matches!(next, 0 | 43 | 44 | 60) && at + 8 <= bytes.len() {
+                // What follows the header of a later fragment is from the middle of something.
+                let mut later = false;
+                while !later && matches!(next, 0 | 43 | 44 | 60) && at + 8 <= bytes.len() {
                     let len = if next == 44 { 8 } else { 8 + usize::from(bytes[at + 1]) * 8 };
                     let header = bytes.get(at..at + len).ok_or_else(short)?;
+                    later = next == 44 && get16(header, 2) & !7 != 0;
                     extensions.push((next, header[1..].to_vec()));
                     (next, at) = (header[0], at + len);
                 }
-                let mut pkt =
-                    Self::new(address(8), address(24), read_body(next, &bytes[at..], false)?);
+                let body = if later {
+                    Body::Other { protocol: next, payload: bytes[at..].to_vec() }
+                } else {
+                    read_body(next, &bytes[at..], false)?
+                };
+                let mut pkt = Self::new(address(8), address(24), body);
                 pkt.tos = bytes[0] << 4 | bytes[1] >> 4;
                 (pkt.id, pkt.ttl, pkt.extensions) = (get16(bytes, 2), bytes[7], extensions);
                 pkt

@@ -1,5 +1,6 @@
 //! One worker's pipeline, on a kernel that is assumed from the configuration, packet by packet.
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use postern_core::conntrack::siphash::SipKey;
 use postern_core::counters::{Counters, Values};
 use postern_core::forward::neighbour::Neighbour;
 use postern_core::forward::{NeighbourState, Neighbours};
+use postern_core::fragments::{self, Settled};
 use postern_core::parse;
 use postern_core::pipeline::{Limits, Pipeline};
 use postern_core::snapshot::Snapshot;
@@ -34,10 +36,10 @@ const BEGIN: Instant = Instant(1_000_000_000);
 /// Keys everything that is random, so that a replay can be repeated.
 const KEY: SipKey = SipKey([0x706f_7374_6572_6e00, 1]);
 
-/// What became of a packet. Its bytes, rewritten, are [`Driver::bytes`].
+/// What became of a packet. What left because of it, [`Driver::next_out`] has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fate {
-    /// Left by this interface.
+    /// Left by this interface, in one piece or several.
     Sent(InterfaceId),
     /// Given to the host.
     Delivered(InterfaceId),
@@ -48,6 +50,8 @@ pub enum Fate {
         /// Or to the host.
         to_host: bool,
     },
+    /// A fragment: waits for the rest of its datagram, and leaves when that has come ([`Driver::pass`]).
+    Waits,
     /// Dropped.
     Dropped(DropReason),
 }
@@ -59,9 +63,26 @@ impl Fate {
             Self::Sent(egress) => Some((egress, false)),
             Self::Delivered(interface) => Some((interface, true)),
             Self::Answered { egress, to_host } => Some((egress, to_host)),
-            Self::Dropped(_) => None,
+            Self::Waits | Self::Dropped(_) => None,
         }
     }
+}
+
+/// A frame that left.
+pub struct Out {
+    /// By which interface.
+    pub interface: InterfaceId,
+    /// Or to the host.
+    pub to_host: bool,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// A fragment that waits.
+struct Waiting {
+    interface: InterfaceId,
+    origin: Origin,
+    bytes: Vec<u8>,
 }
 
 /// The pipeline and what it stands on.
@@ -71,9 +92,9 @@ pub struct Driver {
     counters: Counters,
     neighbours: Arc<Neighbours>,
     room: Vec<u8>,
-    /// The packet in `room`.
-    start: usize,
-    len: usize,
+    /// Fragments that wait for the rest of their datagram, by slot.
+    gathered: Vec<Option<Waiting>>,
+    outs: VecDeque<Out>,
     /// The first packet's time, and the latest.
     first: Option<Duration>,
     now: Instant,
@@ -115,8 +136,8 @@ impl Driver {
             counters: Counters::default(),
             neighbours,
             room: vec![0; ROOM],
-            start: HEADROOM,
-            len: 0,
+            gathered: (0..fragments::SLOTS).map(|_| None).collect(),
+            outs: VecDeque::new(),
             first: None,
             now: BEGIN,
         })
@@ -142,7 +163,8 @@ impl Driver {
         }
     }
 
-    /// Passes one packet through, at `time` (never earlier than the one before).
+    /// Passes one packet through, at `time` (never earlier than the one before). A fragment that makes a datagram whole
+    /// takes those with it that waited.
     pub fn pass(
         &mut self,
         interface: InterfaceId,
@@ -153,6 +175,7 @@ impl Driver {
         let since = time.saturating_sub(*self.first.get_or_insert(time));
         self.now = self.now.max(BEGIN.plus(since));
         self.pipeline.housekeep(&self.snapshot, &self.counters, self.now, HOUSEKEEP_STEPS);
+        self.settle();
         match origin {
             Origin::Wire => {
                 self.counters.received.add(1);
@@ -160,6 +183,28 @@ impl Driver {
             }
             Origin::Host => self.counters.from_host.add(1),
         }
+        let fate = self.decide(interface, origin, Seen::Unseen, bytes);
+        self.settle();
+        fate
+    }
+
+    /// Takes out the fragments whose wait is over.
+    fn settle(&mut self) {
+        while let Some((slot, settled)) = self.pipeline.next_settled() {
+            let waiting = self.gathered.get_mut(usize::from(slot)).and_then(Option::take);
+            let Some(Waiting { interface, origin, bytes }) = waiting else { continue };
+            self.counters.resumed.add(1);
+            match settled {
+                Settled::Go(gathered) => {
+                    self.decide(interface, origin, Seen::Gathered(gathered), &bytes);
+                }
+                Settled::Drop(reason) => self.counters.drop(reason),
+            }
+        }
+    }
+
+    /// One packet's walk.
+    fn decide(&mut self, interface: InterfaceId, origin: Origin, seen: Seen, bytes: &[u8]) -> Fate {
         let Some(space) = self.room.get_mut(HEADROOM..HEADROOM + bytes.len()) else {
             self.counters.drop(DropReason::FrameTooBig);
             return Fate::Dropped(DropReason::FrameTooBig);
@@ -173,7 +218,7 @@ impl Driver {
             len: bytes.len(),
             interface,
             origin,
-            seen: Seen::Unseen,
+            seen,
             parsed: None,
             visit: Visit::default(),
         });
@@ -194,14 +239,43 @@ impl Driver {
         }
         let packet = &burst.packets[0];
         counters.settle(verdict, packet.len);
-        let (start, len) = (packet.start, packet.len);
-        (self.start, self.len) = (start, len);
+        let left = packet.bytes().to_vec();
+        drop(burst);
+        match verdict {
+            Verdict::Gather { slot } => {
+                let waiting = Waiting { interface, origin, bytes: left };
+                self.gathered[usize::from(slot)] = Some(waiting);
+            }
+            Verdict::Split { egress, mtu } => return self.split(&left, egress, mtu),
+            _ => {
+                if let Some((interface, to_host)) = fate(verdict).leaves() {
+                    self.outs.push_back(Out { interface, to_host, bytes: left });
+                }
+            }
+        }
         fate(verdict)
     }
 
-    /// The bytes of the packet passed last.
-    pub fn bytes(&self) -> &[u8] {
-        &self.room[self.start..self.start + self.len]
+    /// Sends a packet in parts.
+    fn split(&mut self, packet: &[u8], egress: InterfaceId, mtu: u16) -> Fate {
+        let Some(split) = fragments::split(packet, mtu) else {
+            self.counters.drop(DropReason::MtuExceeded);
+            return Fate::Dropped(DropReason::MtuExceeded);
+        };
+        self.counters.split(split.parts());
+        for part in 0..split.parts() {
+            let mut bytes = vec![0; packet.len()];
+            let len = split.write(part, &mut bytes).unwrap_or(0);
+            bytes.truncate(len);
+            self.counters.settle(Verdict::Forward { egress }, bytes.len());
+            self.outs.push_back(Out { interface: egress, to_host: false, bytes });
+        }
+        Fate::Sent(egress)
+    }
+
+    /// The next frame that left, in order.
+    pub fn next_out(&mut self) -> Option<Out> {
+        self.outs.pop_front()
     }
 
     /// What was counted.
@@ -217,9 +291,10 @@ impl Driver {
 
 fn fate(verdict: Verdict) -> Fate {
     match verdict {
-        Verdict::Forward { egress } => Fate::Sent(egress),
+        Verdict::Forward { egress } | Verdict::Split { egress, .. } => Fate::Sent(egress),
         Verdict::Deliver { interface, .. } => Fate::Delivered(interface),
         Verdict::Reply { egress, to_host } => Fate::Answered { egress, to_host },
+        Verdict::Gather { .. } => Fate::Waits,
         Verdict::Drop(reason) => Fate::Dropped(reason),
         // One worker has nobody to hand over to, and holds were resumed.
         Verdict::HandOver { .. } | Verdict::Hold { .. } => Fate::Dropped(DropReason::Stopping),

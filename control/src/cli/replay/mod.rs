@@ -122,8 +122,8 @@ fn replay(
         if arguments.verbose && !output.json {
             writeln!(output.out, "{packets} {} {}", names[id.index()], fate_line(&fate, &names))?;
         }
-        if let Some((to, to_host)) = fate.leaves() {
-            let wrote = writer.write(to, to_host, frame.time, driver.bytes());
+        while let Some(out) = driver.next_out() {
+            let wrote = writer.write(out.interface, out.to_host, frame.time, &out.bytes);
             written += u64::from(wrote.map_err(|error| failed(error, &arguments.output))?);
         }
     }
@@ -174,6 +174,7 @@ fn fate_line(fate: &Fate, names: &[&str]) -> String {
             let to = if *to_host { "host" } else { names[egress.index()] };
             format!("answered to {to}")
         }
+        Fate::Waits => "waits for the rest of its datagram".to_owned(),
         Fate::Dropped(reason) => format!("dropped: {} ({})", reason.name(), reason.text()),
     }
 }

@@ -57,19 +57,58 @@ fn reply() -> Vec<u8> {
     udp([GATEWAY, OURS[1]], ([192, 0, 2, 9], 53), ([203, 0, 113, 2], 5000))
 }
 
+/// A fragment of [`query`], longer by 16 bytes.
+fn part(offset: u8, more: u8, data: std::ops::Range<usize>) -> Vec<u8> {
+    let mut whole = query();
+    whole.extend([0x55; 16]);
+    whole[38..40].copy_from_slice(&28u16.to_be_bytes());
+    let mut frame = [&whole[..34], &whole[34..][data]].concat();
+    let len = frame.len() as u16 - 14;
+    frame[16..18].copy_from_slice(&len.to_be_bytes());
+    frame[20..22].copy_from_slice(&[more, offset]);
+    frame[24..26].fill(0);
+    let sum: u32 =
+        frame[14..34].chunks(2).map(|w| u32::from(u16::from_be_bytes([w[0], w[1]]))).sum();
+    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    frame
+}
+
+#[test]
+fn fragments_leave_when_their_datagram_is_whole() {
+    let mut driver = Driver::new(&config(), &[]).unwrap();
+    let at = Duration::from_secs;
+    let (later, first) = (part(2, 0, 16..28), part(0, 0x20, 0..16));
+    assert_eq!(driver.pass(LAN, Origin::Wire, at(100), &later), Fate::Waits);
+    assert!(driver.next_out().is_none());
+    assert_eq!(driver.pass(LAN, Origin::Wire, at(101), &first), Fate::Waits);
+    let outs: Vec<_> = std::iter::from_fn(|| driver.next_out()).collect();
+    let lens: Vec<_> = outs.iter().map(|out| out.bytes.len()).collect();
+    assert_eq!(lens, [first.len(), later.len()], "the first one first");
+    assert!(outs.iter().all(|out| out.interface == WAN && out.bytes[26..30] == [203, 0, 113, 2]));
+    // One that stays alone is given up.
+    assert_eq!(driver.pass(LAN, Origin::Wire, at(102), &later), Fate::Waits);
+    assert_eq!(driver.pass(LAN, Origin::Wire, at(132), &query()), Fate::Sent(WAN));
+    let values = driver.values();
+    assert_eq!((values.held, values.resumed, values.dropped()), (3, 3, 1));
+    assert_eq!(values.imbalance(), 0);
+}
+
 #[test]
 fn a_query_is_masqueraded_and_its_reply_finds_the_way_back() {
     let mut driver = Driver::new(&config(), &[]).unwrap();
     driver.learn(LAN, &query());
     let at = Duration::from_secs;
     assert_eq!(driver.pass(LAN, Origin::Wire, at(100), &query()), Fate::Sent(WAN));
-    let sent = driver.bytes().to_vec();
+    let sent = driver.next_out().unwrap().bytes;
     assert_eq!(sent[..6], [0x02, 0xff, 203, 0, 113, 1], "the gateway's made-up MAC");
     assert_eq!(sent[26..30], [203, 0, 113, 2], "masqueraded");
     assert_eq!(sent[34..36], 5000u16.to_be_bytes(), "port preserved");
     assert_eq!(driver.pass(WAN, Origin::Wire, at(101), &reply()), Fate::Sent(LAN));
-    assert_eq!(driver.bytes()[..6], CLIENT, "the MAC that the capture showed");
-    assert_eq!(driver.bytes()[30..34], [192, 168, 1, 2]);
+    let sent = driver.next_out().unwrap().bytes;
+    assert_eq!(sent[..6], CLIENT, "the MAC that the capture showed");
+    assert_eq!(sent[30..34], [192, 168, 1, 2]);
+    assert!(driver.next_out().is_none());
 
     // Its timeout later the same reply is unsolicited.
     assert_eq!(driver.connections(), 1);

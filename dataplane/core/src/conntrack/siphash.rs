@@ -27,6 +27,20 @@ impl SipKey {
         state.finish()
     }
 
+    /// Hash of `bytes`, as SipHash-1-3 has it.
+    pub fn hash_bytes(&self, bytes: &[u8]) -> u64 {
+        let mut state = Lanes::new(self);
+        let (words, rest) = bytes.as_chunks::<8>();
+        for word in words {
+            state.absorb(u64::from_le_bytes(*word));
+        }
+        // The last block is the input's length in its top byte, above what was left over.
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        state.absorb(u64::from_le_bytes(last) | (bytes.len() as u64) << 56);
+        state.finish()
+    }
+
     /// Hashes of the first `count` pairs, several at a time; what follows them is of no meaning.
     #[inline]
     pub fn hash_pairs(&self, pairs: &Pairs, count: usize) -> [u64; ABREAST] {
@@ -122,6 +136,13 @@ mod tests {
                 other.write(&word.to_le_bytes());
             }
             prop_assert_eq!(SipKey(key).hash_words(&words), other.finish());
+        }
+
+        #[test]
+        fn bytes_hash_as_elsewhere(key in any::<[u64; 2]>(), bytes: std::vec::Vec<u8>) {
+            let mut other = siphasher::sip::SipHasher13::new_with_keys(key[0], key[1]);
+            other.write(&bytes);
+            prop_assert_eq!(SipKey(key).hash_bytes(&bytes), other.finish());
         }
 
         #[test]

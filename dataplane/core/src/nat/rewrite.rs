@@ -17,7 +17,7 @@ pub use icmp_error::{ErrorPlan, icmp_error};
 use zerocopy::IntoBytes;
 
 use crate::conntrack::tuple::{Tuple, TupleV4, TupleV6, protocol};
-use crate::headers::Headers;
+use crate::headers::{Headers, Kind};
 use crate::parse::plain::{L4_V4, L4_V6, Shape};
 use crate::wire::checksum::{self, apply, apply_udp, combine};
 use crate::wire::crc32c::Crc32c;
@@ -169,6 +169,9 @@ fn ends<const N: usize>(tuple: &[u8]) -> Option<&[u8; N]> {
 /// Writes ports or identifier and brings the transport checksum up to date.
 #[inline(always)]
 fn transport(bytes: &mut [u8], headers: &Headers, ids: (u16, u16), delta: u16) {
+    if headers.kind == Kind::Later {
+        return; // it has none
+    }
     let l4 = usize::from(headers.l4);
     match headers.protocol {
         protocol::TCP => {

@@ -7,7 +7,7 @@
 use core::net::Ipv6Addr;
 
 use super::Context;
-use super::ipv6::{self, Fragment};
+use super::ipv6;
 use crate::burst::Origin;
 use crate::conntrack::tuple::{FamilyTuple, Tuple, TupleV4, TupleV6, protocol};
 use crate::headers::{Headers, Kind};
@@ -166,8 +166,7 @@ fn quoted_v6(message: &[u8]) -> Result<Quote<TupleV6>, DropReason> {
     let (6, Ok(walk)) = (header[0] >> 4, walk) else {
         return Err(DropReason::IcmpErrorQuote);
     };
-    let (false, Some(transport)) = (walk.fragment == Fragment::Later, message.get(walk.l4..))
-    else {
+    let (false, Some(transport)) = (walk.is_later(), message.get(walk.l4..)) else {
         return Err(DropReason::IcmpErrorQuote);
     };
     let class = |kind| (walk.protocol == protocol::ICMPV6).then_some(Class::of_v6(kind));

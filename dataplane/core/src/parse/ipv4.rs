@@ -1,9 +1,9 @@
 //! IPv4: header, options, fragments; then what it carries.
 
 use super::transport::{self, Found, is_dhcp};
-use super::{Context, L3, icmp};
+use super::{Context, L3, fragment, icmp};
 use crate::conntrack::tuple::{Tuple, TupleV4, protocol};
-use crate::headers::Headers;
+use crate::headers::{Headers, Kind};
 use crate::verdict::DropReason;
 use crate::wire::checksum::Sum;
 use crate::wire::ipv4::{self, option};
@@ -88,12 +88,12 @@ fn with_header(
     let Some(payload) = bytes.get(l4..L3 + usize::from(ip_len)) else {
         return Err(DropReason::Ipv4Header);
     };
-    let fragment = be16(header, ipv4::FRAGMENT);
-    if fragment & (ipv4::MORE_FRAGMENTS | ipv4::OFFSET_MASK) != 0 {
-        return Err(DropReason::Fragment);
-    }
     if header[ipv4::TTL] == 0 {
         return Err(DropReason::TtlZero);
+    }
+    let fragment = be16(header, ipv4::FRAGMENT);
+    if fragment & (ipv4::MORE_FRAGMENTS | ipv4::OFFSET_MASK) != 0 {
+        return fragment_of(out, header, context, l4, payload.len());
     }
     // Each its own end, so that what does not concern it is not there.
     match header[ipv4::PROTOCOL] {
@@ -109,6 +109,22 @@ fn with_header(
         }
         _ => other_protocol(out, payload, context, header, fixed.addresses, l4),
     }
+}
+
+/// A fragment: `len` bytes of a datagram.
+#[cold]
+fn fragment_of(
+    out: &mut Headers,
+    header: &[u8; ipv4::HEADER_LEN],
+    context: Context<'_>,
+    l4: usize,
+    len: usize,
+) -> Result<(), DropReason> {
+    fragment::Slice::v4(header, l4..l4 + len).check(l4 - L3)?;
+    ip(out, header, context, l4);
+    out.tuple = Tuple::V4(tuple(header, (be16(header, ipv4::IDENTIFICATION), 0)));
+    out.kind = Kind::Fragment;
+    Ok(())
 }
 
 #[inline(never)]

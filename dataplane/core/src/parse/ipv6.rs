@@ -2,14 +2,15 @@
 
 use core::net::Ipv6Addr;
 
+use super::fragment::Slice;
 use super::transport::{self, Found, is_dhcp};
 use super::{Context, L3, icmp};
 use crate::conntrack::tuple::{Tuple, TupleV6, protocol};
-use crate::headers::Headers;
+use crate::headers::{Headers, Kind};
 use crate::verdict::DropReason;
 use crate::wire::checksum::Sum;
 use crate::wire::ipv6::{self, extension, option};
-use crate::wire::{array, be16, part};
+use crate::wire::{array, be16, be32, part};
 
 /// Most extension headers walked over.
 const EXTENSIONS_MAX: usize = 8;
@@ -50,14 +51,33 @@ fn parse_with_extensions(
     next: u8,
 ) -> Result<(), DropReason> {
     let walk = walk(packet, L3 + ipv6::HEADER_LEN, next)?;
-    // Atomic fragments too, for now (RFC 6946).
-    if walk.fragment != Fragment::None {
-        return Err(DropReason::Fragment);
+    // RFC 6946: an atomic fragment is a whole datagram, whatever others have its identification.
+    if let Some(fragment) = walk.fragment.filter(|fragment| !fragment.is_atomic()) {
+        return fragment_of(out, packet, context, header, fragment);
     }
     // RFC 8200 §8.1: the pseudo header has the final destination, which is not the one in the header while
     // segments are left, so the sum cannot be told right from wrong.
     context.verify_checksums &= !walk.routed;
     with_header(out, packet, context, header, walk.protocol, walk.l4)
+}
+
+/// A fragment. Its tuple has the datagram's identification (RFC 8200 §4.5: addresses and identification, and not the
+/// next header, make it one datagram).
+fn fragment_of(
+    out: &mut Headers,
+    packet: &[u8],
+    context: Context<'_>,
+    header: &[u8; ipv6::HEADER_LEN],
+    fragment: Fragment,
+) -> Result<(), DropReason> {
+    let Fragment { data, next, id, .. } = fragment;
+    Slice::v6(fragment, packet.len()).check(data - ipv6::FRAGMENT_LEN - L3 - ipv6::HEADER_LEN)?;
+    let ids = ((id >> 16) as u16, id as u16);
+    let ip = Ip { header, protocol: next, l4: data, len: packet.len() - L3 };
+    ip.write(out, context);
+    out.tuple = Tuple::V6(TupleV6 { protocol: 0, ..ip.tuple(ids) });
+    out.kind = Kind::Fragment;
+    Ok(())
 }
 
 /// Goes on after the header and its extensions. `packet` begins with the frame and ends with the packet.
@@ -163,13 +183,32 @@ impl Ip<'_> {
 
 /// What a fragment header said.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Fragment {
-    /// There was none.
-    None,
-    /// Offset 0: the transport header is there.
-    First,
-    /// Another offset: what follows is from the middle.
-    Later,
+pub(super) struct Fragment {
+    /// Where what it brings begins, counted as everything in the packet.
+    pub(super) data: usize,
+    /// Where that belongs, bytes.
+    pub(super) offset: u16,
+    /// Whether it is not the last one.
+    pub(super) more: bool,
+    /// What follows, in the first one.
+    pub(super) next: u8,
+    /// Of the datagram.
+    pub(super) id: u32,
+}
+
+impl Fragment {
+    /// Reads the header that ends where `data` begins.
+    pub(super) fn read(packet: &[u8], data: usize) -> Option<Self> {
+        let header = array::<{ ipv6::FRAGMENT_LEN }>(packet, data.checked_sub(8)?)?;
+        let word = be16(header, 2);
+        let (offset, more) = (word & !7, word & 1 != 0);
+        Some(Self { data, offset, more, next: header[0], id: be32(header, 4) })
+    }
+
+    /// Whether there are no others.
+    const fn is_atomic(&self) -> bool {
+        self.offset == 0 && !self.more
+    }
 }
 
 /// Where a walk over extension headers ended.
@@ -179,8 +218,8 @@ pub(super) struct Walk {
     pub(super) protocol: u8,
     /// Where its header begins.
     pub(super) l4: usize,
-    /// Whether it is a fragment.
-    pub(super) fragment: Fragment,
+    /// If it is a fragment.
+    pub(super) fragment: Option<Fragment>,
     /// Whether a routing header has segments left.
     pub(super) routed: bool,
 }
@@ -192,16 +231,23 @@ const fn is_extension(next: u8) -> bool {
     )
 }
 
+impl Walk {
+    /// Whether what follows is from the middle of a datagram.
+    pub(super) fn is_later(&self) -> bool {
+        self.fragment.is_some_and(|fragment| fragment.offset != 0)
+    }
+}
+
 /// Walks over the extension headers from `start` to the transport header (RFC 8200 §4.1).
 pub(super) fn walk(packet: &[u8], start: usize, next: u8) -> Result<Walk, DropReason> {
-    let mut walk = Walk { protocol: next, l4: start, fragment: Fragment::None, routed: false };
+    let mut walk = Walk { protocol: next, l4: start, fragment: None, routed: false };
     for index in 0..=EXTENSIONS_MAX {
         if !is_extension(walk.protocol) {
             return Ok(walk);
         }
         let Some(fixed) = array::<8>(packet, walk.l4) else { break };
         let len = match walk.protocol {
-            extension::FRAGMENT => 8,
+            extension::FRAGMENT => ipv6::FRAGMENT_LEN,
             _ => usize::from(fixed[1]) * 8 + 8,
         };
         let end = walk.l4 + len;
@@ -216,14 +262,13 @@ pub(super) fn walk(packet: &[u8], start: usize, next: u8) -> Result<Walk, DropRe
             // RFC 5095: type 0 is deprecated; it must not be acted upon, and it is not passed on to hosts.
             extension::ROUTING if fixed[2] == 0 => break,
             extension::ROUTING => walk.routed |= fixed[3] != 0,
-            extension::FRAGMENT => {
-                let later = be16(fixed, 2) & !7 != 0;
-                walk.fragment = if later { Fragment::Later } else { Fragment::First };
-            }
+            // A fragment of a fragment.
+            extension::FRAGMENT if walk.fragment.is_some() => break,
+            extension::FRAGMENT => walk.fragment = Fragment::read(packet, end),
             _ => {}
         }
         (walk.protocol, walk.l4) = (fixed[0], end);
-        if walk.fragment == Fragment::Later {
+        if walk.is_later() {
             return Ok(walk);
         }
     }

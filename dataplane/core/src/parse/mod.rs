@@ -3,6 +3,7 @@
 //! ```text
 //! parse ─ Ethernet ─┬─ ARP ──────────────────────────────► Kind::Arp
 //!                   ├─ ipv4 ─┬─ transport ───────────────► Tcp, Flow, Untracked (DHCP), Invalid
+//!                   │        ├─ fragment ────────────────► Fragment; Later once its datagram is whole
 //!                   └─ ipv6 ─┴─ icmp ─┬──────────────────► IcmpQuery, Untracked (ND, MLD), Invalid
 //!                                     └─ the quoted packet ► IcmpError
 //! ```
@@ -14,6 +15,7 @@
 //! Every byte is looked at through a checked slice: no packet can make this panic. Nothing is allocated
 //! and nothing is kept.
 
+pub mod fragment;
 mod icmp;
 mod ipv4;
 mod ipv6;

@@ -312,8 +312,8 @@ fn ipv4_faults_are_named() {
         fault("checksum", &good, |f| f[24] ^= 1, Err(Ipv4Checksum)),
         fault("TTL 0 (C143)", &good, mended(|f| f[22] = 0), Err(TtlZero)),
         fault("TTL 1", &good, mended(|f| f[22] = 1), Ok(Kind::Flow)),
-        fault("first fragment", &good, mended(|f| f[20] = 0x20), Err(Fragment)),
-        fault("last fragment", &good, mended(|f| f[21] = 1), Err(Fragment)),
+        fault("first fragment", &good, mended(|f| f[20] = 0x20), Err(Fragment)), // 10 bytes and more to come
+        fault("last fragment", &good, mended(|f| f[21] = 1), Ok(Kind::Fragment)),
         fault("reserved flag", &good, mended(|f| f[20] |= 0x80), Ok(Kind::Flow)),
     ]);
     for (options, expect) in [
@@ -382,9 +382,15 @@ fn ipv6_faults_are_named() {
         ("jumbogram", 0, vec![udp, 0, 0xc2, 4, 0, 1, 0, 0], Err(Ipv6Extension)),
         ("routing type 0", 43, vec![udp, 0, 0, 0, 0, 0, 0, 0], Err(Ipv6Extension)),
         ("routing type 4, arrived", 43, vec![udp, 0, 4, 0, 0, 0, 0, 0], Ok(Kind::Flow)),
-        ("fragment", 44, vec![udp, 0, 0, 1, 0, 0, 0, 1], Err(Fragment)),
-        ("later fragment", 44, vec![0, 0, 0, 8, 0, 0, 0, 1], Err(Fragment)),
-        ("atomic fragment", 44, vec![udp, 0, 0, 0, 0, 0, 0, 1], Err(Fragment)),
+        ("fragment, not of eights", 44, vec![udp, 0, 0, 1, 0, 0, 0, 1], Err(Fragment)),
+        ("beyond 65535", 44, vec![udp, 0, 0xff, 0xf8, 0, 0, 0, 1], Err(Fragment)),
+        ("atomic fragment", 44, vec![udp, 0, 0, 0, 0, 0, 0, 1], Ok(Kind::Flow)),
+        (
+            "a fragment of a fragment",
+            44,
+            vec![44, 0, 0, 0, 0, 0, 0, 1, udp, 0, 0, 0, 0, 0, 0, 1],
+            Err(Ipv6Extension),
+        ),
         ("eight headers", 60, chain(8), Ok(Kind::Flow)),
         ("nine headers", 60, chain(9), Err(Ipv6Extension)),
         ("256 bytes", 60, long(31), Ok(Kind::Flow)),
@@ -399,6 +405,12 @@ fn ipv6_faults_are_named() {
             assert_eq!(result.unwrap().tuple, udp6(), "{name}");
         }
         assert_eq!(outcome(result), expect.map(|kind| (kind, None)), "{name}");
+    }
+    // All fragments of a datagram have one tuple, whatever header they say comes next.
+    for (next, offset) in [(udp, 0x10), (0, 0x20)] {
+        let later = on_wire(&extended(&good, 44, &[next, 0, 0, offset, 1, 2, 3, 4])).unwrap();
+        let expected = tuple("2001:db8:7::7", 0x0102, "2001:db8::1", 0x0304, 0);
+        assert_eq!((later.kind, later.l4, later.tuple), (Kind::Fragment, 62, expected));
     }
     // Segments left: the checksum is over another destination than the header's.
     let mut routed = extended(&good, 43, &[udp, 0, 4, 1, 0, 0, 0, 0]);

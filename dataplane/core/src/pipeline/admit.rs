@@ -6,7 +6,7 @@ use core::net::IpAddr;
 
 use super::established::{UNSEEN, consent, judge, send, states, tcp_options};
 use super::family::Family;
-use super::leg::{self, Leg};
+use super::leg::{self, Leg, Oversize};
 use super::refuse::{Refusal, refuse};
 use super::{Context, Desk, stray};
 use crate::burst::{Origin, Packet};
@@ -120,7 +120,7 @@ fn admit<H: Family>(
         if leg::is_link_local_source(original.src()) {
             return Err(Refusal::Drop(DropReason::LinkLocalScope));
         }
-        leg::limits(headers, leg.egress, leg.route_mtu, context)?;
+        leg::limits(headers, leg.egress, leg.route_mtu, Oversize::Split, context)?;
     }
     let states = states(CtState::New, first.hot.state().flags);
     let (to, to_id) = (original.dst(), original.dst_id());
@@ -170,7 +170,7 @@ pub(super) fn elsewhere(
 
 /// The reply tuple that a port forward would give the connection, looked for in this worker's table while
 /// steering has older epochs: `clash` is set if a connection holds it.
-fn forwarded_reply<H: Family>(
+pub(super) fn forwarded_reply<H: Family>(
     table: &Table<'_, H>,
     packet: &mut Packet<'_>,
     tuple: &Tuple,

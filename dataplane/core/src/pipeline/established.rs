@@ -5,9 +5,9 @@
 //! mismatch [`reroute`] or [`rejudge`] makes them again, and the entry stays.
 
 use super::family::Family;
-use super::leg::{self, Leg, NextHop};
+use super::leg::{self, Leg, NextHop, Oversize};
 use super::refuse::{Refusal, refuse};
-use super::{Context, Desk, admit, stray};
+use super::{Context, Desk, admit, fragments, stray};
 use crate::burst::{Accepted, Origin, Packet};
 use crate::conntrack::ctstate::{CtState, CtStates};
 use crate::conntrack::datagram;
@@ -99,7 +99,7 @@ pub(super) fn pass<H: Family>(
 /// The source check, for a packet that comes in by another interface than those before it, or the first
 /// since something changed.
 #[inline]
-fn may_come_here(
+pub(super) fn may_come_here(
     state: &HotState,
     packet: &Packet<'_>,
     headers: &Headers,
@@ -220,6 +220,39 @@ pub(super) fn decide<H: Family>(
     context: &Context<'_>,
 ) -> Result<Leg, Refusal> {
     let d = direction.index();
+    let leg = way(table, packet, headers, row, direction, context)?;
+
+    let state = table.hot(row).state();
+    let judged_as = state.path_states >> (4 * d) & 0x0f;
+    let path = PathId(state.paths[d]);
+    let holds = path != PathId::UNCACHED
+        && judged_as == ctstate as u8
+        && state.stamps.policy == context.snapshot.stamps.policy;
+    let cached = if holds {
+        let len = fragments::judged_len(packet, headers);
+        context.snapshot.policy.cached(context.me, path, len)
+    } else {
+        None
+    };
+    let judgement = match cached {
+        Some(judgement) => judgement,
+        None => rejudge(table, packet, headers, row, direction, ctstate, &leg, context),
+    };
+    consent(&judgement)?;
+    Ok(leg)
+}
+
+/// The way out alone.
+#[inline]
+pub(super) fn way<H: Family>(
+    table: &mut Table<'_, H>,
+    packet: &Packet<'_>,
+    headers: &Headers,
+    row: EntryIdx,
+    direction: Direction,
+    context: &Context<'_>,
+) -> Result<Leg, Refusal> {
+    let d = direction.index();
     let state = table.hot(row).state();
     let [ingress, egress] = state.interfaces[d];
     let here = match packet.origin {
@@ -242,25 +275,8 @@ pub(super) fn decide<H: Family>(
         reroute(table, packet, headers, row, direction, context)?
     };
     if leg.ingress != InterfaceId::NONE && leg.egress != InterfaceId::NONE {
-        leg::limits(headers, leg.egress, leg.route_mtu, context)?;
+        leg::limits(headers, leg.egress, leg.route_mtu, Oversize::Split, context)?;
     }
-
-    let state = table.hot(row).state();
-    let judged_as = state.path_states >> (4 * d) & 0x0f;
-    let path = PathId(state.paths[d]);
-    let holds = path != PathId::UNCACHED
-        && judged_as == ctstate as u8
-        && state.stamps.policy == context.snapshot.stamps.policy;
-    let cached = if holds {
-        context.snapshot.policy.cached(context.me, path, u32::from(headers.ip_len))
-    } else {
-        None
-    };
-    let judgement = match cached {
-        Some(judgement) => judgement,
-        None => rejudge(table, packet, headers, row, direction, ctstate, &leg, context),
-    };
-    consent(&judgement)?;
     Ok(leg)
 }
 
@@ -410,7 +426,7 @@ pub(super) fn judge(
         ingress: leg.ingress,
         egress: leg.egress,
         states,
-        packet_len: u32::from(headers.ip_len),
+        packet_len: fragments::judged_len(packet, headers),
     };
     context.snapshot.policy.judge(context.me, leg.hook(), &subject)
 }
@@ -473,12 +489,19 @@ pub(super) fn send<H: Family>(
             Direction::Reply => deltas.reversed(),
         };
         let to = hot.tuple(direction.opposite()).inverted();
+        if let Err(refusal) = fragments::may_be_translated::<H>(packet, headers, &to) {
+            return refuse(refusal, packet, desk, context);
+        }
         H::rewrite(packet.bytes_mut(), headers, &to, deltas, ttl);
     }
     match mac {
         Some(mac) => {
             leg::write_link_header(packet, leg.egress, mac, context);
-            Verdict::Forward { egress: leg.egress }
+            let (egress, mtu) = (leg.egress, leg::mtu(leg.egress, leg.route_mtu, context));
+            if headers.ip_len > mtu {
+                return Verdict::Split { egress, mtu }; // `limits` has seen that it may be
+            }
+            Verdict::Forward { egress }
         }
         None if leg.egress == InterfaceId::NONE => {
             let class = match ctstate(state, direction) {

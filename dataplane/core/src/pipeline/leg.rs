@@ -6,6 +6,7 @@ use super::refuse::Refusal;
 use super::{Context, Desk, WANTED_ASKERS_MAX, WANTED_SOURCE_MAX, Wanted};
 use crate::burst::{Origin, Packet};
 use crate::forward::{NeighbourState, Route, RouteKind};
+use crate::fragments;
 use crate::headers::Headers;
 use crate::reply::IcmpErrorKind;
 use crate::rules::Hook;
@@ -160,6 +161,7 @@ pub(super) fn limits(
     headers: &Headers,
     egress: InterfaceId,
     route_mtu: u16,
+    oversize: Oversize,
     context: &Context<'_>,
 ) -> Result<(), Refusal> {
     if headers.l2_group {
@@ -168,17 +170,33 @@ pub(super) fn limits(
     if headers.ttl <= 1 {
         return Err(Refusal::Icmp(DropReason::TtlExceeded, IcmpErrorKind::TimeExceeded));
     }
-    let mtu = context.interface(egress).map_or(0, |interface| interface.mtu);
-    let mtu = if route_mtu != 0 { mtu.min(route_mtu) } else { mtu };
+    let mtu = mtu(egress, route_mtu, context);
     if headers.ip_len > mtu {
-        let refusal = if headers.dont_fragment {
-            Refusal::Icmp(DropReason::MtuExceeded, IcmpErrorKind::PacketTooBig { mtu })
-        } else {
-            Refusal::Drop(DropReason::MtuExceeded) // egress fragmentation is not built yet
+        return match (headers.dont_fragment, oversize) {
+            (true, _) => {
+                Err(Refusal::Icmp(DropReason::MtuExceeded, IcmpErrorKind::PacketTooBig { mtu }))
+            }
+            (false, Oversize::Split) if mtu >= fragments::MTU_MIN => Ok(()),
+            (false, _) => Err(Refusal::Drop(DropReason::MtuExceeded)),
         };
-        return Err(refusal);
     }
     Ok(())
+}
+
+/// What happens to a packet that is too long for where it goes and may be fragmented.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Oversize {
+    /// It is.
+    Split,
+    /// It is dropped all the same: an ICMP error, or what belongs to nothing.
+    Refuse,
+}
+
+/// The longest IP packet that may leave by `egress`.
+#[inline]
+pub(super) fn mtu(egress: InterfaceId, route_mtu: u16, context: &Context<'_>) -> u16 {
+    let mtu = context.interface(egress).map_or(0, |interface| interface.mtu);
+    if route_mtu != 0 { mtu.min(route_mtu) } else { mtu }
 }
 
 /// The MAC of the next hop, or what to do without one.

@@ -10,6 +10,8 @@
 //! - *related* if it is an ICMP error ([`related`]); *route, limits, judge* if it belongs to
 //!   nothing ([`stray`]): ARP, neighbour discovery, INVALID.
 //!
+//! Fragments do none of this until their datagram is whole ([`fragments`](crate::fragments)).
+//!
 //! It is netfilter's order, so that what a rule sees here is what it sees there. Packet bytes, a
 //! snapshot, `now` and the state of a seeded generator go in; verdicts and rewritten bytes come out.
 //!
@@ -25,6 +27,7 @@ use crate::conntrack::siphash::{ABREAST, Pairs, SipKey};
 use crate::conntrack::table::{Layout, Promise, Table, TupleHash};
 use crate::conntrack::tuple::Tuple;
 use crate::counters::Counters;
+use crate::fragments::{Gathering, Settled};
 use crate::headers::{Headers, Kind};
 use crate::nat::plan::Random;
 use crate::parse::{
@@ -41,6 +44,7 @@ use crate::verdict::{DropReason, Verdict};
 mod admit;
 mod established;
 mod family;
+mod fragments;
 mod lane;
 mod leg;
 mod refuse;
@@ -77,6 +81,7 @@ pub struct Pipeline<'m> {
     v4: Table<'m, HotV4>,
     v6: Table<'m, HotV6>,
     desk: Desk,
+    gathering: Gathering,
     review: table_view::Review,
 }
 
@@ -86,6 +91,7 @@ struct Desk {
     /// By ingress interface: for "too big", on which path MTU discovery rests, and for all others.
     reply_limits: [[RateLimit; 2]; INTERFACES_MAX],
     wanted: ArrayVec<Wanted, WANTED_MAX>,
+    fates: fragments::Fates,
 }
 
 /// Most next hops reported as wanted between two calls of [`Pipeline::take_wanted`].
@@ -184,7 +190,9 @@ impl<'m> Pipeline<'m> {
                 random: Random::new(seed),
                 reply_limits: [[limit; 2]; INTERFACES_MAX],
                 wanted: ArrayVec::new(),
+                fates: fragments::Fates::new(),
             },
+            gathering: Gathering::new(seed),
             review: table_view::Review::default(),
         }
     }
@@ -353,7 +361,8 @@ impl<'m> Pipeline<'m> {
             return Verdict::Drop(DropReason::Stopping);
         };
         let desk = &mut self.desk;
-        match (headers.kind, headers.tuple) {
+        let kind = headers.kind;
+        let verdict = match (kind, headers.tuple) {
             (Kind::Tcp | Kind::Flow | Kind::IcmpQuery, Tuple::V4(tuple)) => {
                 tracked(&mut self.v4, desk, packet, ours, &tuple, context)
             }
@@ -367,7 +376,20 @@ impl<'m> Pipeline<'m> {
                 related::pass(&mut self.v6, desk, packet, ours.hash, &tuple, context)
             }
             (Kind::Invalid | Kind::Untracked | Kind::Arp, _) => stray::pass(desk, packet, context),
+            (Kind::Fragment, _) => {
+                return fragments::gather(&mut self.gathering, packet, headers, context);
+            }
+            (Kind::Later, Tuple::V4(tuple)) => {
+                return fragments::follow(&mut self.v4, desk, packet, ours, &tuple, context);
+            }
+            (Kind::Later, Tuple::V6(tuple)) => {
+                return fragments::follow(&mut self.v6, desk, packet, ours, &tuple, context);
+            }
+        };
+        if let Seen::Gathered(gathered) = &packet.seen {
+            self.desk.fates.note(gathered, verdict);
         }
+        verdict
     }
 
     /// Whether a plain packet belongs to no connection, and no other can be kept: then its headers need not be read.
@@ -410,8 +432,28 @@ impl<'m> Pipeline<'m> {
         let (v4, more_v4) = self.v4.expire(now.tick(), steps);
         let (v6, more_v6) = self.v6.expire(now.tick(), steps);
         counters.connections_gone.add(u64::from(v4 + v6));
+        self.gathering.expire(now.tick());
         let reviewing = self.review(snapshot, counters, steps);
         more_v4 || more_v6 || reviewing
+    }
+
+    /// Whether [`next_settled`](Self::next_settled) has something to say.
+    #[inline]
+    pub fn has_settled(&self) -> bool {
+        self.gathering.has_settled()
+    }
+
+    /// The next fragment whose wait is over, the fragments of a datagram in order: the slot of its frame, free from now on,
+    /// and what becomes of it. To be asked, until it says nothing, after every burst, when the verdicts were carried out.
+    /// The caller counts each fragment as resumed, and either drops it or offers it once more, with nothing else
+    /// known of it than [`Seen::Gathered`].
+    pub fn next_settled(&mut self) -> Option<(u16, Settled)> {
+        self.gathering.next_settled()
+    }
+
+    /// Fragments that wait for the rest of their datagram.
+    pub fn gathering(&self) -> usize {
+        self.gathering.waiting()
     }
 
     /// Next hops that packets were held for, or would have been: control has the kernel resolve them.
@@ -510,6 +552,7 @@ fn open(packet: &mut Packet<'_>, context: &Context<'_>) -> Result<Opened, Verdic
         }
         Seen::Plain(plain) => return Ok((Some(plain), [0; 2])),
         Seen::Sound => return parse(packet, context).map(|_| (None, [0; 2])),
+        Seen::Gathered(_) => return open_gathered(packet, context),
         Seen::Unseen => {}
     }
     if packet.origin == Origin::Wire
@@ -520,9 +563,22 @@ fn open(packet: &mut Packet<'_>, context: &Context<'_>) -> Result<Opened, Verdic
         return steer_plain(packet, plain, tuple, context).map(|()| (Some(plain), [0; 2]));
     }
     let (tuple, kind) = parse(packet, context)?;
-    let owner = context.snapshot.steering.owner(&tuple);
+    let owner = context.snapshot.steering.owner_of(&tuple, kind);
     let local = matches!(kind, Kind::Arp | Kind::Untracked);
     if owner == context.me || local {
+        Ok((None, [0; 2]))
+    } else {
+        Err(Verdict::HandOver { worker: owner })
+    }
+}
+
+/// Opens a fragment whose datagram is whole. It comes from its collector, or from who handed it over.
+#[cold]
+fn open_gathered(packet: &mut Packet<'_>, context: &Context<'_>) -> Result<Opened, Verdict> {
+    let (tuple, _) = parse(packet, context)?;
+    let owner = context.snapshot.steering.owner(&tuple);
+    let visits = packet.visit.visited != 0 || packet.visit.admit;
+    if owner == context.me || visits {
         Ok((None, [0; 2]))
     } else {
         Err(Verdict::HandOver { worker: owner })
@@ -540,9 +596,17 @@ fn parse(packet: &mut Packet<'_>, context: &Context<'_>) -> Result<(Tuple, Kind)
     let Packet { room, start, len, origin, seen, parsed, .. } = packet;
     let bytes = &room[*start..*start + *len];
     let headers = parsed.insert(Headers::default());
-    match parse::parse_into(headers, bytes, interface, *origin, verify) {
+    let result = if let Seen::Gathered(gathered) = seen {
+        parse::fragment::gathered_into(headers, bytes, interface, *origin, gathered)
+    } else {
+        parse::parse_into(headers, bytes, interface, *origin, verify)
+    };
+    match result {
         Ok(()) => {
-            *seen = Seen::Sound;
+            *seen = match *seen {
+                Seen::Gathered(_) => *seen,
+                _ => Seen::Sound,
+            };
             Ok((headers.tuple, headers.kind))
         }
         Err(reason) => {

@@ -2,7 +2,7 @@
 
 use super::{Context, Desk};
 use crate::burst::{Origin, Packet};
-use crate::headers::Headers;
+use crate::headers::{Headers, Kind};
 use crate::parse;
 use crate::reply::{self, IcmpErrorKind};
 use crate::rules::RejectKind;
@@ -53,6 +53,10 @@ fn answer_in_place(
     context: &Context<'_>,
 ) -> Option<()> {
     let headers: Headers = packet.parsed?;
+    // C147; RFC 1812 §4.3.2.7: about the first fragment only.
+    if headers.kind == Kind::Later {
+        return None;
+    }
     let interface = context.interface(packet.interface)?;
     match answer {
         Answer::Reset => reply::tcp_reset(packet, &headers, interface.mac).ok(),

@@ -9,7 +9,7 @@ use core::net::IpAddr;
 
 use super::established::{consent, hold, judge, states, still_accepted};
 use super::family::Family;
-use super::leg::{self, Leg, NextHop};
+use super::leg::{self, Leg, NextHop, Oversize};
 use super::refuse::{Refusal, refuse};
 use super::{Context, Desk, stray};
 use crate::burst::{Origin, Packet};
@@ -121,7 +121,7 @@ fn way(
         if leg::is_link_local_source(outer_src) {
             return Err(Refusal::Drop(DropReason::LinkLocalScope));
         }
-        leg::limits(headers, leg.egress, leg.route_mtu, context)?;
+        leg::limits(headers, leg.egress, leg.route_mtu, Oversize::Refuse, context)?;
     }
     Ok(leg)
 }

@@ -4,7 +4,7 @@
 //! INVALID); an INVALID packet that a rule drops is counted under what made it INVALID.
 
 use super::established::judge;
-use super::leg::{self, Leg, NextHop};
+use super::leg::{self, Leg, NextHop, Oversize};
 use super::refuse::{Refusal, refuse};
 use super::{Context, Desk};
 use crate::burst::{Origin, Packet};
@@ -121,7 +121,7 @@ fn judge_invalid(
         if leg::is_link_local_source(source) {
             return Err(Refusal::Drop(DropReason::LinkLocalScope));
         }
-        leg::limits(headers, leg.egress, leg.route_mtu, context)?;
+        leg::limits(headers, leg.egress, leg.route_mtu, Oversize::Refuse, context)?;
         if would_leak(source, &leg, context) {
             return Err(Refusal::Drop(reason));
         }

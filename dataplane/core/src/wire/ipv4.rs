@@ -8,6 +8,8 @@ pub const VERSION_IHL_PLAIN: u8 = 0x45;
 pub const TOS: usize = 1;
 /// Length of the packet, header included.
 pub const TOTAL_LEN: usize = 2;
+/// Which datagram a fragment is of.
+pub const IDENTIFICATION: usize = 4;
 /// Flags (3 bits) and fragment offset in 8-byte units (13 bits).
 pub const FRAGMENT: usize = 6;
 /// Time to live.
@@ -39,6 +41,8 @@ pub mod option {
     pub const TIMESTAMP: u8 = 68;
     pub const LOOSE_SOURCE_ROUTE: u8 = 131;
     pub const STRICT_SOURCE_ROUTE: u8 = 137;
+    /// Set in the type of an option that every fragment carries.
+    pub const COPIED: u8 = 0x80;
 }
 
 /// Header length in bytes from the first byte; `None` if it is not version 4 or shorter than 20 bytes.

@@ -12,6 +12,8 @@ pub const SRC: usize = 8;
 pub const DST: usize = 24;
 /// Length of the fixed header.
 pub const HEADER_LEN: usize = 40;
+/// Length of a fragment header (RFC 8200 §4.5).
+pub const FRAGMENT_LEN: usize = 8;
 
 /// Next Header values that are extension headers to be walked over (RFC 8200 §4). AH and ESP are not: they
 /// end the walk, as a transport protocol does.

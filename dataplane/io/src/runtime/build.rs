@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 use postern_core::counters::{Counters, Values};
+use postern_core::fragments::SLOTS;
 use postern_core::pipeline::Pipeline;
 use postern_core::snapshot::Snapshot;
 use postern_core::units::{INTERFACES_MAX, InterfaceId, WORKERS_MAX, WorkerId};
@@ -15,6 +16,7 @@ use super::census::{Census, Gauges};
 use super::command::{Clerk, CommandPort, command_port};
 use super::door::{Door, HostDoor};
 use super::exits::{Exits, Way};
+use super::gathered::GatheredFrames;
 use super::handover::{Doorbell, HostLinks, WorkerLinks, mesh};
 use super::hold::{HOLD_MAX, Holds};
 use super::host::{Host, HostBudget, HostPort};
@@ -75,11 +77,12 @@ impl Default for Settings {
 
 impl Settings {
     /// How many frames the UMEM should have besides those that rest in the doors' rings
-    /// ([`SocketOptions::frames`](crate::xdp::socket::SocketOptions::frames) each): pools, queues, holds, and
+    /// ([`SocketOptions::frames`](crate::xdp::socket::SocketOptions::frames) each): pools, queues, holds, fragments, and
     /// a full ring to each worker. With fewer, or more rings full at once, fill rings run short and devices
     /// drop; nothing else happens.
     pub const fn frames(&self, workers: usize) -> usize {
-        (workers + 1) * (self.marks.high + BATCH) + workers * (QUEUE_MAX + HOLD_MAX + self.ring)
+        (workers + 1) * (self.marks.high + BATCH)
+            + workers * (QUEUE_MAX + HOLD_MAX + SLOTS + self.ring)
     }
 }
 
@@ -349,6 +352,8 @@ impl Common {
             peers,
             host,
             holds: Holds::new(),
+            gathered: GatheredFrames::new(),
+            umem: Arc::clone(&self.umem),
             pool: FramePool::new(&self.depot, self.settings.marks),
             counters: Arc::default(),
             events: self.events.clone(),

@@ -38,7 +38,7 @@ macro_rules! gauges {
 gauges! {
     /// Free frames in the thread's pool.
     pool,
-    /// Packets on hold for their next hop.
+    /// Packets on hold: for their next hop, or for the rest of their datagram.
     held,
     /// Packets waiting for room in a transmit ring.
     queued,

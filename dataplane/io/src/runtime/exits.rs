@@ -4,23 +4,27 @@
 //!   than there are workers, as a parcel to the worker that has the queue. Counted `forwarded` by
 //!   whoever puts it into the ring;
 //! - to the host: as a parcel, counted `handed_out` here, and `delivered` by the host thread;
-//! - to its owner: as a parcel; on hold; or back to the pool.
+//! - to its owner: as a parcel; on hold, for its next hop or the rest of its datagram; or back to the pool.
 
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
 use crossbeam::channel::Sender;
 use postern_core::counters::Counters;
+use postern_core::fragments::{self, PARTS_MAX};
 use postern_core::time::Instant;
 use postern_core::units::{INTERFACES_MAX, InterfaceId, WorkerId};
 use postern_core::verdict::{DropReason, HostClass, Verdict};
 
 use super::door::Door;
+use super::gathered::GatheredFrames;
 use super::handover::{Errand, Luggage, Outbox, Parcel};
 use super::hold::{Held, Holds};
 use super::port::{Health, Port};
 use super::tray::Kept;
 use super::{Event, Node, count_drop};
-use crate::frame::{FramePool, FrameSpan};
+use crate::frame::{FRAME_HEADROOM, FrameIdx, FramePool, FrameSpan};
+use crate::umem::Umem;
 use crate::xdp::socket::SocketError;
 
 /// How a worker reaches an interface.
@@ -43,6 +47,9 @@ pub(crate) struct Exits<D> {
     /// To the host, by class.
     pub(crate) host: [Outbox; HostClass::COUNT],
     pub(crate) holds: Holds,
+    /// Fragments.
+    pub(crate) gathered: GatheredFrames,
+    pub(crate) umem: Arc<Umem>,
     pub(crate) pool: FramePool,
     pub(crate) counters: Arc<Counters>,
     pub(crate) events: Sender<Event>,
@@ -73,13 +80,14 @@ impl<D: Door> Exits<D> {
                 }
             }
             Verdict::Drop(reason) => self.discard(span, reason),
-            Verdict::HandOver { .. } | Verdict::Hold { .. } => {
+            Verdict::Split { egress, mtu } => self.split(span, egress, mtu),
+            Verdict::HandOver { .. } | Verdict::Hold { .. } | Verdict::Gather { .. } => {
                 self.send_on(span, verdict, kept, now);
             }
         }
     }
 
-    /// To another worker, or on hold.
+    /// To another worker, or on hold, for one reason or another.
     #[inline]
     fn send_on(&mut self, span: FrameSpan, verdict: Verdict, kept: Option<Kept>, now: Instant) {
         match (verdict, kept) {
@@ -88,6 +96,12 @@ impl<D: Door> Exits<D> {
             }
             (Verdict::Hold { next_hop }, Some(Kept { luggage, source })) => {
                 self.hold(Held { span, luggage, source, next_hop, since: now });
+            }
+            (Verdict::Gather { slot }, Some(Kept { luggage, .. })) => {
+                match self.gathered.put(slot, span, luggage) {
+                    Ok(()) => self.counters.held.add(1),
+                    Err(span) => self.discard(span, DropReason::FragmentLimit),
+                }
             }
             _ => unreachable!("what travels on is kept"),
         }
@@ -108,6 +122,37 @@ impl<D: Door> Exits<D> {
             }
             Some(Way::None) | None => self.discard(span, DropReason::InterfaceDown),
         }
+    }
+
+    /// Out of an interface, in parts: all of them or none.
+    #[cold]
+    fn split(&mut self, span: FrameSpan, egress: InterfaceId, mtu: u16) {
+        let umem = Arc::clone(&self.umem);
+        let (start, len) = (span.offset() as usize, span.len() as usize);
+        let bytes = &umem.peek(span.frame())[start..start + len];
+        let Some(split) = fragments::split(bytes, mtu) else {
+            return self.discard(span, DropReason::MtuExceeded);
+        };
+        let mut frames = ArrayVec::<FrameIdx, PARTS_MAX>::new();
+        frames.extend(std::iter::from_fn(|| self.pool.take()).take(split.parts()));
+        if frames.len() < split.parts() {
+            frames.into_iter().for_each(|frame| self.pool.give(frame));
+            return self.discard(span, DropReason::NoFrame);
+        }
+        self.counters.split(frames.len());
+        for (part, mut frame) in frames.into_iter().enumerate() {
+            let room = &mut umem.bytes(&mut frame)[FRAME_HEADROOM as usize..];
+            let len = split.write(part, room).unwrap_or(0);
+            match FrameSpan::new(frame, FRAME_HEADROOM, len as u32) {
+                Ok(span) => self.send(span, egress),
+                Err(frame) => {
+                    // A part has more than an Ethernet header, and is shorter than what it is of.
+                    count_drop(&self.counters, DropReason::TruncatedEthernet);
+                    self.pool.give(frame);
+                }
+            }
+        }
+        self.pool.give(span.into_frame());
     }
 
     #[inline]

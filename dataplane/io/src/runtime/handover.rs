@@ -59,7 +59,7 @@ impl Luggage {
     pub(crate) fn steer_anew_unless(&mut self, by: Generation) {
         if self.steered_by != by {
             self.visit = Visit::default();
-            self.seen = Seen::Unseen;
+            self.seen = self.seen.anew();
         }
     }
 }

@@ -218,7 +218,7 @@ impl<T: HostDoor> Host<T> {
             Ok(headers) => headers,
             Err(reason) => return self.discard(span, reason),
         };
-        let owner = snapshot.steering.owner(&headers.tuple);
+        let owner = snapshot.steering.owner_of(&headers.tuple, headers.kind);
         let luggage = Luggage {
             interface,
             origin: Origin::Host,

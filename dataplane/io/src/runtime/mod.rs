@@ -33,6 +33,7 @@ mod census;
 mod command;
 mod door;
 mod exits;
+mod gathered;
 mod handover;
 mod hold;
 mod host;

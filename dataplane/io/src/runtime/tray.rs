@@ -57,7 +57,10 @@ struct Fate {
 impl Fate {
     /// Whether what is known of the packet is needed again.
     const fn travels_on(&self) -> bool {
-        matches!(self.verdict, Verdict::HandOver { .. } | Verdict::Hold { .. })
+        matches!(
+            self.verdict,
+            Verdict::HandOver { .. } | Verdict::Hold { .. } | Verdict::Gather { .. }
+        )
     }
 }
 

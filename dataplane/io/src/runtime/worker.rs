@@ -15,7 +15,8 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam::channel::Sender;
-use postern_core::burst::BURST_MAX;
+use postern_core::burst::{BURST_MAX, Seen};
+use postern_core::fragments::Settled;
 use postern_core::pipeline::Pipeline;
 use postern_core::time::Instant;
 use postern_core::units::{InterfaceId, WorkerId};
@@ -25,7 +26,7 @@ use super::census::{Census, Gauges};
 use super::command::{Clerk, Office};
 use super::door::Door;
 use super::exits::Exits;
-use super::handover::{Doorbell, Errand, Inbox, Parcel};
+use super::handover::{Doorbell, Errand, Inbox, Luggage, Parcel};
 use super::hold::Held;
 use super::mailbox::SnapshotReader;
 use super::port::Health;
@@ -156,6 +157,37 @@ impl<D: Door> Worker<D> {
         let court = Court { pipeline, umem, snapshot, me: exits.me, now };
         tray.run(source, court, exits);
         exits.flush(now);
+        if self.pipeline.has_settled() {
+            self.settle_fragments(now);
+        }
+    }
+
+    /// Takes out the fragments whose wait is over: those of whole datagrams go on, as parcels of our own.
+    #[cold]
+    fn settle_fragments(&mut self, now: Instant) {
+        // What goes on settles nothing.
+        while self.pipeline.has_settled() {
+            let Self { tray, pipeline, umem, snapshots, exits, .. } = self;
+            let snapshot = snapshots.current();
+            while !tray.spans.is_full()
+                && let Some((slot, settled)) = pipeline.next_settled()
+            {
+                let Some((span, luggage)) = exits.gathered.take(slot) else { continue };
+                exits.counters.resumed.add(1);
+                match settled {
+                    Settled::Go(gathered) => {
+                        let seen = Seen::Gathered(gathered);
+                        let steered_by = snapshot.generation;
+                        tray.luggage.push(Luggage { seen, steered_by, ..luggage });
+                        tray.spans.push(span);
+                    }
+                    Settled::Drop(reason) => exits.discard(span, reason),
+                }
+            }
+            let court = Court { pipeline, umem, snapshot, me: exits.me, now };
+            tray.run(Source::Parcels, court, exits);
+            exits.flush(now);
+        }
     }
 
     /// Takes up to a burst from each of the others.
@@ -246,14 +278,19 @@ impl<D: Door> Worker<D> {
         let Self { pipeline, exits, snapshots, clerk, .. } = self;
         let counters = &*exits.counters;
         let behind = pipeline.housekeep(snapshots.current(), counters, now, HOUSEKEEPING);
-        clerk.work(Office { pipeline, me: exits.me, counters, now }) || behind
+        let worked = clerk.work(Office { pipeline, me: exits.me, counters, now }) || behind;
+        if self.pipeline.has_settled() {
+            self.settle_fragments(now);
+            return true;
+        }
+        worked
     }
 
     #[inline]
     fn publish_census(&mut self, worked: bool) {
         let Self { census, exits, gauges, .. } = self;
         census.pool = exits.pool.len() as u64;
-        census.held = exits.holds.len() as u64;
+        census.held = (exits.holds.len() + exits.gathered.len()) as u64;
         (census.queued, census.kernel) = (0, 0);
         for port in &exits.ports {
             census.queued += port.queued() as u64;
@@ -337,6 +374,10 @@ impl<D: Door> Worker<D> {
         while let Some(held) = exits.holds.pop() {
             exits.counters.resumed.add(1);
             exits.discard(held.span, DropReason::Stopping);
+        }
+        while let Some(span) = exits.gathered.take_any() {
+            exits.counters.resumed.add(1);
+            exits.discard(span, DropReason::Stopping);
         }
         for port in &mut exits.ports {
             let _ = port.flush(&mut exits.pool, &exits.counters, now);

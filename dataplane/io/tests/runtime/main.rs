@@ -1,5 +1,6 @@
 //! The runtime as a whole, in memory: real threads, no privileges.
 
+mod fragments;
 mod lab;
 
 use std::collections::HashSet;

@@ -1,0 +1,156 @@
+//! Fragments on their way: kept until their datagram is whole ([`gather`]), then the first as any packet of its flow,
+//! and the others after it ([`follow`]).
+//!
+//! All fragments of a datagram leave their collector one behind the other, the first one first, and take the same ways
+//! between workers; so whoever decides about the first meets the others next, and remembers what he decided.
+
+use super::family::Family;
+use super::refuse::{Refusal, refuse};
+use super::{Context, Desk, Ours, admit, established};
+use crate::burst::{Gathered, Origin, Packet, Seen};
+use crate::conntrack::table::{Table, deadline};
+use crate::conntrack::tuple::{Tuple, protocol};
+use crate::fragments::{Arrival, Gathering};
+use crate::headers::{Headers, Kind};
+use crate::units::WORKERS_MAX;
+use crate::verdict::{DropReason, Verdict};
+
+/// How many datagrams of each collector are remembered: more than can come between a first fragment that visits other
+/// workers and those behind it.
+const FATES: usize = 8;
+
+/// What became of the first fragments of the latest datagrams, by collector.
+pub(super) struct Fates([[Fate; FATES]; WORKERS_MAX]);
+
+#[derive(Clone, Copy)]
+struct Fate {
+    datagram: u16,
+    /// None: there was no such datagram yet.
+    passed: Option<bool>,
+}
+
+impl Fates {
+    pub(super) const fn new() -> Self {
+        Self([[Fate { datagram: 0, passed: None }; FATES]; WORKERS_MAX])
+    }
+
+    fn of(&mut self, gathered: &Gathered) -> Option<&mut Fate> {
+        let of_collector = self.0.get_mut(gathered.collector.index())?;
+        of_collector.get_mut(usize::from(gathered.datagram) % FATES)
+    }
+
+    fn passed(&mut self, gathered: &Gathered) -> Option<bool> {
+        let fate = self.of(gathered)?;
+        fate.passed.filter(|_| fate.datagram == gathered.datagram)
+    }
+
+    /// Remembers what became of a first fragment, once that is decided.
+    #[cold]
+    pub(super) fn note(&mut self, gathered: &Gathered, verdict: Verdict) {
+        let passed = match verdict {
+            Verdict::HandOver { .. } => return,
+            Verdict::Drop(_) | Verdict::Reply { .. } => false,
+            _ => true,
+        };
+        if let Some(fate) = self.of(gathered) {
+            *fate = Fate { datagram: gathered.datagram, passed: Some(passed) };
+        }
+    }
+}
+
+/// A fragment that came to its collector.
+#[cold]
+pub(super) fn gather(
+    gathering: &mut Gathering,
+    packet: &Packet<'_>,
+    headers: &Headers,
+    context: &Context<'_>,
+) -> Verdict {
+    let arrival = Arrival {
+        bytes: packet.bytes(),
+        headers,
+        interface: packet.interface,
+        origin: packet.origin,
+        // The kernel's own checksums are taken on trust.
+        verify: context.snapshot.options.verify_checksums && packet.origin == Origin::Wire,
+    };
+    gathering.take(&arrival, context.me, context.tick)
+}
+
+/// A later fragment goes where the first one went: it changes no state, and no rule is asked again.
+#[cold]
+pub(super) fn follow<H: Family>(
+    table: &mut Table<'_, H>,
+    desk: &mut Desk,
+    packet: &mut Packet<'_>,
+    ours: Ours,
+    tuple: &H::Tuple,
+    context: &Context<'_>,
+) -> Verdict {
+    let (Some(headers), Seen::Gathered(gathered)) = (packet.parsed, packet.seen) else {
+        return Verdict::Drop(DropReason::Stopping);
+    };
+    let alone = Verdict::Drop(DropReason::FragmentRefused);
+    match desk.fates.passed(&gathered) {
+        Some(true) => {}
+        Some(false) => return alone,
+        // The first one was not decided here, but visited others, if there are any: so does this one.
+        None => {
+            let reply = admit::forwarded_reply(table, packet, &headers.tuple, context);
+            let next = admit::elsewhere(packet, &headers.tuple, reply.as_ref(), context);
+            return next.unwrap_or(alone);
+        }
+    }
+    let found = table
+        .find_promised(ours.promise, ours.hash, tuple)
+        .filter(|&(row, _)| !context.tick.reached(deadline(table.hot(row).state())));
+    let Some((row, direction)) = found else { return alone };
+    let state = *table.hot(row).state();
+    let way = established::may_come_here(&state, packet, &headers, direction, context)
+        .and_then(|()| established::way(table, packet, &headers, row, direction, context));
+    match way {
+        Ok(leg) => {
+            let row_parts = table.row(row);
+            row_parts.hot.state_mut().last_seen = context.tick.0;
+            if context.snapshot.options.accounting {
+                row_parts.warm.count(direction, headers.ip_len);
+            }
+            context.counters.tracked.add(1);
+            established::send(table, desk, packet, &headers, row, direction, &leg, context)
+        }
+        Err(refusal) => refuse(refusal, packet, desk, context),
+    }
+}
+
+/// SCTP's checksum covers everything, and changes with a port by no constant (RFC 9260 §6.8): fragments of it pass as
+/// long as their ports stay.
+#[inline]
+pub(super) fn may_be_translated<H: Family>(
+    packet: &Packet<'_>,
+    headers: &Headers,
+    to: &H::Tuple,
+) -> Result<(), Refusal> {
+    let gathered = matches!(packet.seen, Seen::Gathered(_));
+    if !gathered || headers.protocol != protocol::SCTP {
+        return Ok(());
+    }
+    let to: Tuple = (*to).into();
+    let own = &headers.tuple;
+    if (own.src_id(), own.dst_id()) == (to.src_id(), to.dst_id()) {
+        return Ok(());
+    }
+    Err(Refusal::Drop(DropReason::FragmentUnsupported))
+}
+
+/// How long the rules take a packet to be: of a datagram in fragments, which they see once, all of it.
+#[inline]
+pub(super) fn judged_len(packet: &Packet<'_>, headers: &Headers) -> u32 {
+    match packet.seen {
+        Seen::Gathered(gathered) if headers.kind != Kind::Later => {
+            // All that stands before the fragments' data, and that.
+            let header = if headers.is_v4() { headers.l4 - headers.l3 } else { 40 };
+            u32::from(header) + u32::from(gathered.len)
+        }
+        _ => u32::from(headers.ip_len),
+    }
+}

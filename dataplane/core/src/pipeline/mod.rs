@@ -484,7 +484,8 @@ fn open(packet: &mut Packet<'_>, context: &Context<'_>) -> Result<Opened, Verdic
     }
     let (tuple, kind) = parse(packet, context)?;
     let owner = context.snapshot.steering.owner(&tuple);
-    let local = matches!(kind, Kind::Arp | Kind::Untracked);
+    // What is of no connection is nobody's more than this worker's.
+    let local = matches!(kind, Kind::Arp | Kind::Untracked | Kind::Invalid);
     if owner == context.me || local {
         Ok((None, [0; 2]))
     } else {
@@ -505,7 +506,9 @@ fn parse(packet: &mut Packet<'_>, context: &Context<'_>) -> Result<(Tuple, Kind)
     let headers = parsed.insert(Headers::default());
     match parse::parse_into(headers, bytes, interface, *origin, verify) {
         Ok(()) => {
-            *seen = Seen::Sound;
+            if headers.invalid.is_none() {
+                *seen = Seen::Sound;
+            }
             Ok((headers.tuple, headers.kind))
         }
         Err(reason) => {

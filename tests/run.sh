@@ -20,6 +20,8 @@ step ./deploy/setup.sh
 step cargo fmt --all --check
 step cargo clippy --workspace --all-targets --locked -- -D warnings
 step cargo test --workspace --locked
+# The same packets through Linux and through Postern.
+step cargo run --release --quiet --locked -p postern-tests --bin differential
 # End to end with debug assertions and overflow checks (one worker), and as it is installed (two).
 step cargo build --locked -p postern
 step cargo build --release --locked -p postern -p bench --bins

@@ -9,6 +9,7 @@
 //! A test says what goes in and states everything that comes out ([`moved!`]). There is no barrier to wait
 //! for: what did not come out when [`Firewall::send`](firewall::Firewall::send) returns never will.
 
+pub mod differential;
 pub mod draw;
 pub mod firewall;
 pub mod flow;

@@ -6,12 +6,34 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use postern_core::conntrack::tuple::{Tuple, protocol};
 use postern_core::units::WorkerId;
-use postern_tests::packet::{Pkt, echo_reply, echo_request, icmp, other};
-use postern_tests::{At, Draw, Firewall, Flow, HOST_LAN, HOST_WAN, LAN, LAN2, Setup, WAN};
+use postern_core::verdict::DropReason;
+use postern_tests::packet::{Pkt, echo_reply, echo_request, icmp, other, tcp, udp};
+use postern_tests::{
+    At, Draw, Firewall, Flow, HOST_LAN, HOST_WAN, LAN, LAN2, Setup, WAN, for_workers,
+};
 
 /// Draws of one case with one number of workers.
 const DRAWS: usize = 100;
 const OURS: &str = "203.0.113.2";
+
+/// C164: whichever worker sees the packet first, and whichever owns it.
+#[test]
+fn a_wrong_checksum_is_noticed_whoever_looks_first() {
+    for_workers([1, 2, 4, 8], |setup| {
+        let mut fw = Firewall::with(setup);
+        for port in 5000..5032 {
+            let (client, server) = (("192.168.1.2", port), "192.0.2.9:53");
+            let (datagram, syn) = (udp(client, server), tcp(client, server).syn());
+            let ping = echo_request("192.168.1.2", "192.0.2.9", port, 1);
+            for (pkt, sum_at) in [(datagram, 26), (syn, 36), (ping, 22)] {
+                let mut bytes = pkt.build();
+                bytes[sum_at] ^= 0x10;
+                assert_eq!(fw.lan(bytes).dropped(), DropReason::TransportChecksum, "{pkt:?}");
+            }
+        }
+        assert!(fw.connections().is_empty());
+    });
+}
 
 /// A host in the Internet.
 fn remote(draw: &mut Draw) -> IpAddr {

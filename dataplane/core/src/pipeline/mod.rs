@@ -564,7 +564,8 @@ fn open(packet: &mut Packet<'_>, context: &Context<'_>) -> Result<Opened, Verdic
     }
     let (tuple, kind) = parse(packet, context)?;
     let owner = context.snapshot.steering.owner_of(&tuple, kind);
-    let local = matches!(kind, Kind::Arp | Kind::Untracked);
+    // What is of no connection is nobody's more than this worker's.
+    let local = matches!(kind, Kind::Arp | Kind::Untracked | Kind::Invalid);
     if owner == context.me || local {
         Ok((None, [0; 2]))
     } else {
@@ -603,10 +604,10 @@ fn parse(packet: &mut Packet<'_>, context: &Context<'_>) -> Result<(Tuple, Kind)
     };
     match result {
         Ok(()) => {
-            *seen = match *seen {
-                Seen::Gathered(_) => *seen,
-                _ => Seen::Sound,
-            };
+            // What is invalid has to be found so again.
+            if *seen == Seen::Unseen && headers.invalid.is_none() {
+                *seen = Seen::Sound;
+            }
             Ok((headers.tuple, headers.kind))
         }
         Err(reason) => {

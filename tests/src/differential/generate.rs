@@ -1,0 +1,229 @@
+//! Scripts from seeds.
+
+use postern_core::conntrack::timeouts::{ROWS, TimeoutKind};
+use postern_core::conntrack::tuple::protocol;
+
+use super::life::Life;
+use super::script::{Body, Conditions, FORWARDS, Flow, HOSTS, Script, Shot, Side, Tamper};
+use crate::draw::Draw;
+
+/// The conditions of a batch.
+pub(super) fn conditions(seed: u64) -> Conditions {
+    let mut draw = Draw::new(seed ^ 0x636f_6e64);
+    let loose = draw.below(2) == 0;
+    let pauses = *draw.of(&[0, 0, 1, 1, 2]);
+    let mut some = draw.bits() as u32 & ((1 << ROWS.len()) - 1);
+    let bit = |kind: TimeoutKind| 1_u32 << kind as u8;
+    if loose {
+        some &= !bit(TimeoutKind::TcpMaxRetrans);
+    }
+    if some & bit(TimeoutKind::TcpMaxRetrans) != 0 {
+        // Linux takes a connection of which it did not take in an ACK yet (the one that it was picked up by does not
+        // count) for one with a window of 0, which never lasts longer than this timeout: seen only where it is
+        // shorter than those of opening and closing.
+        for kind in [
+            TimeoutKind::TcpSynSent,
+            TimeoutKind::TcpSynRecv,
+            TimeoutKind::TcpFinWait,
+            TimeoutKind::TcpCloseWait,
+            TimeoutKind::TcpLastAck,
+            TimeoutKind::TcpTimeWait,
+            TimeoutKind::TcpClose,
+        ] {
+            some |= bit(kind);
+        }
+    }
+    Conditions { loose, short: if pauses == 0 { 0 } else { some }, pauses }
+}
+
+/// A script under these conditions.
+pub(super) fn script(seed: u64, workers: u8, conditions: &Conditions) -> Script {
+    let draw = &mut Draw::new(seed);
+    let mut flows: Vec<Flow> = Vec::new();
+    for _ in 0..1 + draw.below(3) {
+        let flow = match flows.last() {
+            Some(last) if draw.below(2) == 0 => rival(last, draw),
+            _ => flow(draw),
+        };
+        if !flows.contains(&flow) {
+            flows.push(flow);
+        }
+    }
+    let mut weaver = Weaver {
+        lives: flows.iter().map(|_| Life::new(draw)).collect(),
+        timestamp: draw.below(5) == 0,
+        said: vec![Vec::new(); flows.len()],
+        late: Vec::new(),
+        flows: &flows,
+    };
+    let sections = 1 + conditions.pauses;
+    let each = (16 + draw.below(25)) / sections;
+    let sections = (0..sections).map(|_| (0..each).map(|_| weaver.next(draw)).collect()).collect();
+    Script { seed, workers, conditions: conditions.clone(), flows, sections }
+}
+
+fn flow(draw: &mut Draw) -> Flow {
+    let inside_port =
+        *draw.of(&[5000, 5000, 5000, 40_001, 40_001, 60_000, 700, 700, 80, 80, 1023, 8080]);
+    let (host, peer) = (draw.below(usize::from(HOSTS)) as u8, draw.below(2) as u8);
+    let outward = |protocol, peer_port| Flow {
+        protocol,
+        forward: None,
+        host,
+        host_port: inside_port,
+        peer,
+        peer_port,
+    };
+    match draw.below(100) {
+        0..45 => outward(protocol::TCP, 443),
+        45..63 => outward(protocol::UDP, *draw.of(&[53, 443])),
+        63..75 => outward(protocol::ICMP, 0),
+        _ => {
+            let (protocol, port, host, host_port) = *draw.of(&FORWARDS);
+            let peer_port = *draw.of(&[50_000, 1234]);
+            Flow { protocol, forward: Some(port), host, host_port, peer, peer_port }
+        }
+    }
+}
+
+/// A flow like another: to the same peer from the same port of another host, or to another peer.
+fn rival(of: &Flow, draw: &mut Draw) -> Flow {
+    match of.forward {
+        Some(_) => Flow { peer: (of.peer + 1) % 2, ..*of },
+        None if draw.below(4) == 0 => Flow { peer: (of.peer + 1) % 2, ..*of },
+        None => Flow { host: (of.host + 1 + draw.below(2) as u8) % HOSTS, ..*of },
+    }
+}
+
+/// Weaves the lives of several flows into one sequence.
+struct Weaver<'f> {
+    flows: &'f [Flow],
+    lives: Vec<Life>,
+    timestamp: bool,
+    /// What was said by each flow, to be said again or reported about.
+    said: Vec<Vec<Shot>>,
+    /// What is said late, and in how many shots.
+    late: Vec<(usize, Shot)>,
+}
+
+impl Weaver<'_> {
+    fn next(&mut self, draw: &mut Draw) -> Shot {
+        self.late.iter_mut().for_each(|(due, _)| *due = due.saturating_sub(1));
+        if let Some(place) = self.late.iter().position(|(due, _)| *due == 0) {
+            return self.late.swap_remove(place).1;
+        }
+        let flow = draw.below(self.flows.len());
+        let again = self.said[flow].len();
+        let shot = match draw.below(100) {
+            0..6 if again > 0 => self.said[flow][draw.below(again)].clone(),
+            6..16 => self.error(flow, draw),
+            _ => {
+                let shot = self.ordinary(flow, draw);
+                self.said[flow].push(shot.clone());
+                if draw.below(100) < 5 {
+                    self.late.push((2 + draw.below(4), shot));
+                    return self.next(draw);
+                }
+                shot
+            }
+        };
+        self.spoilt(shot, draw)
+    }
+
+    fn ordinary(&mut self, flow: usize, draw: &mut Draw) -> Shot {
+        let (back, body) = match self.flows[flow].protocol {
+            protocol::TCP => self.lives[flow].next(draw),
+            protocol::UDP => {
+                let len = *draw.of(&[0, 1, 4, 512, 1400]);
+                let body = Body::Datagram { len, unsummed: draw.below(5) == 0 };
+                (self.answers(flow, draw), body)
+            }
+            _ => {
+                let back = self.answers(flow, draw);
+                let ask = if draw.below(20) == 0 { back } else { !back };
+                let number = draw.below(4) as u16;
+                (back, Body::Query { ask, timestamp: self.timestamp, number })
+            }
+        };
+        Shot::new(flow, back, body)
+    }
+
+    /// Whether the next datagram goes back: seldom before anything went there.
+    fn answers(&self, flow: usize, draw: &mut Draw) -> bool {
+        let nothing_yet = !self.said[flow].iter().any(|shot| !shot.back);
+        draw.below(100) < if nothing_yet { 4 } else { 45 }
+    }
+
+    fn error(&mut self, flow: usize, draw: &mut Draw) -> Shot {
+        let said = &self.said[flow];
+        let about = match said.len() {
+            0 => self.ordinary(flow, draw),
+            len => said[draw.below(len)].clone(),
+        };
+        let &(kind, code) = draw.of(&[
+            (3, 0),
+            (3, 1),
+            (3, 2),
+            (3, 3),
+            (3, 3),
+            (3, 4),
+            (3, 13),
+            (4, 0),
+            (11, 0),
+            (11, 0),
+            (11, 1),
+            (12, 0),
+            (5, 1),
+        ]);
+        let rest = match (kind, code) {
+            (3, 4) => 1400,
+            (5, _) => 0xc633_6401,
+            _ => 0,
+        };
+        let keep = *draw.of(&[1500, 1500, 1500, 28, 28, 28, 40, 48, 24, 27, 23, 20, 19, 8, 0]);
+        let slip = if draw.below(12) == 0 { 1 } else { 0 };
+        let router = draw.below(2) == 0;
+        let about_back = about.back;
+        let nested = || Body::Error {
+            kind: 3,
+            code: 1,
+            rest: 0,
+            router: false,
+            keep: 28,
+            slip: 0,
+            about: Box::new(about.body.clone()),
+        };
+        let about = Box::new(if draw.below(40) == 0 { nested() } else { about.body.clone() });
+        let body = Body::Error { kind, code, rest, router, keep, slip, about };
+        Shot::new(flow, !about_back, body)
+    }
+
+    fn spoilt(&self, mut shot: Shot, draw: &mut Draw) -> Shot {
+        let is_tcp = matches!(shot.body, Body::Segment(_));
+        shot.tamper = match draw.below(100) {
+            0..2 => Tamper::TransportSum,
+            2 => Tamper::IpSum,
+            3 if is_tcp => Tamper::DataOffset(*draw.of(&[0, 4, 15])),
+            _ => Tamper::Nothing,
+        };
+        let from_outside = self.flows[shot.flow].enters(shot.back) == Side::Wan;
+        shot.stranger = from_outside && draw.below(100) < 4;
+        shot
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_makes_the_same_script_again() {
+        for seed in 0..50 {
+            let conditions = conditions(seed);
+            let script_of = || script(seed, 1, &conditions);
+            assert_eq!(script_of(), script_of());
+            assert_eq!(script_of().sections.len(), 1 + conditions.pauses);
+            assert!(script_of().len() >= 15);
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! The differences that are wanted: what they look like is said here, why they are wanted in
+//! `tests/differential/differences.toml`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use postern_core::conntrack::entry::flags;
+use postern_core::conntrack::tcp::State;
+use postern_core::conntrack::timeouts::TimeoutKind;
+use postern_core::verdict::DropReason;
+use toml_edit::DocumentMut;
+
+use super::fate::{Case, Difference, Fate, State as CtState, compare};
+use super::script::{Body, FORWARDS, Script, Segment, Shot, Side, Tamper};
+use crate::packet::{Pkt, flag};
+
+/// A class of differences: its name, and whether a case is of it. As narrow as can be.
+struct Class {
+    name: &'static str,
+    holds: fn(&Case<'_>) -> bool,
+}
+
+const CLASSES: &[Class] = &[
+    Class {
+        name: "closed-admits-nothing-new",
+        holds: |case| {
+            case.segment().is_some()
+                && case.only_linux_lets_it_through(DropReason::ConnectionClosed)
+        },
+    },
+    Class {
+        name: "syn-ack-must-cover-the-syn",
+        holds: |case| {
+            case.segment().is_some() && case.only_linux_lets_it_through(DropReason::TcpAckInvalid)
+        },
+    },
+    Class { name: "only-an-answer-to-the-syn-refuses-it", holds: is_refusal_of_nothing },
+    Class { name: "the-last-syn-counts", holds: is_lower_syn },
+    Class { name: "what-is-refused-teaches-nothing", holds: is_refused_first_word },
+    Class { name: "a-rst-teaches-nothing", holds: is_rst_with_news },
+    Class { name: "a-rst-must-fit-the-window", holds: is_rst_out_of_window },
+    Class { name: "simultaneous-opening-has-a-timeout", holds: opens_from_both_sides },
+    Class { name: "a-fin-again-is-no-second-fin", holds: is_fin_again },
+    Class { name: "forwarded-ports-are-not-taken", holds: takes_a_forwarded_port },
+    Class { name: "a-forwards-target-may-change-its-port", holds: target_changes_its_port },
+    Class {
+        name: "a-taken-tuple-is-not-shared",
+        holds: |case| case.only_linux_lets_it_through(DropReason::TupleInUse) && changes_peer(case),
+    },
+];
+
+/// A RST crosses both while the connection is SYN_SENT, and acknowledges nothing of the SYN: Linux ends the
+/// connection, Postern leaves it to the client, which ignores the RST.
+fn is_refusal_of_nothing(case: &Case<'_>) -> bool {
+    let Some(rst) = case.segment().filter(|s| s.flags & flag::RST != 0 && case.shot.back) else {
+        return false;
+    };
+    let answers = |syn: &Segment| {
+        let within = rst.ack.wrapping_sub(syn.seq);
+        rst.flags & flag::ACK != 0 && (1..=1 + u32::from(syn.len)).contains(&within)
+    };
+    let syn = case
+        .past_segments(false)
+        .rev()
+        .find(|syn| syn.flags & (flag::SYN | flag::ACK) == flag::SYN);
+    let alike = case.difference.is_none() && !case.linux.seen.is_empty();
+    (alike || case.only_linux_lets_it_through(DropReason::TcpRstSequence))
+        && case.was_in(State::SynSent)
+        && !syn.is_some_and(answers)
+}
+
+/// The first word of the server is a RST that both refuse; Linux takes its numbers for the server's all the same.
+fn is_refused_first_word(case: &Case<'_>) -> bool {
+    case.segment().is_some_and(|s| s.flags & flag::RST != 0 && case.shot.back)
+        && case.difference.is_none()
+        && case.linux.seen.is_empty()
+        && case.was_in(State::SynSent)
+}
+
+/// A RST that crosses both and says more than was said before: Linux learns from it.
+fn is_rst_with_news(case: &Case<'_>) -> bool {
+    let Some(rst) = case.segment().filter(|s| s.flags & flag::RST != 0) else { return false };
+    let after = |a: u32, b: u32| (b.wrapping_sub(a) as i32) < 0;
+    let end = |s: &Segment| {
+        let control = u32::from(s.flags & flag::SYN != 0) + u32::from(s.flags & flag::FIN != 0);
+        s.seq.wrapping_add(u32::from(s.len) + control)
+    };
+    let mut past = case.past_segments(case.shot.back);
+    let sent = past.clone().all(|s| after(rst.seq, end(s)));
+    let acknowledged = past.all(|s| s.flags & flag::ACK == 0 || after(rst.ack, s.ack));
+    case.difference.is_none()
+        && !case.linux.seen.is_empty()
+        && (sent || rst.flags & flag::ACK != 0 && acknowledged)
+}
+
+/// Linux lets a RST through whose number is out of the window: before anybody acknowledged anything in a
+/// simultaneous opening, or in a connection picked up by a segment whose ACK it did not remember.
+fn is_rst_out_of_window(case: &Case<'_>) -> bool {
+    let unreplied = case.postern.before.is_some_and(|(_, bits)| bits & flags::SEEN_REPLY == 0);
+    case.segment().is_some_and(|s| s.flags & flag::RST != 0)
+        && case.only_linux_lets_it_through(DropReason::TcpRstSequence)
+        && (case.was_in(State::SynSent2) || case.was_in(State::Established) && unreplied)
+}
+
+/// The server's SYN without ACK, while SYN_SENT has a timeout of its own: Linux has none for what follows.
+fn opens_from_both_sides(case: &Case<'_>) -> bool {
+    case.segment().is_some_and(|s| s.flags & (flag::SYN | flag::ACK | flag::RST) == flag::SYN)
+        && case.shot.back
+        && case.difference.is_none()
+        && !case.linux.seen.is_empty()
+        && case.was_in(State::SynSent)
+        && case.short >> TimeoutKind::TcpSynSent as u8 & 1 != 0
+}
+
+/// What a forward's target opens outwards has the worker of its peer, which may not own the port.
+fn target_changes_its_port(case: &Case<'_>) -> bool {
+    let port = |fate: &Fate| {
+        let seen = fate.seen.first().filter(|seen| seen.side == Side::Wan)?;
+        Some((seen.state?, Pkt::decode(&seen.l3).ok()?.source().port()))
+    };
+    let (linux, postern) = (port(case.linux), port(case.postern));
+    case.difference.is_none()
+        && case.flow.forward.is_some()
+        && linux.is_some_and(|(state, _)| state == CtState::New)
+        && linux != postern
+}
+
+/// A SYN with a lower number than the one before it, which nobody answered.
+fn is_lower_syn(case: &Case<'_>) -> bool {
+    let is_syn = |s: &&Segment| s.flags & (flag::SYN | flag::ACK | flag::RST) == flag::SYN;
+    let Some(syn) = case.segment().filter(is_syn) else { return false };
+    let lower = |before: &Segment| (syn.seq.wrapping_sub(before.seq) as i32) < 0;
+    case.difference.is_none()
+        && !case.linux.seen.is_empty()
+        && case.was_in(State::SynSent)
+        && case.past_segments(case.shot.back).filter(is_syn).any(lower)
+}
+
+/// A FIN of the side that sent the only one so far: Linux takes it for the other side's.
+fn is_fin_again(case: &Case<'_>) -> bool {
+    let is_fin = |s: &&Segment| s.flags & (flag::FIN | flag::SYN | flag::RST) == flag::FIN;
+    case.segment().filter(is_fin).is_some()
+        && case.difference.is_none()
+        && !case.linux.seen.is_empty()
+        && (case.was_in(State::FinWait) || case.was_in(State::CloseWait))
+        && case.past_segments(case.shot.back).any(|s| is_fin(&s))
+}
+
+/// Linux lends a forwarded port to a connection outwards.
+fn takes_a_forwarded_port(case: &Case<'_>) -> bool {
+    let port = |fate: &Fate| {
+        let seen = fate.seen.first().filter(|seen| seen.side == Side::Wan)?;
+        Some(Pkt::decode(&seen.l3).ok()?.source().port())
+    };
+    let is_forwarded =
+        |port: u16| FORWARDS.iter().any(|f| (f.0, f.1) == (case.flow.protocol, port));
+    let (linux, postern) = (port(case.linux), port(case.postern));
+    case.difference == Some(Difference::Packet)
+        && linux.is_some_and(is_forwarded)
+        && postern.is_some_and(|port| !is_forwarded(port))
+        && case.linux.seen[0].state == Some(CtState::New)
+}
+
+/// Linux gave the peer outside another port, so that its connection differs from one that was there before.
+fn changes_peer(case: &Case<'_>) -> bool {
+    let port = case.linux.seen.first().and_then(|seen| Pkt::decode(&seen.l3).ok());
+    port.is_some_and(|pkt| pkt.source().port() != case.flow.peer_port)
+}
+
+impl Case<'_> {
+    /// The segment, if it is one and was not damaged.
+    fn segment(&self) -> Option<&Segment> {
+        segment_of(self.shot)
+    }
+
+    /// Segments of the flow that were sent before, in one direction.
+    fn past_segments(&self, back: bool) -> impl DoubleEndedIterator<Item = &Segment> + Clone {
+        let same = move |shot: &&&Shot| shot.flow == self.shot.flow && shot.back == back;
+        self.past.iter().filter(same).filter_map(|shot| segment_of(shot))
+    }
+
+    /// Whether the connection was in this state before.
+    fn was_in(&self, state: State) -> bool {
+        self.postern.before.is_some_and(|(number, _)| number == state as u8)
+    }
+
+    /// Linux let it through, and Postern dropped it for this reason.
+    fn only_linux_lets_it_through(&self, reason: DropReason) -> bool {
+        self.difference == Some(Difference::Crossing)
+            && !self.linux.seen.is_empty()
+            && self.postern.seen.is_empty()
+            && self.postern.reason == Some(reason)
+    }
+}
+
+fn segment_of(shot: &Shot) -> Option<&Segment> {
+    match &shot.body {
+        Body::Segment(segment) if shot.tamper == Tamper::Nothing && !shot.stranger => Some(segment),
+        _ => None,
+    }
+}
+
+/// Why a class of differences is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Reason {
+    pub(super) requirement: String,
+    pub(super) reason: String,
+}
+
+/// The classes with their reasons.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Known {
+    pub(super) reasons: BTreeMap<String, Reason>,
+}
+
+impl Known {
+    /// Reads `differences.toml`.
+    ///
+    /// # Errors
+    /// If it names a class that is not here, or misses one that is, or gives no reason.
+    pub(super) fn read(path: &Path) -> Result<Self, String> {
+        let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let file: DocumentMut = text.parse().map_err(|error| format!("{error}"))?;
+        let mut reasons = BTreeMap::new();
+        for (name, item) in file.iter() {
+            let field = |field: &str| {
+                let text = item.get(field).and_then(|item| item.as_str()).map(String::from);
+                text.filter(|text| !text.is_empty()).ok_or_else(|| format!("{name}: no {field}"))
+            };
+            if !CLASSES.iter().any(|class| class.name == name) {
+                return Err(format!("{name} is no class of differences"));
+            }
+            let reason = Reason { requirement: field("requirement")?, reason: field("reason")? };
+            reasons.insert(name.to_string(), reason);
+        }
+        match CLASSES.iter().find(|class| !reasons.contains_key(class.name)) {
+            Some(class) => Err(format!("no reason is given for {}", class.name)),
+            None => Ok(Self { reasons }),
+        }
+    }
+}
+
+/// What a script showed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Judgement {
+    /// Shots that were compared.
+    pub(super) compared: usize,
+    /// The wanted differences.
+    pub(super) listed: Vec<&'static str>,
+    /// The first difference that is not: the shot's place and what differs.
+    pub(super) unlisted: Option<(usize, Difference)>,
+}
+
+/// Compares what two systems did with a script. Behind a wanted difference, or where the two are known to go
+/// different ways though the packet fares alike, they are in different states: its flow, and flows that stand in
+/// its way, are not compared any more.
+pub(super) fn judge(script: &Script, linux: &[Fate], postern: &[Fate]) -> Judgement {
+    let mut judgement = Judgement::default();
+    let mut apart = vec![false; script.flows.len()];
+    let mut past = Vec::with_capacity(script.len());
+    for (place, ((shot, linux), postern)) in script.shots().zip(linux).zip(postern).enumerate() {
+        if !apart[shot.flow] {
+            judgement.compared += 1;
+            let flow = &script.flows[shot.flow];
+            let difference = compare(flow, linux, postern);
+            let short = script.conditions.short;
+            let case = Case { flow, shot, short, past: &past, difference, linux, postern };
+            match (CLASSES.iter().find(|class| (class.holds)(&case)), difference) {
+                (Some(class), _) => {
+                    judgement.listed.push(class.name);
+                    script.rivals(shot.flow).for_each(|rival| apart[rival] = true);
+                }
+                (None, Some(difference)) => {
+                    judgement.unlisted = Some((place, difference));
+                    return judgement;
+                }
+                (None, None) => {}
+            }
+        }
+        past.push(shot);
+    }
+    judgement
+}

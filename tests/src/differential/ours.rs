@@ -1,0 +1,117 @@
+//! Postern plays a script: its core in memory, with a clock that the script turns.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use postern_core::forward::NeighbourState;
+use postern_core::rules::Family;
+use postern_core::verdict::DropReason;
+
+use super::fate::{Chosen, Fate, Seen, State};
+use super::script::{FORWARDS, PARTIES, PAUSE, Script, Side, Slot};
+use crate::firewall::Firewall;
+use crate::sent::Sent;
+use crate::setup::{At, LAN, Setup, WAN};
+
+/// The states that rules of no effect count, in their order.
+const COUNTED: [State; 3] = [State::New, State::Established, State::Related];
+
+/// Fates of a script's shots, and the table at the end, for people.
+pub(super) type Played = (Vec<Fate>, String);
+
+/// Plays a script in a slot.
+///
+/// # Errors
+/// With the core's last words, if it panics.
+pub(super) fn play(script: &Script, slot: Slot) -> Result<Played, String> {
+    let played = catch_unwind(AssertUnwindSafe(|| played(script, slot)));
+    played.map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        text.or_else(|| panic.downcast_ref::<&str>().map(|s| s.to_string())).unwrap_or_default()
+    })
+}
+
+/// An appliance under the script's conditions.
+fn setup(script: &Script, slot: Slot) -> Setup {
+    let mut setup = Setup::default().workers(script.workers).seed(script.seed).capacity(64);
+    setup.set_addresses(LAN, &["10.0.0.1/8", "2001:db8:1::1/64"]);
+    setup.timeouts = script.conditions.timeouts();
+    setup.options.tcp.loose = script.conditions.loose;
+    for (protocol, port, host, to_port) in FORWARDS {
+        setup.add_forward(
+            protocol,
+            (port, port),
+            (std::net::IpAddr::from(slot.host(host)), to_port),
+        );
+    }
+    for state in COUNTED {
+        let name = format!("{state:?}").to_uppercase();
+        setup.iptables(&format!("-I FORWARD 1 -m conntrack --ctstate {name}"));
+    }
+    setup
+}
+
+fn played(script: &Script, slot: Slot) -> Played {
+    let setup = setup(script, slot);
+    // The last inserted stands first; FORWARD's rules stand behind INPUT's.
+    let rules = setup.rules.family(Family::V4);
+    let first = rules.chain("INPUT").map_or(0, |chain| chain.rules().len());
+    let mut fw = Firewall::with(setup);
+    for number in 0..PARTIES {
+        fw.neighbour(LAN, std::net::IpAddr::from(slot.host(number)), NeighbourState::Reachable);
+    }
+    let mut chosen = Chosen::new(script);
+    let mut fates = Vec::with_capacity(script.len());
+    for (number, section) in script.sections.iter().enumerate() {
+        if number > 0 {
+            fw.pass(PAUSE);
+        }
+        for shot in section {
+            let flow = &script.flows[shot.flow];
+            let known = chosen.of(shot.flow);
+            let before = connection(&fw, &flow.near(slot, known, shot.back), flow.protocol);
+            let counts = |fw: &Firewall| {
+                let counts = fw.snapshot().policy.counters().rules;
+                [2, 1, 0].map(|place| counts[first + place].packets)
+            };
+            let counted = counts(&fw);
+            let l3 = shot.build(flow, slot, known);
+            let at = if flow.enters(shot.back) == Side::Lan { LAN } else { WAN };
+            let sent = fw.send(at, l3);
+            let now = counts(&fw);
+            let state = (0..3).find(|&i| now[i] != counted[i]).map(|i| COUNTED[i]);
+            let mut fate = Fate::of(seen(&sent, state), shot, flow, known);
+            (fate.reason, fate.before) = (reason(&sent), before);
+            chosen.learn(script, shot, &fate);
+            fates.push(fate);
+        }
+    }
+    (fates, fw.table())
+}
+
+fn reason(sent: &Sent) -> Option<DropReason> {
+    sent.drops.first().copied()
+}
+
+fn seen(sent: &Sent, state: Option<State>) -> Vec<Seen> {
+    let one = |out: &crate::sent::Out| {
+        let side = match out.at {
+            at if at == LAN => Side::Lan,
+            at if at == WAN => Side::Wan,
+            At::Wire(_) | At::Host(_) => return None, // to the host, which Linux keeps to itself too
+        };
+        let state = state.filter(|_| !out.generated);
+        Some(Seen { side, state, l3: out.frame[14..].to_vec() })
+    };
+    sent.outs.iter().filter_map(one).collect()
+}
+
+/// State and flags of the connection that a packet of these ends meets.
+fn connection(fw: &Firewall, (src, dst): &super::script::Ends, protocol: u8) -> Option<(u8, u16)> {
+    let meets = |tuple: &postern_core::conntrack::tuple::Tuple| {
+        let ids = protocol == 1 || (tuple.src_id(), tuple.dst_id()) == (src.port(), dst.port());
+        tuple.protocol() == protocol && (tuple.src(), tuple.dst()) == (src.ip(), dst.ip()) && ids
+    };
+    let connections = fw.connections();
+    let found = connections.iter().find(|view| meets(&view.original) || meets(&view.reply));
+    found.map(|view| (view.protocol_state, view.flags))
+}

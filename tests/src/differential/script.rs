@@ -1,0 +1,411 @@
+//! What is played: a script of shots, each a packet that one side sends, written without the external port that
+//! NAT will choose. Every system that plays it fills in the port it chose itself.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use postern_core::conntrack::timeouts::{ROWS, Timeouts};
+use postern_core::conntrack::tuple::protocol;
+
+use crate::packet::{Pkt, icmp, tcp, udp};
+use crate::wire::{checksum, mend_ip_checksum, set16, transport_checksum};
+
+/// The appliance's address on the WAN.
+pub(super) const WAN_ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
+/// What a short timeout is: the least that Linux takes.
+pub(super) const SHORT: Duration = Duration::from_secs(1);
+/// The pause between two sections: outlives every short timeout and UDP's first two seconds, and nothing else.
+pub(super) const PAUSE: Duration = Duration::from_millis(2500);
+
+/// A port forward from the WAN: protocol, port, host, its port.
+pub(super) const FORWARDS: [(u8, u16, u8, u16); 3] =
+    [(protocol::TCP, 8080, 0, 80), (protocol::TCP, 2222, 1, 2222), (protocol::UDP, 5353, 0, 53)];
+/// Hosts of a slot inside that forwards lead to or flows come from; the one after them is a router.
+pub(super) const HOSTS: u8 = 3;
+/// Of a slot's addresses outside: two peers, a router, a stranger.
+pub(super) const ROUTER: u8 = 2;
+/// See [`ROUTER`].
+pub(super) const STRANGER: u8 = 3;
+/// Addresses of a slot on either side.
+pub(super) const PARTIES: u8 = 4;
+
+/// A side of the appliance.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub(super) enum Side {
+    Lan,
+    Wan,
+}
+
+impl Side {
+    pub(super) fn other(self) -> Self {
+        match self {
+            Side::Lan => Side::Wan,
+            Side::Wan => Side::Lan,
+        }
+    }
+}
+
+/// Where a script is played: scripts in different slots share no address but the appliance's.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Slot(pub(super) u16);
+
+impl Slot {
+    /// How many there are.
+    pub(super) const COUNT: u16 = 512;
+    const LAN: u32 = 0x0a01_0000; // 10.1.0.0
+    const WAN: u32 = 0xc612_0000; // 198.18.0.0 (RFC 2544)
+
+    /// An inside address of the slot.
+    pub(super) fn host(self, number: u8) -> Ipv4Addr {
+        Ipv4Addr::from(Self::LAN + u32::from(self.0) * 8 + u32::from(number))
+    }
+
+    /// An outside address of the slot.
+    pub(super) fn peer(self, number: u8) -> Ipv4Addr {
+        Ipv4Addr::from(Self::WAN + u32::from(self.0) * 8 + u32::from(number))
+    }
+
+    /// Whose address it is.
+    pub(super) fn of(address: Ipv4Addr) -> Option<Self> {
+        let address = u32::from(address);
+        let within = |base: u32| {
+            let number = address.checked_sub(base)? / 8;
+            (number < u32::from(Self::COUNT)).then_some(Self(number as u16))
+        };
+        within(Self::WAN).or_else(|| within(Self::LAN))
+    }
+}
+
+/// What both systems are told before scripts are played.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Conditions {
+    /// Whether connections may be picked up in the middle.
+    pub(super) loose: bool,
+    /// Which timeouts are [`SHORT`], a bit each in the order of [`ROWS`]; the others are Linux's own.
+    pub(super) short: u32,
+    /// How many pauses a script has.
+    pub(super) pauses: usize,
+}
+
+impl Conditions {
+    /// Postern's timeouts.
+    pub(super) fn timeouts(&self) -> Timeouts {
+        let mut timeouts = Timeouts::linux();
+        for (bit, row) in ROWS.iter().enumerate() {
+            if self.short >> bit & 1 != 0 {
+                timeouts.set(row.kind, SHORT);
+            }
+        }
+        timeouts
+    }
+
+    /// Linux's switches and timeouts: file below `/proc/sys/net/netfilter` and value.
+    pub(super) fn sysctls(&self) -> Vec<(String, u64)> {
+        let timeouts = ROWS.iter().enumerate().filter_map(|(bit, row)| {
+            let name = match row.name {
+                "udp_stream" => "udp_timeout_stream".to_string(),
+                "udp" | "icmp" | "icmpv6" | "generic" => format!("{}_timeout", row.name),
+                name => format!("tcp_timeout_{}", name.strip_prefix("tcp_")?),
+            };
+            let short = self.short >> bit & 1 != 0;
+            Some((name, if short { SHORT.as_secs() } else { u64::from(row.linux) }))
+        });
+        let switches = [("tcp_loose", u64::from(self.loose)), ("tcp_be_liberal", 0)];
+        let switches = switches.map(|(name, value)| (name.to_string(), value));
+        let all = timeouts.chain(switches);
+        all.map(|(name, value)| (format!("nf_conntrack_{name}"), value)).collect()
+    }
+
+    /// For people.
+    pub(super) fn describe(&self) -> String {
+        format!("loose {}, short timeouts: {}", self.loose, self.short_names().join(" "))
+    }
+
+    /// Names of the short timeouts.
+    pub(super) fn short_names(&self) -> Vec<&'static str> {
+        let rows = ROWS.iter().enumerate();
+        rows.filter(|(bit, _)| self.short >> bit & 1 != 0).map(|(_, row)| row.name).collect()
+    }
+}
+
+/// Who talks to whom. The client is inside, or outside and comes in by a forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Flow {
+    pub(super) protocol: u8,
+    /// The forwarded port of the WAN's address, if the client is outside.
+    pub(super) forward: Option<u16>,
+    pub(super) host: u8,
+    /// Port, or identifier of a query.
+    pub(super) host_port: u16,
+    pub(super) peer: u8,
+    pub(super) peer_port: u16,
+}
+
+/// Source and destination.
+pub(super) type Ends = (SocketAddr, SocketAddr);
+
+impl Flow {
+    /// Where a packet enters; `back` means from server to client.
+    pub(super) fn enters(&self, back: bool) -> Side {
+        if self.forward.is_some() == back { Side::Lan } else { Side::Wan }
+    }
+
+    /// The external port, chosen by NAT (`chosen`) or given by the forward; nobody's if none was chosen yet.
+    fn external(&self, chosen: Option<u16>) -> u16 {
+        self.forward.or(chosen).unwrap_or(self.host_port ^ 0x4000)
+    }
+
+    /// A packet's ends on the side inside (`Side::Lan`) or outside.
+    fn ends(&self, slot: Slot, chosen: Option<u16>, back: bool, on: Side) -> Ends {
+        let peer = SocketAddr::from((slot.peer(self.peer), self.peer_port));
+        let inside = match on {
+            Side::Lan => SocketAddr::from((slot.host(self.host), self.host_port)),
+            Side::Wan => SocketAddr::from((WAN_ADDRESS, self.external(chosen))),
+        };
+        match self.enters(back) {
+            Side::Lan => (inside, peer),
+            Side::Wan => (peer, inside),
+        }
+    }
+
+    /// A packet's ends as it enters.
+    pub(super) fn near(&self, slot: Slot, chosen: Option<u16>, back: bool) -> Ends {
+        self.ends(slot, chosen, back, self.enters(back))
+    }
+
+    /// A packet's ends as it leaves.
+    pub(super) fn far(&self, slot: Slot, chosen: Option<u16>, back: bool) -> Ends {
+        self.ends(slot, chosen, back, self.enters(back).other())
+    }
+}
+
+/// A TCP segment's header, but for its ports.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub(super) struct Segment {
+    pub(super) flags: u8,
+    pub(super) seq: u32,
+    pub(super) ack: u32,
+    pub(super) window: u16,
+    pub(super) options: Vec<u8>,
+    pub(super) len: u16,
+}
+
+/// What a shot carries. (Fragments will be a wrapper of their own here: see `docs/testing.md`.)
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Body {
+    Segment(Segment),
+    Datagram {
+        len: u16,
+        unsummed: bool,
+    },
+    /// An ICMP query or the answer to one: echo, or timestamp.
+    Query {
+        ask: bool,
+        timestamp: bool,
+        number: u16,
+    },
+    /// An ICMP error about a packet of the flow that left the appliance the other way.
+    Error {
+        kind: u8,
+        code: u8,
+        rest: u32,
+        /// A router reports, not the destination.
+        router: bool,
+        /// Bytes of the packet that are quoted.
+        keep: u16,
+        /// Added to the quoted destination port: not 0, and it is of another flow.
+        slip: u16,
+        about: Box<Body>,
+    },
+}
+
+/// What is done to the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(super) enum Tamper {
+    #[default]
+    Nothing,
+    /// The transport checksum is wrong.
+    TransportSum,
+    /// The IP header checksum is wrong.
+    IpSum,
+    /// TCP's data offset is this; its checksum is right.
+    DataOffset(u8),
+}
+
+/// A packet that one side sends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Shot {
+    /// Index into the script's flows.
+    pub(super) flow: usize,
+    /// From server to client.
+    pub(super) back: bool,
+    /// It comes from another address outside.
+    pub(super) stranger: bool,
+    pub(super) body: Body,
+    pub(super) tamper: Tamper,
+}
+
+impl Shot {
+    /// An untouched packet.
+    pub(super) fn new(flow: usize, back: bool, body: Body) -> Self {
+        Self { flow, back, stranger: false, body, tamper: Tamper::Nothing }
+    }
+
+    /// The IP packet's bytes, as a system that chose this external port for the flow is sent it.
+    pub(super) fn build(&self, flow: &Flow, slot: Slot, chosen: Option<u16>) -> Vec<u8> {
+        let near = flow.near(slot, chosen, self.back);
+        let mut pkt = match &self.body {
+            Body::Error { kind, code, rest, router, keep, slip, about } => {
+                let (src, mut dst) = flow.far(slot, chosen, !self.back);
+                dst.set_port(dst.port().wrapping_add(*slip));
+                let mut quote = body(about, (src, dst), !self.back).hop().build();
+                quote.truncate(usize::from(*keep));
+                let reporter = match (router, flow.enters(self.back)) {
+                    (false, _) => dst.ip(),
+                    (true, Side::Lan) => slot.host(HOSTS).into(),
+                    (true, Side::Wan) => slot.peer(ROUTER).into(),
+                };
+                icmp(reporter, src.ip(), *kind, *code, *rest, &quote)
+            }
+            other => body(other, near, self.back),
+        };
+        if self.stranger && flow.enters(self.back) == Side::Wan {
+            pkt.src = slot.peer(STRANGER).into();
+        }
+        let mut l3 = pkt.build();
+        match self.tamper {
+            Tamper::Nothing => {}
+            Tamper::IpSum => l3[10] ^= 0x55,
+            Tamper::TransportSum => {
+                let at = match pkt.protocol() {
+                    protocol::TCP => 36,
+                    protocol::UDP => 26,
+                    _ => 22,
+                };
+                if let Some(byte) = l3.get_mut(at) {
+                    *byte ^= 0x55;
+                }
+            }
+            Tamper::DataOffset(words) => {
+                if pkt.protocol() == protocol::TCP {
+                    l3[32] = words << 4;
+                    set16(&mut l3, 36, 0);
+                    let sum = transport_checksum(pkt.src, pkt.dst, protocol::TCP, &l3[20..]);
+                    set16(&mut l3, 36, sum);
+                }
+            }
+        }
+        l3
+    }
+}
+
+/// A packet of these ends that is no error.
+fn body(body: &Body, (src, dst): Ends, back: bool) -> Pkt {
+    match body {
+        Body::Segment(s) => tcp(src, dst)
+            .flags(s.flags)
+            .seq(s.seq)
+            .ack_number(s.ack)
+            .window(s.window)
+            .tcp_options(&s.options)
+            .payload(vec![b's'; usize::from(s.len)]),
+        Body::Datagram { len, unsummed } => {
+            let pkt = udp(src, dst).payload(vec![b'd'; usize::from(*len)]);
+            if *unsummed { pkt.unsummed() } else { pkt }
+        }
+        Body::Query { ask, timestamp, number } => {
+            let kind = match (ask, timestamp) {
+                (true, false) => 8,
+                (false, false) => 0,
+                (true, true) => 13,
+                (false, true) => 14,
+            };
+            let id = if back { dst.port() } else { src.port() };
+            let rest = u32::from(id) << 16 | u32::from(*number);
+            icmp(src.ip(), dst.ip(), kind, 0, rest, b"twelve bytes")
+        }
+        Body::Error { .. } => icmp(src.ip(), dst.ip(), 3, 1, 0, b"an error about an error ......"),
+    }
+}
+
+/// What is played to both systems.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Script {
+    /// What it was drawn from.
+    pub(super) seed: u64,
+    /// Postern's workers.
+    pub(super) workers: u8,
+    pub(super) conditions: Conditions,
+    pub(super) flows: Vec<Flow>,
+    /// Shots, a [`PAUSE`] between two sections.
+    pub(super) sections: Vec<Vec<Shot>>,
+}
+
+impl Script {
+    /// All shots, in order.
+    pub(super) fn shots(&self) -> impl Iterator<Item = &Shot> {
+        self.sections.iter().flatten()
+    }
+
+    /// Number of shots.
+    pub(super) fn len(&self) -> usize {
+        self.sections.iter().map(Vec::len).sum()
+    }
+
+    /// Without the shots whose place is in `drop`.
+    pub(super) fn without(&self, drop: impl Fn(usize) -> bool) -> Self {
+        let mut place = 0;
+        let mut keep = |_: &Shot| {
+            place += 1;
+            !drop(place - 1)
+        };
+        let mut sections = self.sections.clone();
+        for section in &mut sections {
+            section.retain(&mut keep);
+        }
+        Self { sections, ..self.clone() }
+    }
+
+    /// Flows that stand in each other's way: same protocol, port and peer.
+    pub(super) fn rivals(&self, flow: usize) -> impl Iterator<Item = usize> + '_ {
+        let this = self.flows[flow];
+        let key = |f: &Flow| (f.protocol, f.host_port, f.peer, f.peer_port);
+        let all = self.flows.iter().enumerate();
+        all.filter(move |(_, f)| key(f) == key(&this)).map(|(place, _)| place)
+    }
+}
+
+/// A packet as a system let it out, with what its external port and its ctstate say taken away.
+pub(super) fn clear_dscp(l3: &mut [u8]) {
+    if l3.len() >= 20 && l3[1] >> 2 != 0 && checksum(&l3[..20]) == 0 {
+        l3[1] &= 3;
+        mend_ip_checksum(l3);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_knows_its_addresses() {
+        for number in [0, 1, 511] {
+            let slot = Slot(number);
+            assert_eq!(Slot::of(slot.host(3)), Some(slot));
+            assert_eq!(Slot::of(slot.peer(0)), Some(slot));
+        }
+        assert_eq!(Slot::of(Ipv4Addr::new(10, 0, 0, 1)), None);
+        assert_eq!(Slot::of(WAN_ADDRESS), None);
+    }
+
+    #[test]
+    fn short_timeouts_are_named_to_linux() {
+        let conditions = Conditions { loose: true, short: 1, pauses: 1 };
+        let sysctls = conditions.sysctls();
+        let value = |name: &str| sysctls.iter().find(|(n, _)| n == name).map(|(_, value)| *value);
+        assert_eq!(value("nf_conntrack_tcp_timeout_syn_sent"), Some(1));
+        assert_eq!(value("nf_conntrack_tcp_timeout_established"), Some(432_000));
+        assert_eq!(value("nf_conntrack_udp_timeout_stream"), Some(120));
+        assert_eq!(value("nf_conntrack_tcp_loose"), Some(1));
+    }
+}

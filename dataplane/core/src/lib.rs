@@ -11,6 +11,7 @@
 //! - [`parse`]: bytes to offsets and a tuple, or a named drop reason. [`steering`]: which worker owns it.
 //! - [`conntrack`]: the tables, the protocol machines, the timers.
 //! - [`nat`]: choosing a translation once, applying it always. [`forward`]: routes and next hops.
+//! - [`helper`]: protocols that name endpoints in what they say; off unless asked for.
 //! - [`rules`]: the filter and its cached decisions. [`reply`]: packets we originate.
 //! - [`snapshot`]: what all of them read; [`counters`]: what they count; [`verdict`]: what comes out.
 //!
@@ -28,6 +29,7 @@ pub mod conntrack;
 pub mod counters;
 pub mod forward;
 pub mod headers;
+pub mod helper;
 pub mod nat;
 pub mod parse;
 pub mod pipeline;

@@ -36,13 +36,16 @@ pub fn client(talk: &mut Talk, line: &[u8]) -> Said {
     while let [255, 241..=250, rest @ ..] = text {
         text = rest;
     }
-    let len = text.iter().take_while(|b| b.is_ascii_alphabetic()).count();
+    let len = text.iter().take_while(|b| b.is_ascii_alphanumeric()).count();
     let (word, rest) = text.split_at(len);
     let separate = matches!(rest.first(), Some(b' ' | b'\r' | b'\n'));
-    // RFC 959 §5.3: "The command codes are four or fewer alphabetic characters."
-    let is_command = (3..=4).contains(&len) && separate;
+    // RFC 959 §5.3: "The command codes are four or fewer alphabetic characters." There are longer ones: XSHA256.
+    let is_command = (3..=8).contains(&len) && separate;
     let is = |name: &[u8]| word.eq_ignore_ascii_case(name);
-    let is_http = [&b"GET"[..], b"PUT", b"POST", b"HEAD"].into_iter().any(is);
+    // RFC 9110 §9.3, RFC 5789.
+    const HTTP: [&[u8]; 9] =
+        [b"GET", b"PUT", b"POST", b"HEAD", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH"];
+    let is_http = HTTP.into_iter().any(is);
     if !is_command || is_http {
         return Said::Foreign;
     }
@@ -216,6 +219,8 @@ mod tests {
             ("EPRT |1|192.168.1.2|1025|x\r\n", "nothing"),
             ("EPRT\r\n", "nothing"),
             ("USER anonymous\r\n", "nothing"),
+            ("XMD5 file\r\n", "nothing"),
+            ("OPTIONS * HTTP/1.1\r\n", "foreign"),
             ("\u{7f}\r\n", "foreign"),
             ("POST / HTTP/1.1\r\n", "foreign"),
             ("GET /PORT HTTP/1.1\r\n", "foreign"),

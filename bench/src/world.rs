@@ -89,6 +89,7 @@ pub fn snapshot(nat: bool, key: SipKey, workers: u8) -> Result<Snapshot> {
         older_steering: Default::default(),
         routes: Arc::new(Routes::compile(&prefixes()?)),
         neighbours: Arc::new(neighbours),
+        expectations: Arc::default(),
         timeouts: Arc::new(Timeouts::rfc()),
         options: Options { tcp: TcpPolicy::default(), ..Options::default() },
     })
@@ -146,10 +147,10 @@ pub fn pipeline(
     };
     let memory = if small_pages { SharedMemory::in_small_pages } else { SharedMemory::new };
     let regions = limits.bytes().map(|bytes| memory("bench-table", bytes));
-    let [v4, v6_region] = regions;
+    let [v4, v6_region, helpers] = regions;
     let (v4, v6_region) = (v4?, v6_region?);
     let pages = if v6 { v6_region.pages() } else { v4.pages() };
-    let memory = [v4.leak().0, v6_region.leak().0];
+    let memory = [v4.leak().0, v6_region.leak().0, helpers?.leak().0];
     Ok((Pipeline::new(limits, memory, key, SipKey([5, 6]), Instant(0)), pages))
 }
 

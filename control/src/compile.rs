@@ -136,6 +136,7 @@ pub fn options(config: &Settings) -> Options {
         tcp: TcpPolicy { loose: conntrack.loose, liberal: conntrack.liberal },
         verify_checksums: conntrack.checksum,
         accounting: conntrack.accounting,
+        helpers: conntrack.helpers,
     }
 }
 

@@ -369,6 +369,7 @@ impl Setup {
             older_steering: older,
             routes,
             neighbours,
+            expectations: before.map_or_else(Arc::default, |b| b.expectations.clone()),
             timeouts: Arc::new(self.timeouts.clone()),
             options: self.options,
         };

@@ -244,6 +244,6 @@ fn report(arguments: &Arguments, measured: &[Measured]) -> Report {
 
 fn bytes_per_connection(capacity: u32, v6: bool) -> f64 {
     let limits = Limits { connections_v4: capacity, connections_v6: capacity };
-    let [v4_bytes, v6_bytes] = limits.bytes();
+    let [v4_bytes, v6_bytes, _] = limits.bytes();
     (if v6 { v6_bytes } else { v4_bytes }) as f64 / f64::from(capacity)
 }

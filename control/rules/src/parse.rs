@@ -321,7 +321,9 @@ pub(crate) fn check_table(name: &str) -> Result<(), Error> {
         "nat" => Err(Error::usage("table `nat' is not supported yet").hint(
             "masquerade and port forwards are set in postern.toml, and with `postern forward add'",
         )),
-        "raw" | "mangle" | "security" => {
+        "raw" => Err(Error::usage("table `raw' is not supported yet")
+            .hint("helpers are set in postern.toml: helpers under [conntrack]")),
+        "mangle" | "security" => {
             Err(Error::usage(format!("table `{name}' is not supported yet")).hint("only filter is"))
         }
         _ => Err(Error::usage(format!("table '{}' does not exist", visible(name)))),

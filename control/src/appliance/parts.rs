@@ -66,6 +66,7 @@ pub fn first_snapshot(inputs: Inputs<'_>) -> Snapshot {
         older_steering: ArrayVec::new(),
         routes: Arc::new(compile::routes(kernel)),
         neighbours: Arc::clone(neighbours),
+        expectations: Arc::default(),
         timeouts: Arc::new(compile::timeouts(config)),
         options: compile::options(config),
     }

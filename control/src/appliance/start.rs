@@ -324,7 +324,7 @@ fn tables(
     let mut plans = Vec::new();
     for (worker, &core) in cores.iter().enumerate() {
         let mut memory = Vec::new();
-        for (family, bytes) in ["v4", "v6"].into_iter().zip(limits.bytes()) {
+        for (family, bytes) in ["v4", "v6", "helpers"].into_iter().zip(limits.bytes()) {
             let name = format!("postern-table-{worker}-{family}");
             let shared =
                 SharedMemory::new(&name, bytes).map_err(failed("the connection tables"))?;
@@ -334,8 +334,8 @@ fn tables(
             let (slice, _fd) = shared.leak();
             memory.push(&mut slice[..bytes]);
         }
-        let memory: [&'static mut [u8]; 2] =
-            memory.try_into().unwrap_or_else(|_| unreachable!("two families, two regions"));
+        let memory: [&'static mut [u8]; 3] =
+            memory.try_into().unwrap_or_else(|_| unreachable!("three names, three regions"));
         let pipeline = Pipeline::new(limits, memory, key, random_key()?, clock.now());
         plans.push(WorkerPlan { pipeline, core: Some(usize::from(core)) });
     }

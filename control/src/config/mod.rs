@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use postern_core::conntrack::siphash::SipKey;
 use postern_core::conntrack::timeouts::Timeouts;
+use postern_core::helper::Helpers;
 use postern_core::snapshot::{InterfaceAddress, ReversePath};
 use postern_core::units::InterfaceId;
 use toml_edit::Document;
@@ -210,6 +211,8 @@ pub struct ConntrackSettings {
     pub checksum: bool,
     /// Count packets and bytes per connection (nf_conntrack_acct).
     pub accounting: bool,
+    /// Helpers, for connections to their standard ports (nf_conntrack_helper).
+    pub helpers: Helpers,
     /// The tables' hash key; `None` for a random one each start.
     pub hash_key: Option<SipKey>,
 }
@@ -223,6 +226,7 @@ impl Default for ConntrackSettings {
             liberal: false,
             checksum: true,
             accounting: true,
+            helpers: Helpers::NONE,
             hash_key: None,
         }
     }

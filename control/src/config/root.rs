@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use postern_core::conntrack::siphash::SipKey;
 use postern_core::conntrack::timeouts::{ROWS, Timeouts};
+use postern_core::helper::Kind as Helper;
 use postern_core::time::TIMEOUT_MAX;
 use toml_edit::Table;
 
@@ -203,9 +204,18 @@ fn conntrack(mut section: Section<'_>) -> ConntrackSettings {
         }
     }
     for helper in section.strings("helpers") {
-        let message =
-            format!("helper \"{}\": helpers are not supported yet", helper.value.escape_debug());
-        section.faults().push(helper.at, message);
+        match Helper::from_name(helper.value) {
+            Some(kind) => out.helpers = out.helpers.with(kind),
+            None => {
+                let names = Helper::ALL.map(Helper::name);
+                let message = format!(
+                    "there is no helper \"{}\"; there are {}",
+                    helper.value.escape_debug(),
+                    names.join(", ")
+                );
+                section.faults().push_hint(helper.at, message, did_you_mean(helper.value, names));
+            }
+        }
     }
     if let Some(Placed { value: text, at }) = section.string("hash_key") {
         out.hash_key = hash_key(text);

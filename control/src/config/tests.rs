@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use postern_core::conntrack::timeouts::TimeoutKind;
+use postern_core::helper::Kind;
 use proptest::prelude::*;
 
 use super::*;
@@ -104,7 +105,7 @@ fn every_optional_key_is_read() {
         [interface.wan]\ndevice = 'eth0'\naddress = ['2001:db8::1/64', '10.0.0.1/30']\n\
         gateway = ['fe80::1', '10.0.0.2']\ndhcp = true\nrp_filter = 'loose'\nmtu = 1492\n\
         accept_ra = true\nqueues = 2\nmode = 'zerocopy'\npromiscuous = true\n\
-        [conntrack]\nhelpers = []\nchecksum = false\naccounting = false\n\
+        [conntrack]\nhelpers = ['ftp', 'tftp']\nchecksum = false\naccounting = false\n\
         hash_key = '000102030405060708090a0b0c0d0e0f'\n\
         [timeouts]\nprofile = 'linux'\ntcp_close = 5\nicmp = '1500ms'\ngeneric = '10d'\n\
         [[forward]]\ninterface = 'wan'\nprotocol = 'udp'\nport = '53'\nto = '10.1.0.1'\nid = 'dns'\n\
@@ -121,6 +122,7 @@ fn every_optional_key_is_read() {
     let key = SipKey([0x0001_0203_0405_0607, 0x0809_0a0b_0c0d_0e0f]);
     assert_eq!(config.conntrack.hash_key, Some(key));
     assert!(!config.conntrack.checksum && !config.conntrack.accounting);
+    assert_eq!(config.conntrack.helpers, Helpers::NONE.with(Kind::Ftp).with(Kind::Tftp));
     assert_eq!(config.timeouts.ms(TimeoutKind::TcpClose), 5_000);
     assert_eq!(config.timeouts.ms(TimeoutKind::Icmp), 1_500);
     assert_eq!(config.timeouts.ms(TimeoutKind::Generic), 864_000_000);
@@ -511,9 +513,9 @@ fn overlapping_forwards_name_both_lines() {
 #[test]
 fn what_is_not_supported_says_so() {
     refused(
-        "[conntrack]\nhelpers = ['ftp']\n[[trigger]]\ninterface = 'wan'\n",
+        "[conntrack]\nhelpers = ['sip']\n[[trigger]]\ninterface = 'wan'\n",
         &[
-            "4:12: helper \"ftp\": helpers are not supported yet",
+            "4:12: there is no helper \"sip\"; there are ftp, irc, tftp",
             "5:1: port triggers are not supported yet",
         ],
     );

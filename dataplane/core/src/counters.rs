@@ -125,6 +125,15 @@ counters! {
     connections_gone;
     /// Of those, evicted to make room for a new one.
     connections_evicted;
+    /// Connections that helpers expected, from now on until they come or their master goes.
+    expectations_made;
+    /// Of those, the ones that came.
+    expectations_met;
+    /// Announced connections that are not expected: a third host, the appliance, a port below 1024, no free port or place.
+    expectations_refused;
+    /// Connections that got no helper, and announcements left as they were, for want of room (in the pool, the frame,
+    /// or the MTU).
+    helpers_declined;
     /// First packets that could not keep their source port.
     ports_changed;
     /// Ways out that were looked up for a known connection: the first of a direction, or after a change of

@@ -12,6 +12,7 @@
 //! - [`conntrack`]: the tables, the protocol machines, the timers.
 //! - [`fragments`]: datagrams in pieces, gathered before anything is decided; packets cut for a smaller MTU.
 //! - [`nat`]: choosing a translation once, applying it always. [`forward`]: routes and next hops.
+//! - [`helper`]: protocols that name endpoints in what they say; off unless asked for.
 //! - [`rules`]: the filter and its cached decisions. [`reply`]: packets we originate.
 //! - [`snapshot`]: what all of them read; [`counters`]: what they count; [`verdict`]: what comes out.
 //!
@@ -30,6 +31,7 @@ pub mod counters;
 pub mod forward;
 pub mod fragments;
 pub mod headers;
+pub mod helper;
 pub mod nat;
 pub mod parse;
 pub mod pipeline;

@@ -16,6 +16,8 @@ use crate::conntrack::tcp::TcpPolicy;
 use crate::conntrack::timeouts::Timeouts;
 use crate::conntrack::tuple::Tuple;
 use crate::forward::{Neighbours, Routes};
+use crate::helper::Helpers;
+use crate::helper::expect::Expectations;
 use crate::nat::NatRules;
 use crate::rules::Policy;
 use crate::steering::Steering;
@@ -48,6 +50,8 @@ pub struct Snapshot {
     pub routes: Arc<Routes>,
     /// Neighbours, updated in place.
     pub neighbours: Arc<Neighbours>,
+    /// Connections that helpers expect, changed in place by the workers.
+    pub expectations: Arc<Expectations>,
     /// Idle timeouts.
     pub timeouts: Arc<Timeouts>,
     /// Switches.
@@ -102,11 +106,18 @@ pub struct Options {
     pub verify_checksums: bool,
     /// Count packets and bytes of each connection (nf_conntrack_acct).
     pub accounting: bool,
+    /// Which helpers connections get by the port of their server.
+    pub helpers: Helpers,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { tcp: TcpPolicy::default(), verify_checksums: true, accounting: true }
+        Self {
+            tcp: TcpPolicy::default(),
+            verify_checksums: true,
+            accounting: true,
+            helpers: Helpers::NONE,
+        }
     }
 }
 

@@ -153,6 +153,9 @@ drop_reasons! {
     IcmpErrorNested = "icmp_error_nested", "an ICMP error about an ICMP error (RFC 1122 §3.2.2)";
     IcmpRedirect = "icmp_redirect", "ICMP redirects are never forwarded";
     IcmpNotQuery = "icmp_not_query", "an ICMP reply or unknown type without a query";
+    // helpers
+    HelperAhead = "helper_ahead", "it runs ahead of a segment that its connection's helper has not read yet";
+    HelperSplit = "helper_split", "it begins or ends within a text that a helper changed";
     // admit
     DeniedByRule = "denied_by_rule", "a rule said DROP";
     DeniedByPolicy = "denied_by_policy", "the chain's policy said DROP";

@@ -38,6 +38,8 @@ pub mod flags {
     pub const EXPECTED: u16 = 1 << 9;
     /// Closed: admits nothing new from outside; lingers for its timeout.
     pub const CLOSED: u16 = 1 << 10;
+    /// It has a helper, and a record in the side pool: its packets take the long way.
+    pub const HELPED: u16 = 1 << 11;
     /// Not a flag: the table keeps a [`Span`](super::super::wheel::Span) here.
     pub const ARMED: u16 = 7 << ARMED_SHIFT;
     pub(super) const ARMED_SHIFT: u32 = 13;

@@ -15,6 +15,7 @@
 //!
 //! All memory is handed in, and taken once: nothing here allocates. Owner: one worker.
 
+use arrayvec::ArrayVec;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::entry::{Cold, Hot, Pair, Warm, flags};
@@ -186,7 +187,20 @@ pub struct Table<'m, H: Hot> {
     unreplied: RowSet<'m>,
     /// Live rows of [`Worth::Little`].
     little: RowSet<'m>,
+    departed: Departed,
 }
+
+/// Rows with a helper that went, each with its incarnation then.
+#[derive(Clone, Debug, Default)]
+pub struct Departed {
+    /// Which.
+    pub rows: ArrayVec<(EntryIdx, u32), DEPARTED_MAX>,
+    /// There were more than are noted: look at all.
+    pub more: bool,
+}
+
+/// Most rows with a helper that are noted between two calls of [`Table::take_departed`].
+pub const DEPARTED_MAX: usize = 8;
 
 impl<H: Hot<Tuple = TupleV4>> Table<'_, H> {
     /// [`hash`](Self::hash) of the first `count` tuples, given as [`TupleV4::words`].
@@ -226,6 +240,7 @@ impl<'m, H: Hot> Table<'m, H> {
             live: 0,
             unreplied: RowSet::new(layout.capacity, unreplied),
             little: RowSet::new(layout.capacity, little),
+            departed: Departed::default(),
         }
     }
 
@@ -590,9 +605,29 @@ impl<'m, H: Hot> Table<'m, H> {
         if let Some(set) = self.evictable(Worth::of(hot.state().flags)) {
             set.remove(row);
         }
+        if hot.state().flags & flags::HELPED != 0 {
+            self.note_departed(row);
+        }
         self.rows[row as usize].both().0.state_mut().flags = 0;
         self.cold[row as usize].wheel_next = self.free;
         self.free = row;
+    }
+
+    #[cold]
+    fn note_departed(&mut self, row: u32) {
+        let noted = (EntryIdx(row), self.cold[row as usize].incarnation);
+        self.departed.more |= self.departed.rows.try_push(noted).is_err();
+    }
+
+    /// Whether [`take_departed`](Self::take_departed) has something to say.
+    #[inline]
+    pub fn has_departed(&self) -> bool {
+        !self.departed.rows.is_empty()
+    }
+
+    /// The rows with a helper that went since the last call.
+    pub fn take_departed(&mut self) -> Departed {
+        core::mem::take(&mut self.departed)
     }
 
     fn free_row(&self) -> Option<u32> {

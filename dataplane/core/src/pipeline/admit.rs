@@ -8,7 +8,7 @@ use super::established::{UNSEEN, consent, judge, send, states, tcp_options};
 use super::family::Family;
 use super::leg::{self, Leg, Oversize};
 use super::refuse::{Refusal, refuse};
-use super::{Context, Desk, stray};
+use super::{Context, Desk, helped, stray};
 use crate::burst::{Origin, Packet};
 use crate::conntrack::ctstate::CtState;
 use crate::conntrack::datagram;
@@ -17,6 +17,7 @@ use crate::conntrack::table::{InsertError, Room, Table, TupleHash, deadline};
 use crate::conntrack::tcp;
 use crate::conntrack::tuple::{Direction, FamilyTuple, Tuple, protocol};
 use crate::headers::{Headers, Kind};
+use crate::helper::expect::{Expectation, Handle};
 use crate::nat::{plan, rewrite};
 use crate::rules::{Family as RuleFamily, Judgement, PathId};
 use crate::units::{EntryIdx, InterfaceId, NeighbourIdx, WorkerId};
@@ -27,6 +28,14 @@ struct Provisional<H> {
     hot: H,
     warm: Warm,
     cold: Cold,
+    /// What a helper expected, if it is that.
+    expected: Option<(Handle, Expectation)>,
+}
+
+impl<H: Family> Provisional<H> {
+    fn ctstate(&self) -> CtState {
+        if self.expected.is_some() { CtState::Related } else { CtState::New }
+    }
 }
 
 /// The reply tuple that a connection will get if nothing stands in its way, and its hash: the bucket is asked for while
@@ -82,13 +91,18 @@ pub(super) fn pass<H: Family>(
     if packet.visit.clash {
         return Verdict::Drop(DropReason::TupleInUse);
     }
-    let mut first = match begin(packet, &headers, tuple, context) {
+    let mut first: Provisional<H> = match begin(packet, &headers, tuple, context) {
         Ok(first) => first,
         Err(reason) => return stray::invalid(desk, packet, &headers, reason, context),
     };
     table.prefetch_free_row();
+    first.expected = expected(&headers.tuple, context);
+    if first.expected.is_some() {
+        first.hot.state_mut().flags |= flags::EXPECTED;
+    }
     match admit(table, desk, packet, hash, &headers, &mut first, context) {
         Ok((row, leg)) => {
+            helped::assign(table, desk, packet, &headers, row, context);
             context.counters.tracked.add(1);
             context.counters.connections_new.add(1);
             send(table, desk, packet, &headers, row, Direction::Original, &leg, context)
@@ -122,10 +136,10 @@ fn admit<H: Family>(
         }
         leg::limits(headers, leg.egress, leg.route_mtu, Oversize::Split, context)?;
     }
-    let states = states(CtState::New, first.hot.state().flags);
+    let states = states(first.ctstate(), first.hot.state().flags);
     let (to, to_id) = (original.dst(), original.dst_id());
     let reply = original.inverted();
-    let address = external_address::<H>(&reply, &leg, first.hot.state().flags, context);
+    let address = appearance(&reply, &leg, first, context);
     let foreseen = Foreseen::new(table, &reply, address.unwrap_or_default());
     let foreseen = foreseen.as_ref();
     let judgement = judge(packet, headers, to, to_id, states, &leg, context);
@@ -205,7 +219,8 @@ fn begin<H: Family>(
     tuple: &H::Tuple,
     context: &Context<'_>,
 ) -> Result<Provisional<H>, DropReason> {
-    let mut first = Provisional { hot: H::default(), warm: Warm::default(), cold: Cold::default() };
+    let (hot, warm, cold) = Default::default();
+    let mut first = Provisional::<H> { hot, warm, cold, expected: None };
     let state = first.hot.state_mut();
     let snapshot = context.snapshot;
     match headers.kind {
@@ -240,12 +255,26 @@ pub(super) fn is_query(headers: &Headers) -> bool {
     }
 }
 
-/// Nat destination: where a port forward leads. Returns the tuple as it is after it.
+/// Track: what a helper expected, if this is it. One branch as long as nothing is expected.
+#[inline]
+fn expected(tuple: &Tuple, context: &Context<'_>) -> Option<(Handle, Expectation)> {
+    let expectations = &context.snapshot.expectations;
+    if expectations.any() { expectations.find(tuple, context.tick) } else { None }
+}
+
+/// Nat destination: where an expectation or a port forward leads. Returns the tuple as it is after it.
 fn destination<H: Family>(
     tuple: &Tuple,
     first: &mut Provisional<H>,
     context: &Context<'_>,
 ) -> Tuple {
+    if let Some((_, expectation)) = &first.expected
+        && expectation.is_translated()
+    {
+        first.hot.state_mut().flags |= flags::DNAT;
+        let (address, port) = expectation.to;
+        return tuple.with_dst(address, port).unwrap_or(*tuple);
+    }
     let forward = context.snapshot.nat.forward(tuple.dst(), tuple.protocol(), tuple.dst_id());
     let Some((forward, port)) = forward else {
         return *tuple;
@@ -292,6 +321,20 @@ fn source<H: Family>(
         context.counters.ports_changed.add(1);
     }
     Ok(chosen)
+}
+
+/// The address to appear behind: that of its master, if it was expected.
+fn appearance<H: Family>(
+    reply: &Tuple,
+    leg: &Leg,
+    first: &Provisional<H>,
+    context: &Context<'_>,
+) -> Result<Option<IpAddr>, Refusal> {
+    let appear_as = first.expected.and_then(|(_, expectation)| expectation.appear_as);
+    match appear_as.filter(|address| context.snapshot.steering.is_ours(*address)) {
+        Some(address) => Ok(Some(address)),
+        None => external_address::<H>(reply, leg, first.hot.state().flags, context),
+    }
 }
 
 /// The address to appear behind: the egress interface's, if it masquerades; also on the way back to
@@ -341,12 +384,13 @@ fn confirm<H: Family>(
         return Err(Refusal::Drop(DropReason::TupleInUse)); // a packet that claims to come from its own destination
     }
     let deltas = rewrite::deltas(&headers.tuple, &reply.inverted().into());
+    let ctstate = first.ctstate();
     first.hot.set_tuples(original, reply);
     let state = first.hot.state_mut();
     (state.l3_delta, state.l4_delta) = (deltas.l3, deltas.l4);
     state.stamps = context.snapshot.stamps;
     state.paths = [judgement.path.0, PathId::UNCACHED.0];
-    state.path_states = CtState::New as u8;
+    state.path_states = ctstate as u8;
     state.interfaces = [[leg.ingress.0, leg.egress.0], [UNSEEN; 2]];
     state.next_hops = [leg.next_hop.0, NeighbourIdx::UNROUTED.0];
     if leg.egress == InterfaceId::NONE {
@@ -354,6 +398,14 @@ fn confirm<H: Family>(
     }
     if leg.route_mtu != 0 {
         state.next_hops[0] = NeighbourIdx::UNROUTED.0; // only the route knows: ask it again next time
+    }
+
+    // It comes true once: whoever else met it meanwhile is refused.
+    if let Some((handle, _)) = first.expected {
+        if !context.snapshot.expectations.take(handle) {
+            return Err(Refusal::Drop(DropReason::TupleInUse));
+        }
+        context.counters.expectations_met.add(1);
     }
 
     // A connection past its deadline that still holds the reply tuple makes way.
@@ -371,7 +423,7 @@ fn insert<H: Family>(
     hashes: [TupleHash; 2],
     context: &Context<'_>,
 ) -> Result<EntryIdx, Refusal> {
-    let Provisional { hot, warm, cold } = first;
+    let Provisional { hot, warm, cold, .. } = first;
     let mut inserted = table.insert(hot, warm, cold, hashes);
     if inserted == Err(InsertError::Full)
         && let Some(room) = table.make_room(context.tick)

@@ -7,7 +7,7 @@
 use super::family::Family;
 use super::leg::{self, Leg, NextHop, Oversize};
 use super::refuse::{Refusal, refuse};
-use super::{Context, Desk, admit, fragments, stray};
+use super::{Context, Desk, admit, fragments, helped, stray};
 use crate::burst::{Accepted, Origin, Packet};
 use crate::conntrack::ctstate::{CtState, CtStates};
 use crate::conntrack::datagram;
@@ -38,10 +38,11 @@ pub(super) fn pass<H: Family>(
     direction: Direction,
     context: &Context<'_>,
 ) -> Verdict {
-    let Some(headers) = packet.parsed else {
+    let Some(mut headers) = packet.parsed else {
         return Verdict::Drop(DropReason::Stopping);
     };
     let before = *table.hot(row).state();
+    let helped = before.flags & flags::HELPED != 0;
     if context.tick.reached(deadline(&before)) {
         // Past its deadline it counts as absent, even if the wheel has not come to it.
         return anew(table, desk, packet, hash, row, direction, context);
@@ -59,6 +60,9 @@ pub(super) fn pass<H: Family>(
     }
 
     // Track.
+    if helped {
+        helped::arrive(table, desk, packet, &mut headers, row, direction);
+    }
     let outcome = track(table.row(row), packet, &headers, direction, context);
     match outcome {
         Outcome::Pass | Outcome::Ignore | Outcome::Delete => {}
@@ -85,6 +89,13 @@ pub(super) fn pass<H: Family>(
         return Verdict::Drop(DropReason::AddressGone);
     }
     context.counters.tracked.add(1);
+    let decided = match decided {
+        Ok(leg) if helped => {
+            helped::depart(table, desk, packet, &mut headers, row, direction, &leg, context)
+                .map(|()| leg)
+        }
+        decided => decided,
+    };
     let verdict = match decided {
         Ok(leg) => send(table, desk, packet, &headers, row, direction, &leg, context),
         Err(refusal) => refuse(refusal, packet, desk, context),

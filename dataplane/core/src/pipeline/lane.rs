@@ -93,7 +93,7 @@ fn clear<'a>(
     let [came_in_by, egress] = state.interfaces[d];
     let as_before = state.stamps == snapshot.stamps
         && came_in_by == ingress.0
-        && state.flags & flags::SEEN_REPLY != 0
+        && state.flags & (flags::SEEN_REPLY | flags::HELPED) == flags::SEEN_REPLY
         && state.path_states >> (4 * d) & 0x0f == CtState::Established as u8
         && !context.tick.reached(deadline(state));
     if !as_before {

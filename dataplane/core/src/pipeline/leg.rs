@@ -237,7 +237,7 @@ fn unknown_next_hop(
     }
 }
 
-impl Desk {
+impl Desk<'_> {
     /// Notes a next hop that control is to have resolved, unless there is a note of it or its source has
     /// had its share.
     fn want(&mut self, wanted: Wanted) {

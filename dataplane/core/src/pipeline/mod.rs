@@ -7,6 +7,7 @@
 //!   room is entered ([`lane`]; [`established`] if anything about it is out of the ordinary);
 //! - *track, nat destination, route, limits, judge, nat source, confirm, rewrite* if it is a
 //!   first packet ([`admit`]);
+//! - besides, what a helper reads and changes, if its connection has one ([`helped`]);
 //! - *related* if it is an ICMP error ([`related`]); *route, limits, judge* if it belongs to
 //!   nothing ([`stray`]): ARP, neighbour discovery, INVALID.
 //!
@@ -22,13 +23,15 @@ use core::net::IpAddr;
 use arrayvec::ArrayVec;
 
 use crate::burst::{BURST_MAX, Burst, Origin, Packet, Seen};
-use crate::conntrack::entry::{HotV4, HotV6};
+use crate::conntrack::entry::{Hot, HotV4, HotV6};
 use crate::conntrack::siphash::{ABREAST, Pairs, SipKey};
 use crate::conntrack::table::{Layout, Promise, Table, TupleHash};
 use crate::conntrack::tuple::Tuple;
 use crate::counters::Counters;
 use crate::fragments::{Gathering, Settled};
 use crate::headers::{Headers, Kind};
+use crate::helper::expect::Expectations;
+use crate::helper::pool::{Capacity, Key, Pool};
 use crate::nat::plan::Random;
 use crate::parse::{
     self,
@@ -45,6 +48,7 @@ mod admit;
 mod established;
 mod family;
 mod fragments;
+mod helped;
 mod lane;
 mod leg;
 mod refuse;
@@ -65,10 +69,14 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Bytes of memory [`Pipeline::new`] wants for each family's table, aligned to 64.
-    pub fn bytes(&self) -> [usize; 2] {
+    /// Bytes of memory [`Pipeline::new`] wants for each family's table and for the helpers' pool, aligned to 64.
+    pub fn bytes(&self) -> [usize; 3] {
         let [v4, v6] = self.layouts();
-        [v4.bytes(), v6.bytes()]
+        [v4.bytes(), v6.bytes(), self.helped().bytes()]
+    }
+
+    fn helped(&self) -> Capacity {
+        Capacity::of_connections(self.connections_v4.saturating_add(self.connections_v6))
     }
 
     fn layouts(&self) -> [Layout; 2] {
@@ -80,14 +88,18 @@ impl Limits {
 pub struct Pipeline<'m> {
     v4: Table<'m, HotV4>,
     v6: Table<'m, HotV6>,
-    desk: Desk,
+    desk: Desk<'m>,
     gathering: Gathering,
     review: table_view::Review,
 }
 
 /// What the rooms keep besides the tables.
-struct Desk {
+struct Desk<'m> {
     random: Random,
+    /// Connections with a helper.
+    helpers: Pool<'m>,
+    /// Which shard of the expectations is tidied next.
+    tidy: usize,
     /// By ingress interface: for "too big", on which path MTU discovery rests, and for all others.
     reply_limits: [[RateLimit; 2]; INTERFACES_MAX],
     wanted: ArrayVec<Wanted, WANTED_MAX>,
@@ -175,19 +187,21 @@ impl<'m> Pipeline<'m> {
     /// [`Limits::bytes`]; `key` keys the tables' hash and seeds the choice of ports.
     pub fn new(
         limits: Limits,
-        memory: [&'m mut [u8]; 2],
+        memory: [&'m mut [u8]; 3],
         key: SipKey,
         seed: SipKey,
         now: Instant,
     ) -> Self {
         let [v4, v6] = limits.layouts();
         let limit = RateLimit::new(RateLimit::PER_SECOND, RateLimit::BURST, now);
-        let [memory_v4, memory_v6] = memory;
+        let [memory_v4, memory_v6, memory_helpers] = memory;
         Self {
             v4: Table::new(v4, memory_v4, key, now.tick()),
             v6: Table::new(v6, memory_v6, key, now.tick()),
             desk: Desk {
                 random: Random::new(seed),
+                helpers: Pool::new(limits.helped(), memory_helpers),
+                tidy: 0,
                 reply_limits: [[limit; 2]; INTERFACES_MAX],
                 wanted: ArrayVec::new(),
                 fates: fragments::Fates::new(),
@@ -278,6 +292,9 @@ impl<'m> Pipeline<'m> {
                 burst.verdicts[usize::from(ours.index)] = Verdict::Forward { egress };
             } else {
                 let verdict = self.decide(packet, ours, &context);
+                if self.v4.has_departed() | self.v6.has_departed() {
+                    self.bury(snapshot);
+                }
                 burst.verdicts[usize::from(ours.index)] = verdict;
             }
         }
@@ -433,6 +450,11 @@ impl<'m> Pipeline<'m> {
         let (v6, more_v6) = self.v6.expire(now.tick(), steps);
         counters.connections_gone.add(u64::from(v4 + v6));
         self.gathering.expire(now.tick());
+        if snapshot.expectations.any() || !self.desk.helpers.is_empty() {
+            self.bury(snapshot);
+            snapshot.expectations.tidy(self.desk.tidy, now.tick());
+            self.desk.tidy = self.desk.tidy.wrapping_add(1);
+        }
         let reviewing = self.review(snapshot, counters, steps);
         more_v4 || more_v6 || reviewing
     }
@@ -454,6 +476,32 @@ impl<'m> Pipeline<'m> {
     /// Fragments that wait for the rest of their datagram.
     pub fn gathering(&self) -> usize {
         self.gathering.waiting()
+    }
+
+    /// Forgets what was kept for connections with a helper that are gone. Their expectations die with them, before
+    /// another packet is looked at.
+    #[cold]
+    fn bury(&mut self, snapshot: &Snapshot) {
+        /// The same for one family.
+        fn of<H: Hot>(
+            table: &mut Table<'_, H>,
+            v6: bool,
+            pool: &mut Pool<'_>,
+            from: &Expectations,
+        ) {
+            let departed = table.take_departed();
+            for (row, incarnation) in departed.rows {
+                pool.remove(Key::new(v6, row), incarnation, from);
+            }
+            if departed.more {
+                pool.retain(v6, from, |row, incarnation| {
+                    table.is_live(row) && table.cold(row).incarnation == incarnation
+                });
+            }
+        }
+        let (pool, expectations) = (&mut self.desk.helpers, &snapshot.expectations);
+        of(&mut self.v4, false, pool, expectations);
+        of(&mut self.v6, true, pool, expectations);
     }
 
     /// Next hops that packets were held for, or would have been: control has the kernel resolve them.

@@ -27,7 +27,7 @@ impl ConnectionId {
     const WORKER_SHIFT: u32 = 31;
     const INCARNATION_SHIFT: u32 = 35;
 
-    fn new(worker: WorkerId, v6: bool, row: u32, incarnation: u32) -> Self {
+    pub(super) fn new(worker: WorkerId, v6: bool, row: u32, incarnation: u32) -> Self {
         Self(
             u64::from(row)
                 | u64::from(v6) << Self::FAMILY_BIT

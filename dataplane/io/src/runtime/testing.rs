@@ -101,6 +101,7 @@ pub fn snapshot(workers: u8) -> Snapshot {
         older_steering: ArrayVec::new(),
         routes: Arc::new(routes),
         neighbours: Arc::new(neighbours),
+        expectations: Arc::default(),
         timeouts: Arc::new(Timeouts::rfc()),
         options: Options::default(),
     }
@@ -112,10 +113,10 @@ pub fn snapshot(workers: u8) -> Snapshot {
 /// If there is no memory.
 pub fn pipeline(connections: u32, now: Instant) -> Pipeline<'static> {
     let limits = Limits { connections_v4: connections, connections_v6: 64 };
-    let [v4, v6] = limits.bytes().map(|bytes| {
+    let memory = limits.bytes().map(|bytes| {
         SharedMemory::new("postern-test-table", bytes).expect("memory for the tables").leak().0
     });
-    Pipeline::new(limits, [v4, v6], KEY, KEY, now)
+    Pipeline::new(limits, memory, KEY, KEY, now)
 }
 
 /// A UDP datagram to `interface` with `payload`, without a UDP checksum.

@@ -1,0 +1,119 @@
+# Helpers, between real clients and servers: vsftpd with curl and lftp, in.tftpd with tftp.
+
+theme_up() {
+    lab_up
+    second_lan_host
+    MORE_CONFIG='' lab_config | sed 's/^capacity = .*/&\nhelpers = ["ftp", "tftp"]/' >"$LAB_DIR/postern.toml"
+    mkdir -p "$LAB_DIR/ftp" "$LAB_DIR/empty"
+    chmod 755 "$LAB_DIR" "$LAB_DIR/ftp" "$LAB_DIR/empty"
+    head -c 3000000 /dev/urandom >"$LAB_DIR/ftp/3MB"
+    head -c 20000 /dev/urandom >"$LAB_DIR/ftp/20kB"
+    chmod 644 "$LAB_DIR"/ftp/*
+    file_server wan
+    file_server lan
+    trivial_server wan
+    start_postern
+}
+
+# A vsftpd for anybody, in a namespace.
+file_server() {
+    cat >"$LAB_DIR/vsftpd-$1.conf" <<CONF
+listen=NO
+listen_ipv6=YES
+background=NO
+anonymous_enable=YES
+no_anon_password=YES
+local_enable=NO
+anon_root=$LAB_DIR/ftp
+secure_chroot_dir=$LAB_DIR/empty
+port_enable=YES
+connect_from_port_20=YES
+seccomp_sandbox=NO
+CONF
+    start_in "$1" "vsftpd-$1" vsftpd "$LAB_DIR/vsftpd-$1.conf"
+    wait_for 10 "vsftpd in $1" in_ns "$1" curl -s -o /dev/null "ftp://127.0.0.1/"
+}
+
+trivial_server() {
+    start_in "$1" "tftpd-$1" in.tftpd --foreground --listen --address 0.0.0.0:69 --user nobody --secure "$LAB_DIR/ftp"
+}
+
+# got <file>: whether what was fetched is it.
+got() {
+    cmp "$LAB_DIR/got" "$LAB_DIR/ftp/$1"
+    rm -f "$LAB_DIR/got"
+}
+
+# C110 C112: active, by PORT and by EPRT.
+case_an_active_client_behind_NAT_gets_its_file() {
+    fetch lan --ftp-port - --disable-eprt -o "$LAB_DIR/got" "ftp://$FAR/3MB"
+    got 3MB
+    fetch lan --ftp-port - --eprt -o "$LAB_DIR/got" "ftp://$FAR/3MB"
+    got 3MB
+    equals "$(counter expectations_met)" 2 "expectations that came true"
+}
+
+# C112: an IPv6 endpoint is announced, not translated.
+case_an_active_client_over_IPv6_gets_its_file() {
+    fetch lan --ftp-port - -o "$LAB_DIR/got" "ftp://[$FAR6]/3MB"
+    got 3MB
+}
+
+case_a_passive_client_behind_NAT_gets_its_file() {
+    fetch lan --disable-epsv -o "$LAB_DIR/got" "ftp://$FAR/3MB"
+    got 3MB
+    fetch lan -o "$LAB_DIR/got" "ftp://$FAR/3MB"
+    got 3MB
+}
+
+# C113
+case_a_server_behind_a_forward_is_reached_both_ways() {
+    postern forward add tcp 21 "$INSIDE:21"
+    for how in --disable-epsv "" "--ftp-port - --disable-eprt" "--ftp-port -"; do
+        # shellcheck disable=SC2086
+        fetch wan $how -o "$LAB_DIR/got" "ftp://$WAN/3MB"
+        got 3MB
+    done
+    postern forward remove tcp 21
+}
+
+# C113: the hairpin.
+case_a_LAN_client_reaches_the_LAN_server_by_the_WAN_address() {
+    postern forward add tcp 21 "$INSIDE:21"
+    for how in --disable-epsv "" "--ftp-port - --disable-eprt"; do
+        # shellcheck disable=SC2086
+        fetch lan2 $how -o "$LAB_DIR/got" "ftp://$WAN/3MB"
+        got 3MB
+    done
+    postern forward remove tcp 21
+}
+
+# C110 C125: many commands in one connection, each with lengths changed.
+case_lftp_fetches_many_files_in_one_session() {
+    in_ns lan lftp -c "set ftp:passive-mode no; set net:timeout 5; set net:max-retries 2; open ftp://$FAR/;
+        cls; get -c 20kB -o $LAB_DIR/got; cls; get 20kB -o $LAB_DIR/got2; cls; cls" >"$LAB_DIR/lftp.log" 2>&1
+    cmp "$LAB_DIR/got2" "$LAB_DIR/ftp/20kB"
+    got 20kB
+    has "$(cat "$LAB_DIR/lftp.log")" 3MB
+}
+
+case_tftp_gets_its_file() {
+    # in.tftpd answers its first request from the address of the link, whichever it was sent to.
+    (cd "$LAB_DIR" && in_ns lan tftp -m binary "$NEAR" -c get 20kB got)
+    got 20kB
+}
+
+# C116
+case_without_a_helper_nothing_is_opened() {
+    local before
+    before=$(counter expectations_made)
+    in_ns wan true
+    sed 's/^helpers = .*/helpers = []/' -i "$LAB_DIR/postern.toml"
+    postern reload
+    fails fetch lan --max-time 5 --ftp-port - --disable-eprt -o "$LAB_DIR/got" "ftp://$FAR/3MB"
+    equals "$(counter expectations_made)" "$before" "expectations"
+    sed 's/^helpers = .*/helpers = ["ftp", "tftp"]/' -i "$LAB_DIR/postern.toml"
+    postern reload
+    fetch lan --ftp-port - --disable-eprt -o "$LAB_DIR/got" "ftp://$FAR/3MB"
+    got 3MB
+}

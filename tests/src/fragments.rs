@@ -74,9 +74,9 @@ pub fn reassemble(fragments: &[Vec<u8>]) -> Result<Vec<u8>, String> {
     let mut parts = Vec::new();
     let mut headers = Vec::new();
     for bytes in fragments {
-        let (header, id, offset, more, data) = open(bytes)?;
-        headers.push((header, id));
-        parts.push((offset, more, data));
+        let (header, part) = open(bytes)?;
+        headers.push(header);
+        parts.push(part);
     }
     parts.sort();
     headers.dedup();
@@ -101,8 +101,13 @@ pub fn reassemble(fragments: &[Vec<u8>]) -> Result<Vec<u8>, String> {
     Ok(whole)
 }
 
-/// A fragment's header, as the whole datagram would have it but for its length, its identification, and what it brings.
-fn open(bytes: &[u8]) -> Result<(Vec<u8>, u32, usize, bool, Vec<u8>), String> {
+/// A fragment's header, as the whole datagram would have it but for its length, with its identification.
+type Header = (Vec<u8>, u32);
+
+/// Where it belongs, whether more follow, what it brings.
+type Part = (usize, bool, Vec<u8>);
+
+fn open(bytes: &[u8]) -> Result<(Header, Part), String> {
     let mut header = bytes[..payload_at(bytes)].to_vec();
     if bytes[0] >> 4 == 4 {
         if usize::from(get16(bytes, 2)) != bytes.len() {
@@ -119,7 +124,7 @@ fn open(bytes: &[u8]) -> Result<(Vec<u8>, u32, usize, bool, Vec<u8>), String> {
         set16(&mut header, 10, 0);
         let data = bytes[header.len()..].to_vec();
         let (id, more) = (get16(bytes, 4), word & MORE_FRAGMENTS != 0);
-        return Ok((header, id.into(), usize::from(word & 0x1fff) * 8, more, data));
+        return Ok(((header, id.into()), (usize::from(word & 0x1fff) * 8, more, data)));
     }
     if bytes[6] != 44 || usize::from(get16(bytes, 4)) != bytes.len() - 40 {
         return Err(format!("no fragment, or a wrong length: {bytes:02x?}"));
@@ -128,7 +133,7 @@ fn open(bytes: &[u8]) -> Result<(Vec<u8>, u32, usize, bool, Vec<u8>), String> {
     set16(&mut header, 4, 0);
     let word = get16(bytes, 42);
     let id = u32::from(get16(bytes, 44)) << 16 | u32::from(get16(bytes, 46));
-    Ok((header, id, usize::from(word & !7), word & 1 != 0, bytes[48..].to_vec()))
+    Ok(((header, id), (usize::from(word & !7), word & 1 != 0, bytes[48..].to_vec())))
 }
 
 fn payload_at(l3: &[u8]) -> usize {

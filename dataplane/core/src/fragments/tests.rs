@@ -24,7 +24,7 @@ fn fragment(source: u8, id: u8, offset: u16, len: usize, more: bool, fill: u8) -
     let tuple = tuple(&std::format!("198.51.100.{source}"), 0, "192.0.2.9", 0, protocol::GRE);
     let mut bytes = frame(&tuple, 64, &std::vec![fill; len]);
     bytes[18..20].copy_from_slice(&u16::from(id).to_be_bytes());
-    let word = offset / 8 | if more { 0x2000 } else { 0 };
+    let word = (offset / 8) | if more { 0x2000 } else { 0 };
     bytes[20..22].copy_from_slice(&word.to_be_bytes());
     mend(&mut bytes);
     bytes

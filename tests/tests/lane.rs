@@ -114,7 +114,7 @@ impl Pair {
 
 /// Of six connections, half are IPv6, and two of three TCP.
 fn is_tcp(connection: usize) -> bool {
-    connection % 3 != 0
+    !connection.is_multiple_of(3)
 }
 
 fn ends(connection: usize) -> [std::net::SocketAddr; 2] {

@@ -37,7 +37,10 @@ const CLASSES: &[Class] = &[
     Class { name: "only-an-answer-to-the-syn-refuses-it", holds: is_refusal_of_nothing },
     Class { name: "the-last-syn-counts", holds: is_lower_syn },
     Class { name: "what-is-refused-teaches-nothing", holds: is_refused_word },
-    Class { name: "a-rst-teaches-nothing", holds: is_rst_with_news },
+    Class {
+        name: "a-rst-teaches-nothing",
+        holds: |case| is_rst_with_news(case) || was_told_by_a_rst(case),
+    },
     Class { name: "a-rst-behind-all-data-is-exact", holds: is_rst_behind_all },
     Class { name: "what-was-sent-may-be-acknowledged", holds: acknowledges_before_last },
     Class { name: "a-rst-must-fit-the-window", holds: is_rst_out_of_window },
@@ -83,7 +86,11 @@ fn is_refused_word(case: &Case<'_>) -> bool {
         && is_news
         && (case.is_dropped()
             || case.crosses() && !case.shot.back && segment.flags & flag::ACK != 0);
-    first_word || syn
+    // Linux remembers it as the last segment, and the SYN before it no more.
+    let fin = case.is_dropped()
+        && segment.flags & flag::FIN != 0
+        && case.postern.reason == Some(DropReason::ConnectionClosed);
+    first_word || syn || fin
 }
 
 /// Whether one sequence number comes after another.
@@ -106,6 +113,15 @@ fn is_rst_with_news(case: &Case<'_>) -> bool {
     let acknowledges = rst.flags & flag::ACK != 0
         && past.all(|s| s.flags & flag::ACK == 0 || after(rst.ack, s.ack));
     case.crosses() && (unheard || acknowledges)
+}
+
+/// A connection is closed by a RST, whose window let Linux accept more.
+fn was_told_by_a_rst(case: &Case<'_>) -> bool {
+    let reset = |back| case.past_segments(back).any(|s| s.flags & flag::RST != 0);
+    let reasons = [DropReason::TcpBeyondWindow, DropReason::TcpAckUnsent];
+    reasons.iter().any(|&reason| case.only_linux_lets_it_through(reason))
+        && case.was_in(State::Close)
+        && (reset(false) || reset(true))
 }
 
 /// A RST right behind all data, though not behind the last segment, which came out of order.
@@ -147,19 +163,14 @@ fn is_rst_out_of_window(case: &Case<'_>) -> bool {
         && !answered.any(|shot| shot.back != case.shot.back)
 }
 
-/// A connection that was picked up, and then opened anew before our eyes: Linux still checks no window.
+/// A connection that was picked up is opened anew before our eyes, and this is the SYN/ACK: Linux still checks no
+/// window.
 fn is_lenient(case: &Case<'_>) -> bool {
-    let has = |back: bool, flags: u8| {
-        let these = flag::SYN | flag::ACK | flag::RST;
-        case.past_segments(back).any(|s| s.flags & these == flags)
-    };
-    let reasons =
-        [DropReason::TcpBeyondWindow, DropReason::TcpAckUnsent, DropReason::TcpRstSequence];
-    reasons.iter().any(|&reason| case.only_linux_lets_it_through(reason))
+    let these = flag::SYN | flag::ACK | flag::RST;
+    case.segment().is_some_and(|s| s.flags & these == flag::SYN | flag::ACK)
+        && case.crosses()
         && case.is_picked_up()
-        && [false, true]
-            .iter()
-            .any(|&back| has(back, flag::SYN) && has(!back, flag::SYN | flag::ACK))
+        && case.past_segments(!case.shot.back).any(|s| s.flags & these == flag::SYN)
 }
 
 /// The server's SYN without ACK, while SYN_SENT has a timeout of its own: Linux has none for what follows.

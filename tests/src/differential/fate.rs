@@ -131,9 +131,10 @@ pub(super) enum Difference {
 pub(super) struct Case<'a> {
     pub(super) flow: &'a Flow,
     pub(super) shot: &'a Shot,
-    /// The timeouts that are short.
+    /// Whether connections are picked up, and the timeouts that are short.
+    pub(super) loose: bool,
     pub(super) short: u32,
-    /// All shots before.
+    /// All shots before that crossed Linux, of flows as they are now: without connections that are over.
     pub(super) past: &'a [&'a Shot],
     pub(super) difference: Option<Difference>,
     pub(super) linux: &'a Fate,

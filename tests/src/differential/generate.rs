@@ -15,7 +15,8 @@ pub(super) fn conditions(seed: u64) -> Conditions {
     let mut some = draw.bits() as u32 & ((1 << ROWS.len()) - 1);
     let bit = |kind: TimeoutKind| 1_u32 << kind as u8;
     if loose {
-        some &= !bit(TimeoutKind::TcpMaxRetrans);
+        // Nor does it take in that what it was picked up by is not acknowledged.
+        some &= !(bit(TimeoutKind::TcpMaxRetrans) | bit(TimeoutKind::TcpUnacknowledged));
     }
     if some & bit(TimeoutKind::TcpMaxRetrans) != 0 {
         // Linux takes a connection of which it did not take in an ACK yet (the one that it was picked up by does not

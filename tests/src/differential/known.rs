@@ -4,14 +4,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use postern_core::conntrack::entry::flags;
 use postern_core::conntrack::tcp::State;
 use postern_core::conntrack::timeouts::TimeoutKind;
 use postern_core::verdict::DropReason;
 use toml_edit::DocumentMut;
 
 use super::fate::{Case, Difference, Fate, State as CtState, compare};
-use super::script::{Body, FORWARDS, Script, Segment, Shot, Side, Tamper};
+use super::script::{Body, Conditions, FORWARDS, Script, Segment, Shot, Side, Tamper};
 use crate::packet::{Pkt, flag};
 
 /// A class of differences: its name, and whether a case is of it. As narrow as can be.
@@ -24,21 +23,28 @@ const CLASSES: &[Class] = &[
     Class {
         name: "closed-admits-nothing-new",
         holds: |case| {
-            case.segment().is_some()
+            matches!(case.shot.body, Body::Segment(_))
                 && case.only_linux_lets_it_through(DropReason::ConnectionClosed)
         },
     },
     Class {
         name: "syn-ack-must-cover-the-syn",
         holds: |case| {
-            case.segment().is_some() && case.only_linux_lets_it_through(DropReason::TcpAckInvalid)
+            matches!(case.shot.body, Body::Segment(_))
+                && case.only_linux_lets_it_through(DropReason::TcpAckInvalid)
         },
     },
     Class { name: "only-an-answer-to-the-syn-refuses-it", holds: is_refusal_of_nothing },
     Class { name: "the-last-syn-counts", holds: is_lower_syn },
-    Class { name: "what-is-refused-teaches-nothing", holds: is_refused_first_word },
-    Class { name: "a-rst-teaches-nothing", holds: is_rst_with_news },
+    Class { name: "what-is-refused-teaches-nothing", holds: is_refused_word },
+    Class {
+        name: "a-rst-teaches-nothing",
+        holds: |case| is_rst_with_news(case) || was_told_by_a_rst(case),
+    },
+    Class { name: "a-rst-behind-all-data-is-exact", holds: is_rst_behind_all },
+    Class { name: "what-was-sent-may-be-acknowledged", holds: acknowledges_before_last },
     Class { name: "a-rst-must-fit-the-window", holds: is_rst_out_of_window },
+    Class { name: "a-seen-handshake-ends-leniency", holds: is_lenient },
     Class { name: "simultaneous-opening-has-a-timeout", holds: opens_from_both_sides },
     Class { name: "a-fin-again-is-no-second-fin", holds: is_fin_again },
     Class { name: "forwarded-ports-are-not-taken", holds: takes_a_forwarded_port },
@@ -63,43 +69,108 @@ fn is_refusal_of_nothing(case: &Case<'_>) -> bool {
         .past_segments(false)
         .rev()
         .find(|syn| syn.flags & (flag::SYN | flag::ACK) == flag::SYN);
-    let alike = case.difference.is_none() && !case.linux.seen.is_empty();
-    (alike || case.only_linux_lets_it_through(DropReason::TcpRstSequence))
+    (case.crosses() || case.only_linux_lets_it_through(DropReason::TcpRstSequence))
         && case.was_in(State::SynSent)
         && !syn.is_some_and(answers)
 }
 
-/// The first word of the server is a RST that both refuse; Linux takes its numbers for the server's all the same.
-fn is_refused_first_word(case: &Case<'_>) -> bool {
-    case.segment().is_some_and(|s| s.flags & flag::RST != 0 && case.shot.back)
-        && case.difference.is_none()
-        && case.linux.seen.is_empty()
-        && case.was_in(State::SynSent)
+/// What both refuse teaches Linux all the same: the first word of a server, and a SYN with new numbers while opening.
+/// Nor does it forget a SYN/ACK of the wrong side, which crosses.
+fn is_refused_word(case: &Case<'_>) -> bool {
+    let Some(segment) = case.segment() else { return false };
+    let first_word = case.is_dropped() && case.shot.back && case.was_in(State::SynSent);
+    let opening = [State::SynSent, State::SynReceived, State::SynSent2];
+    let is_news = case.past_segments(case.shot.back).all(|s| after(end(segment), end(s)));
+    let syn = segment.flags & flag::SYN != 0
+        && opening.iter().any(|&state| case.was_in(state))
+        && is_news
+        && (case.is_dropped()
+            || case.crosses() && !case.shot.back && segment.flags & flag::ACK != 0);
+    // Linux remembers it as the last segment, and the SYN before it no more.
+    let fin = case.is_dropped()
+        && segment.flags & flag::FIN != 0
+        && case.postern.reason == Some(DropReason::ConnectionClosed);
+    first_word || syn || fin
 }
 
-/// A RST that crosses both and says more than was said before: Linux learns from it.
+/// Whether one sequence number comes after another.
+fn after(a: u32, b: u32) -> bool {
+    (b.wrapping_sub(a) as i32) < 0
+}
+
+/// The sequence number behind a segment.
+fn end(segment: &Segment) -> u32 {
+    let control =
+        u32::from(segment.flags & flag::SYN != 0) + u32::from(segment.flags & flag::FIN != 0);
+    segment.seq.wrapping_add(u32::from(segment.len) + control)
+}
+
+/// A RST that crosses both, whose numbers nobody sent before: Linux learns from it.
 fn is_rst_with_news(case: &Case<'_>) -> bool {
     let Some(rst) = case.segment().filter(|s| s.flags & flag::RST != 0) else { return false };
-    let after = |a: u32, b: u32| (b.wrapping_sub(a) as i32) < 0;
-    let end = |s: &Segment| {
-        let control = u32::from(s.flags & flag::SYN != 0) + u32::from(s.flags & flag::FIN != 0);
-        s.seq.wrapping_add(u32::from(s.len) + control)
-    };
     let mut past = case.past_segments(case.shot.back);
-    let sent = past.clone().all(|s| after(rst.seq, end(s)));
-    let acknowledged = past.all(|s| s.flags & flag::ACK == 0 || after(rst.ack, s.ack));
-    case.difference.is_none()
-        && !case.linux.seen.is_empty()
-        && (sent || rst.flags & flag::ACK != 0 && acknowledged)
+    let unheard = !past.clone().any(|s| end(s) == rst.seq);
+    let acknowledges = rst.flags & flag::ACK != 0
+        && past.all(|s| s.flags & flag::ACK == 0 || after(rst.ack, s.ack));
+    case.crosses() && (unheard || acknowledges)
 }
 
-/// Linux lets a RST through whose number is out of the window: before anybody acknowledged anything in a
-/// simultaneous opening, or in a connection picked up by a segment whose ACK it did not remember.
+/// A connection is closed by a RST, whose window let Linux accept more.
+fn was_told_by_a_rst(case: &Case<'_>) -> bool {
+    let reset = |back| case.past_segments(back).any(|s| s.flags & flag::RST != 0);
+    let reasons = [DropReason::TcpBeyondWindow, DropReason::TcpAckUnsent];
+    reasons.iter().any(|&reason| case.only_linux_lets_it_through(reason))
+        && case.was_in(State::Close)
+        && (reset(false) || reset(true))
+}
+
+/// A RST right behind all data, though not behind the last segment, which came out of order.
+fn is_rst_behind_all(case: &Case<'_>) -> bool {
+    let Some(rst) = case.segment().filter(|s| s.flags & flag::RST != 0) else { return false };
+    let past = || case.past_segments(case.shot.back);
+    case.crosses()
+        && case.was_in(State::Established)
+        && past().all(|s| !after(end(s), rst.seq))
+        && past().next_back().is_some_and(|last| end(last) != rst.seq)
+}
+
+/// It acknowledges what was sent, but not by the last segment: where a sender goes beyond the window, Linux moves the
+/// end of what was sent back with each older segment.
+fn acknowledges_before_last(case: &Case<'_>) -> bool {
+    let Some(segment) = case.segment() else { return false };
+    let mut theirs = case.past_segments(!case.shot.back);
+    case.difference == Some(Difference::Crossing)
+        && case.linux.seen.is_empty()
+        && segment.flags & flag::ACK != 0
+        && theirs.clone().next_back().is_some_and(|last| after(segment.ack, end(last)))
+        && theirs.any(|s| !after(segment.ack, end(s)))
+}
+
+/// Linux lets a RST through whose number is out of the window: in a simultaneous opening, or in a connection picked
+/// up by a segment whose ACK it did not remember.
 fn is_rst_out_of_window(case: &Case<'_>) -> bool {
-    let unreplied = case.postern.before.is_some_and(|(_, bits)| bits & flags::SEEN_REPLY == 0);
-    case.segment().is_some_and(|s| s.flags & flag::RST != 0)
-        && case.only_linux_lets_it_through(DropReason::TcpRstSequence)
-        && (case.was_in(State::SynSent2) || case.was_in(State::Established) && unreplied)
+    if case.segment().is_none_or(|s| s.flags & flag::RST == 0) {
+        return false;
+    }
+    if case.was_in(State::SynSent2) {
+        return case.crosses() || case.only_linux_lets_it_through(DropReason::TcpRstSequence);
+    }
+    let mut answered = case.past.iter().filter(|shot| shot.flow == case.shot.flow);
+    let _ = answered.find(|shot| shot.back == case.shot.back);
+    case.only_linux_lets_it_through(DropReason::TcpRstSequence)
+        && case.was_in(State::Established)
+        && case.is_picked_up()
+        && !answered.any(|shot| shot.back != case.shot.back)
+}
+
+/// A connection that was picked up is opened anew before our eyes, and this is the SYN/ACK: Linux still checks no
+/// window.
+fn is_lenient(case: &Case<'_>) -> bool {
+    let these = flag::SYN | flag::ACK | flag::RST;
+    case.segment().is_some_and(|s| s.flags & these == flag::SYN | flag::ACK)
+        && case.crosses()
+        && case.is_picked_up()
+        && case.past_segments(!case.shot.back).any(|s| s.flags & these == flag::SYN)
 }
 
 /// The server's SYN without ACK, while SYN_SENT has a timeout of its own: Linux has none for what follows.
@@ -173,10 +244,27 @@ impl Case<'_> {
         segment_of(self.shot)
     }
 
-    /// Segments of the flow that were sent before, in one direction.
+    /// Segments of the flow that crossed before, in one direction.
     fn past_segments(&self, back: bool) -> impl DoubleEndedIterator<Item = &Segment> + Clone {
         let same = move |shot: &&&Shot| shot.flow == self.shot.flow && shot.back == back;
         self.past.iter().filter(same).filter_map(|shot| segment_of(shot))
+    }
+
+    /// Whether the flow began in the middle of a connection.
+    fn is_picked_up(&self) -> bool {
+        let mut past = self.past.iter().filter(|shot| shot.flow == self.shot.flow);
+        let first = past.next().and_then(|shot| segment_of(shot));
+        self.loose && first.is_some_and(|s| s.flags & flag::SYN == 0)
+    }
+
+    /// Whether it crosses both alike.
+    fn crosses(&self) -> bool {
+        self.difference.is_none() && !self.linux.seen.is_empty()
+    }
+
+    /// Whether both drop it.
+    fn is_dropped(&self) -> bool {
+        self.difference.is_none() && self.linux.seen.is_empty()
     }
 
     /// Whether the connection was in this state before.
@@ -263,8 +351,8 @@ pub(super) fn judge(script: &Script, linux: &[Fate], postern: &[Fate]) -> Judgem
             judgement.compared += 1;
             let flow = &script.flows[shot.flow];
             let difference = compare(flow, linux, postern);
-            let short = script.conditions.short;
-            let case = Case { flow, shot, short, past: &past, difference, linux, postern };
+            let Conditions { loose, short, .. } = script.conditions;
+            let case = Case { flow, shot, loose, short, past: &past, difference, linux, postern };
             match (CLASSES.iter().find(|class| (class.holds)(&case)), difference) {
                 (Some(class), _) => {
                     judgement.listed.push(class.name);
@@ -277,7 +365,12 @@ pub(super) fn judge(script: &Script, linux: &[Fate], postern: &[Fate]) -> Judgem
                 (None, None) => {}
             }
         }
-        past.push(shot);
+        if !linux.seen.is_empty() {
+            if postern.before.is_none() {
+                past.retain(|before: &&Shot| before.flow != shot.flow); // another connection
+            }
+            past.push(shot);
+        }
     }
     judgement
 }

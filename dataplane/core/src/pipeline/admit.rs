@@ -24,15 +24,15 @@ use crate::units::{EntryIdx, InterfaceId, NeighbourIdx, WorkerId};
 use crate::verdict::{DropReason, Verdict};
 
 /// A connection that is not in the table yet.
-struct Provisional<H> {
+struct Provisional<'e, H> {
     hot: H,
     warm: Warm,
     cold: Cold,
     /// What a helper expected, if it is that.
-    expected: Option<(Handle, Expectation)>,
+    expected: Option<&'e (Handle, Expectation)>,
 }
 
-impl<H: Family> Provisional<H> {
+impl<H: Family> Provisional<'_, H> {
     fn ctstate(&self) -> CtState {
         if self.expected.is_some() { CtState::Related } else { CtState::New }
     }
@@ -96,8 +96,9 @@ pub(super) fn pass<H: Family>(
         Err(reason) => return stray::invalid(desk, packet, &headers, reason, context),
     };
     table.prefetch_free_row();
-    first.expected = expected(&headers.tuple, context);
-    if first.expected.is_some() {
+    let expected = expected(&headers.tuple, context);
+    if expected.is_some() {
+        first.expected = expected.as_ref();
         first.hot.state_mut().flags |= flags::EXPECTED;
     }
     match admit(table, desk, packet, hash, &headers, &mut first, context) {
@@ -118,7 +119,7 @@ fn admit<H: Family>(
     packet: &Packet<'_>,
     hash: TupleHash,
     headers: &Headers,
-    first: &mut Provisional<H>,
+    first: &mut Provisional<'_, H>,
     context: &Context<'_>,
 ) -> Result<(EntryIdx, Leg), Refusal> {
     let mut original = headers.tuple;
@@ -218,7 +219,7 @@ fn begin<H: Family>(
     headers: &Headers,
     tuple: &H::Tuple,
     context: &Context<'_>,
-) -> Result<Provisional<H>, DropReason> {
+) -> Result<Provisional<'static, H>, DropReason> {
     let (hot, warm, cold) = Default::default();
     let mut first = Provisional::<H> { hot, warm, cold, expected: None };
     let state = first.hot.state_mut();
@@ -265,7 +266,7 @@ fn expected(tuple: &Tuple, context: &Context<'_>) -> Option<(Handle, Expectation
 /// Nat destination: where an expectation or a port forward leads. Returns the tuple as it is after it.
 fn destination<H: Family>(
     tuple: &Tuple,
-    first: &mut Provisional<H>,
+    first: &mut Provisional<'_, H>,
     context: &Context<'_>,
 ) -> Tuple {
     if let Some((_, expectation)) = &first.expected
@@ -291,7 +292,7 @@ fn source<H: Family>(
     reply: Tuple,
     address: Option<IpAddr>,
     foreseen: Option<&Foreseen<H>>,
-    first: &mut Provisional<H>,
+    first: &mut Provisional<'_, H>,
     context: &Context<'_>,
 ) -> Result<Tuple, Refusal> {
     let taken = |reply: &Tuple| {
@@ -327,7 +328,7 @@ fn source<H: Family>(
 fn appearance<H: Family>(
     reply: &Tuple,
     leg: &Leg,
-    first: &Provisional<H>,
+    first: &Provisional<'_, H>,
     context: &Context<'_>,
 ) -> Result<Option<IpAddr>, Refusal> {
     let appear_as = first.expected.and_then(|(_, expectation)| expectation.appear_as);
@@ -376,7 +377,7 @@ fn confirm<H: Family>(
     reply: H::Tuple,
     leg: &Leg,
     judgement: &Judgement,
-    first: &mut Provisional<H>,
+    first: &mut Provisional<'_, H>,
     context: &Context<'_>,
 ) -> Result<EntryIdx, Refusal> {
     let original = *first.hot.tuple(Direction::Original);
@@ -402,7 +403,7 @@ fn confirm<H: Family>(
 
     // It comes true once: whoever else met it meanwhile is refused.
     if let Some((handle, _)) = first.expected {
-        if !context.snapshot.expectations.take(handle) {
+        if !context.snapshot.expectations.take(*handle) {
             return Err(Refusal::Drop(DropReason::TupleInUse));
         }
         context.counters.expectations_met.add(1);
@@ -419,7 +420,7 @@ fn confirm<H: Family>(
 /// Inserts, making room if the table is full.
 fn insert<H: Family>(
     table: &mut Table<'_, H>,
-    first: &Provisional<H>,
+    first: &Provisional<'_, H>,
     hashes: [TupleHash; 2],
     context: &Context<'_>,
 ) -> Result<EntryIdx, Refusal> {

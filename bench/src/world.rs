@@ -89,6 +89,7 @@ pub fn snapshot(nat: bool, key: SipKey, workers: u8) -> Result<Snapshot> {
         older_steering: Default::default(),
         routes: Arc::new(Routes::compile(&prefixes()?)),
         neighbours: Arc::new(neighbours),
+        triggers: Arc::default(),
         expectations: Arc::default(),
         timeouts: Arc::new(Timeouts::rfc()),
         options: Options { tcp: TcpPolicy::default(), ..Options::default() },

@@ -11,12 +11,13 @@ use postern_core::conntrack::tcp::TcpPolicy;
 use postern_core::conntrack::timeouts::Timeouts;
 use postern_core::forward::Routes;
 use postern_core::forward::route::{Prefix, Route, RouteKind};
+use postern_core::nat::trigger::{TriggerRule, Triggers};
 use postern_core::nat::{Forward, NatRules};
 use postern_core::snapshot::{Interface, InterfaceAddress, Interfaces, Options, is_link_local};
 use postern_core::steering::{Inputs, StaticEndpoint};
 use postern_core::units::{InterfaceId, Mac};
 
-use crate::config::{ForwardError, ForwardSpec, Settings};
+use crate::config::{ForwardError, ForwardSpec, Settings, TriggerSettings};
 use crate::netlink::{KernelState, Link};
 
 /// A forward in force, with control's number for it.
@@ -127,6 +128,21 @@ pub fn routes(kernel: &KernelState) -> Routes {
 /// The idle timeouts.
 pub fn timeouts(config: &Settings) -> Timeouts {
     config.timeouts.clone()
+}
+
+/// The port triggers; those that were there `before` keep their holders.
+pub fn triggers(config: &Settings, before: &Triggers) -> Triggers {
+    let rule = |trigger: &TriggerSettings| {
+        let (interface, _) = config.interface(&trigger.interface)?;
+        Some(TriggerRule {
+            interface,
+            protocol: trigger.protocol.number(),
+            outbound: (trigger.outbound.first(), trigger.outbound.last()),
+            inbound: (trigger.inbound.first(), trigger.inbound.last()),
+            timeout_ms: trigger.timeout.as_millis() as u32,
+        })
+    };
+    Triggers::new(config.triggers.iter().filter_map(rule).collect(), before)
 }
 
 /// The switches.

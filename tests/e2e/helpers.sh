@@ -1,9 +1,15 @@
-# Helpers, between real clients and servers: vsftpd with curl and lftp, in.tftpd with tftp.
+# Helpers, between real clients and servers: vsftpd with curl and lftp, in.tftpd with tftp. And port triggers.
 
 theme_up() {
     lab_up
     second_lan_host
-    MORE_CONFIG='' lab_config | sed 's/^capacity = .*/&\nhelpers = ["ftp", "tftp"]/' >"$LAB_DIR/postern.toml"
+    MORE_CONFIG='[[trigger]]
+interface = "wan"
+protocol = "udp"
+outbound = 6112
+inbound = "7000-7001"
+timeout = "3s"'
+    lab_config | sed 's/^capacity = .*/&\nhelpers = ["ftp", "tftp"]/' >"$LAB_DIR/postern.toml"
     mkdir -p "$LAB_DIR/ftp" "$LAB_DIR/empty"
     chmod 755 "$LAB_DIR" "$LAB_DIR/ftp" "$LAB_DIR/empty"
     head -c 3000000 /dev/urandom >"$LAB_DIR/ftp/3MB"
@@ -12,6 +18,7 @@ theme_up() {
     file_server wan
     file_server lan
     trivial_server wan
+    peers lan 7000
     start_postern
 }
 
@@ -107,7 +114,6 @@ case_tftp_gets_its_file() {
 case_without_a_helper_nothing_is_opened() {
     local before
     before=$(counter expectations_made)
-    in_ns wan true
     sed 's/^helpers = .*/helpers = []/' -i "$LAB_DIR/postern.toml"
     postern reload
     fails fetch lan --max-time 5 --ftp-port - --disable-eprt -o "$LAB_DIR/got" "ftp://$FAR/3MB"
@@ -116,4 +122,14 @@ case_without_a_helper_nothing_is_opened() {
     postern reload
     fetch lan --ftp-port - --disable-eprt -o "$LAB_DIR/got" "ftp://$FAR/3MB"
     got 3MB
+}
+
+# C106
+case_a_port_trigger_opens_for_a_time() {
+    equals "$(ask wan ask udp "$WAN" 7000 --timeout 1)" silence "before"
+    ask lan ask udp "$NEAR" 6112 --timeout 1
+    equals "$(ask wan ask udp "$WAN" 7000 --sport 50010)" "203.0.113.1 50010" "the server's peer"
+    equals "$(ask wan ask udp "$WAN" 7002 --timeout 1)" silence "beside it"
+    sleep 4
+    equals "$(ask wan ask udp "$WAN" 7000 --sport 50011 --timeout 1)" silence "later"
 }

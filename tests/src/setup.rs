@@ -10,6 +10,7 @@ use postern_core::conntrack::tuple::protocol;
 use postern_core::forward::neighbour::Neighbour;
 use postern_core::forward::route::Prefix;
 use postern_core::forward::{NeighbourState, Neighbours, Route, RouteKind, Routes};
+use postern_core::nat::trigger::{TriggerRule, Triggers};
 use postern_core::nat::{Forward, NatRules};
 use postern_core::rules::Family;
 use postern_core::snapshot::{
@@ -69,6 +70,8 @@ pub struct Setup {
     pub routes: Vec<Prefix>,
     /// Port forwards.
     pub forwards: Vec<Forward>,
+    /// Port triggers.
+    pub triggers: Vec<TriggerRule>,
     /// Rules: at first the built-in policy.
     pub rules: Rulesets,
     /// Idle timeouts.
@@ -93,6 +96,7 @@ impl Default for Setup {
             gateways: vec!["203.0.113.1".address(), "2001:db8:2::1".address()],
             routes: Vec::new(),
             forwards: Vec::new(),
+            triggers: Vec::new(),
             rules: policy(&NAMES[..2]),
             timeouts: Timeouts::rfc(),
             options: Options::default(),
@@ -158,6 +162,18 @@ impl Setup {
             to: to.ip(),
             to_port: to.port(),
         });
+    }
+
+    /// With a port trigger on the WAN, for UDP: the port that triggers, those opened, and for how many seconds.
+    pub fn trigger_udp(mut self, outbound: u16, inbound: (u16, u16), seconds: u32) -> Self {
+        self.triggers.push(TriggerRule {
+            interface: InterfaceId(1),
+            protocol: protocol::UDP,
+            outbound: (outbound, outbound),
+            inbound,
+            timeout_ms: seconds * 1000,
+        });
+        self
     }
 
     /// With another value for a timeout.
@@ -369,6 +385,10 @@ impl Setup {
             older_steering: older,
             routes,
             neighbours,
+            triggers: Arc::new(Triggers::new(
+                self.triggers.clone(),
+                before.map_or(&Triggers::default(), |b| &b.triggers),
+            )),
             expectations: before.map_or_else(Arc::default, |b| b.expectations.clone()),
             timeouts: Arc::new(self.timeouts.clone()),
             options: self.options,

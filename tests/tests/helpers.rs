@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use postern_core::conntrack::entry::flags;
 use postern_core::conntrack::tuple::protocol;
+use postern_core::forward::NeighbourState;
 use postern_core::helper::{Helpers, Kind};
 use postern_core::verdict::DropReason;
 use postern_tests::packet::{Body, Pkt, tcp, udp};
@@ -667,6 +668,27 @@ fn acknowledgments_and_sack_blocks_are_shifted_back() {
     });
 }
 
+/// What waits for its next hop was changed once and is not changed again when it is taken up.
+#[test]
+fn a_command_that_waits_for_its_next_hop_is_changed_once() {
+    for_workers([1, 2], |setup| {
+        let mut fw = Firewall::with(with_helpers(setup));
+        let mut control = Control::ftp(&mut fw, CLIENT);
+        let (command, rewritten) = ("PORT 192,168,1,2,156,64\r\n", "PORT 203,0,113,100,156,64\r\n");
+        let sent = control.client_segment(command, 0);
+        fw.neighbour(WAN, "203.0.113.1", NeighbourState::Incomplete);
+        fw.lan(&sent).held();
+        fw.lan(&sent).held();
+        fw.neighbour(WAN, "203.0.113.1", NeighbourState::Reachable);
+        let expected = control.at_server(&sent, rewritten, 0);
+        assert_eq!(fw.resume().all(WAN), [expected.clone(), expected]);
+        control.heard_from_client(command, rewritten);
+        control.server_acks(&mut fw);
+        control.goes_on(&mut fw);
+        assert_eq!(expectations(&fw), 1);
+    });
+}
+
 /// TFTP: the server answers from a port of its own.
 #[test]
 fn tftp_is_answered_from_another_port_both_ways() {
@@ -777,5 +799,63 @@ fn any_order_of_segments_makes_one_stream() {
         let heard = String::from_utf8(bytes).unwrap();
         let back = heard.replace("PORT 203,0,113,100,", &format!("PORT {client},"));
         assert_eq!(back, stream, "seed {seed}");
+    }
+}
+
+/// Whatever is said on a connection with a helper, in whatever order, nothing panics and the books balance.
+#[test]
+fn no_bytes_upset_a_connection_with_a_helper() {
+    const WORDS: [&str; 12] = [
+        "PORT 192,168,1,2,156,64\r\n",
+        "EPRT |1|192.168.1.2|40000|\r\n",
+        "PASV\r\n",
+        "227 Entering Passive Mode (192,0,2,9,156,64).\r\n",
+        "229 Entering Extended Passive Mode (|||40000|)\r\n",
+        "PRIVMSG bob :\x01DCC SEND a 3232235778 40000 1\x01\r\n",
+        "\0\x01file\0octet\0",
+        "220-\r\n",
+        "220 \r\n",
+        "PORT 192,168,1,2,",
+        "\r\n",
+        "x",
+    ];
+    for seed in 0..40 {
+        let mut draw = Draw::new(seed);
+        let mut fw = Firewall::with(with_helpers(Setup::default().liberal()));
+        let port = [21, 6667, 69][seed as usize % 3];
+        let mut flow = Flow::outward((CLIENT, 50_000), (SERVER, port));
+        if port != 69 {
+            flow = flow.open(&mut fw);
+        }
+        for _ in 0..200 {
+            let mut text = String::new();
+            for _ in 0..draw.below(4) {
+                text += draw.of(&WORDS);
+            }
+            let mut bytes = text.into_bytes();
+            for _ in 0..draw.below(3) {
+                if !bytes.is_empty() {
+                    let at = draw.below(bytes.len());
+                    bytes[at] = draw.bits() as u8;
+                }
+            }
+            let far = draw.below(20) == 0;
+            let shift =
+                if far { draw.bits() as u32 } else { draw.below(80) as u32 }.wrapping_sub(20);
+            let len = bytes.len() as u32;
+            if port == 69 {
+                fw.send_no_looks(LAN, udp((CLIENT, 50_000), (SERVER, 69)).payload(bytes));
+                continue;
+            }
+            let client = draw.below(2) == 0;
+            let mut sent = if client { flow.client_segment() } else { flow.server_segment() };
+            let (seq, ack) = (sent.tcp().seq, sent.tcp().ack);
+            sent = sent.seq(seq.wrapping_add(shift)).ack(ack.wrapping_add(draw.below(5) as u32));
+            sent = sent.tcp_options(&bytes[..bytes.len().min(12)]).payload(bytes);
+            fw.send_no_looks(if client { LAN } else { WAN }, sent);
+            let side = usize::from(!client);
+            flow.seq[side] = flow.seq[side].wrapping_add(if draw.below(2) == 0 { len } else { 0 });
+        }
+        assert!(expectations(&fw) <= 8);
     }
 }

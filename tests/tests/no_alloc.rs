@@ -6,6 +6,7 @@ use std::cell::Cell;
 use std::net::SocketAddr;
 
 use postern_core::forward::NeighbourState;
+use postern_core::helper::{Helpers, Kind};
 use postern_core::pipeline::{Cursor, Filter};
 use postern_core::units::WorkerId;
 use postern_core::verdict::DropReason;
@@ -199,6 +200,29 @@ fn holding_resuming_and_refusing() {
     assert_eq!(fw.resume().outs.len(), 10);
     fw.neighbour(WAN, "203.0.113.1", NeighbourState::Failed);
     f.try_c2s(&mut fw, &f.ask()).answer(LAN);
+    nothing_was_allocated();
+}
+
+#[test]
+fn helpers_expectations_and_triggers() {
+    let mut setup = Setup::default().trigger_udp(6112, (6113, 6115), 60);
+    setup.options.helpers = Kind::ALL.into_iter().fold(Helpers::NONE, Helpers::with);
+    let mut fw = watched(setup);
+    let mut f = Flow::outward("192.168.1.200:5000", "192.0.2.9:21").open(&mut fw);
+    for text in ["USER me\r\n", "PORT 192,168,1,200,156,64\r\n", "EPRT |1|192.168.1.200|40002|\r\n"]
+    {
+        fw.lan(f.client_segment().payload(text)).out(WAN);
+        f.seq[0] += text.len() as u32;
+        fw.wan(f.server_segment()).out(LAN);
+    }
+    assert_eq!(fw.values().expectations_made, 2);
+    fw.wan(tcp("192.0.2.9:20", "203.0.113.2:40002").syn()).out(LAN);
+    fw.lan(udp("192.168.1.2:5000", "192.0.2.9:69").payload("\0\x01f\0octet\0")).out(WAN);
+    fw.lan(udp("192.168.1.2:5000", "192.0.2.9:6112")).out(WAN);
+    fw.wan(udp("192.0.2.77:5000", "203.0.113.2:6114")).out(LAN);
+    fw.lan(f.client_segment().rst()).out(WAN);
+    fw.pass_secs(10_000);
+    assert_eq!(fw.snapshot().expectations.len(), 0);
     nothing_was_allocated();
 }
 

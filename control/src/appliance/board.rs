@@ -310,6 +310,7 @@ impl Board {
         next.policy = Arc::clone(self.compiled.policy());
         next.interfaces = Arc::new(compile::interfaces(&self.config, &self.kernel));
         next.timeouts = Arc::new(compile::timeouts(&self.config));
+        next.triggers = Arc::new(compile::triggers(&self.config, &next.triggers));
         next.options = compile::options(&self.config);
         self.refresh_forwards(&mut next);
         Ok((changes, self.publish(next)))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use postern_core::conntrack::siphash::SipKey;
 use postern_core::forward::Neighbours;
+use postern_core::nat::trigger::Triggers;
 use postern_core::snapshot::Snapshot;
 use postern_core::steering::Steering;
 use postern_core::units::{Generation, InterfaceId, Stamps};
@@ -66,6 +67,7 @@ pub fn first_snapshot(inputs: Inputs<'_>) -> Snapshot {
         older_steering: ArrayVec::new(),
         routes: Arc::new(compile::routes(kernel)),
         neighbours: Arc::clone(neighbours),
+        triggers: Arc::new(compile::triggers(config, &Triggers::default())),
         expectations: Arc::default(),
         timeouts: Arc::new(compile::timeouts(config)),
         options: compile::options(config),

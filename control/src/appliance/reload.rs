@@ -1,7 +1,9 @@
 //! Two configurations side by side: what a running appliance cannot take over, and what a reload changed, in
 //! words. Pure.
 
-use crate::config::{InterfaceSettings, Settings};
+use postern_core::helper::Kind;
+
+use crate::config::{InterfaceSettings, Settings, TriggerSettings};
 
 /// The keys whose change needs a restart, of those that differ. Empty: `new` can be put into force.
 pub fn needs_restart(old: &Settings, new: &Settings) -> Vec<String> {
@@ -48,7 +50,22 @@ pub fn differences(old: &Settings, new: &Settings) -> Vec<String> {
     for (old, new) in old.interfaces.iter().zip(&new.interfaces) {
         interface(old, new, &mut changes);
     }
+    let triggers = |settings: &Settings| -> Vec<_> {
+        let trigger = |t: &TriggerSettings| {
+            (t.interface.clone(), t.protocol, t.outbound, t.inbound, t.timeout)
+        };
+        settings.triggers.iter().map(trigger).collect()
+    };
+    if triggers(old) != triggers(new) {
+        changes.push("the port triggers changed".to_owned());
+    }
     let (old, new) = (&old.conntrack, &new.conntrack);
+    if old.helpers != new.helpers {
+        let names = Kind::ALL.into_iter().filter(|kind| new.helpers.has(*kind)).map(Kind::name);
+        let names: String = names.map(|name| format!(" {name}")).collect();
+        let names = if names.is_empty() { " none" } else { &names };
+        changes.push(format!("conntrack: helpers are{names}"));
+    }
     for (key, old, new) in [
         ("loose", old.loose, new.loose),
         ("liberal", old.liberal, new.liberal),

@@ -86,6 +86,8 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// Port forwards, in the order of the file; no two overlap.
     pub forwards: Vec<ForwardSettings>,
+    /// Port triggers, in the order of the file; no two open a port of one interface and protocol.
+    pub triggers: Vec<TriggerSettings>,
     /// Places of what [`check_host`] looks at.
     places: Places,
 }
@@ -230,6 +232,23 @@ impl Default for ConntrackSettings {
             hash_key: None,
         }
     }
+}
+
+/// One `[[trigger]]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TriggerSettings {
+    /// The interface outside.
+    pub interface: String,
+    /// TCP or UDP.
+    pub protocol: ForwardProtocol,
+    /// Destination ports that trigger.
+    pub outbound: PortRange,
+    /// Ports opened.
+    pub inbound: PortRange,
+    /// How long they stay open without use: 1 s to 10 days.
+    pub timeout: Duration,
+    /// Where it was written.
+    pub at: At,
 }
 
 /// One `[[forward]]`.

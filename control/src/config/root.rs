@@ -6,6 +6,7 @@ use std::time::Duration;
 use postern_core::conntrack::siphash::SipKey;
 use postern_core::conntrack::timeouts::{ROWS, Timeouts};
 use postern_core::helper::Kind as Helper;
+use postern_core::nat::trigger::TRIGGERS_MAX;
 use postern_core::time::TIMEOUT_MAX;
 use toml_edit::Table;
 
@@ -14,7 +15,7 @@ use super::forward::{ForwardError, ForwardSpec};
 use super::reader::{Placed, Section, kind, kind_of_value};
 use super::{
     CONTROL_DEFAULT, ConntrackSettings, ForwardSettings, Idle, InterfaceSettings, Places,
-    RUN_DIR_DEFAULT, Settings, WORKERS_MAX, Workers, interface, value,
+    RUN_DIR_DEFAULT, Settings, TriggerSettings, WORKERS_MAX, Workers, interface, value,
 };
 use crate::api::socket::reading_path;
 
@@ -52,9 +53,7 @@ pub(super) fn read(file: &Path, table: &Table, faults: &Faults<'_>) -> Settings 
     let conntrack = top.section("conntrack").map_or_else(ConntrackSettings::default, conntrack);
     let timeouts = top.section("timeouts").map_or_else(Timeouts::default, timeouts);
     let forwards = forwards(&mut top, &interfaces);
-    for trigger in top.sections("trigger") {
-        faults.push(trigger.at(), "port triggers are not supported yet");
-    }
+    let triggers = triggers(&mut top, &interfaces);
     top.finish();
 
     let file = file.to_owned();
@@ -72,6 +71,7 @@ pub(super) fn read(file: &Path, table: &Table, faults: &Faults<'_>) -> Settings 
         conntrack,
         timeouts,
         forwards,
+        triggers,
         places,
     }
 }
@@ -287,7 +287,7 @@ fn forward(mut section: Section<'_>, interfaces: &[InterfaceSettings]) -> Option
     let interface = section.require(interface, "interface", "interface = \"wan\"");
     let protocol = section.string("protocol");
     let protocol = section.require(protocol, "protocol", "protocol = \"tcp\"");
-    let port = port(&mut section);
+    let port = port(&mut section, "port", "port = 8080");
     let to = section.string("to");
     let to = section.require(to, "to", "to = \"192.168.1.10:80\"");
     let id = section.string("id");
@@ -322,17 +322,75 @@ fn forward(mut section: Section<'_>, interfaces: &[InterfaceSettings]) -> Option
     Some(ForwardSettings { spec, id: text(id), comment: text(comment), at })
 }
 
+fn triggers(top: &mut Section<'_>, interfaces: &[InterfaceSettings]) -> Vec<TriggerSettings> {
+    let mut all: Vec<TriggerSettings> = Vec::new();
+    for section in top.sections("trigger") {
+        let faults = section.faults();
+        let Some(trigger) = trigger(section, interfaces) else { continue };
+        for other in &all {
+            let same = (&trigger.interface, trigger.protocol) == (&other.interface, other.protocol);
+            if same && trigger.inbound.overlaps(other.inbound) {
+                let message =
+                    format!("opens ports that the trigger of line {} opens", other.at.0.line);
+                faults.push(trigger.at, message);
+            }
+        }
+        if all.len() == TRIGGERS_MAX {
+            faults.push(trigger.at, format!("there are at most {TRIGGERS_MAX} triggers"));
+        }
+        all.push(trigger);
+    }
+    all
+}
+
+fn trigger(mut section: Section<'_>, interfaces: &[InterfaceSettings]) -> Option<TriggerSettings> {
+    /// Without one, a minute.
+    const TIMEOUT: Duration = Duration::from_secs(60);
+    let faults = section.faults();
+    let at = section.at();
+    let interface = section.string("interface");
+    let interface = section.require(interface, "interface", "interface = \"wan\"");
+    let protocol = section.string("protocol");
+    let protocol = section.require(protocol, "protocol", "protocol = \"udp\"");
+    let outbound = port(&mut section, "outbound", "outbound = 6112");
+    let inbound = port(&mut section, "inbound", "inbound = \"6113-6115\"");
+    let timeout = section.duration("timeout", Duration::from_secs(1)..=TIMEOUT_MAX);
+    section.finish();
+
+    if let Some(given) = interface
+        && !interfaces.iter().any(|i| i.name == given.value)
+    {
+        let names = interfaces.iter().map(|i| i.name.as_str());
+        let message = format!("there is no interface `{}`", given.value.escape_debug());
+        faults.push_hint(given.at, message, did_you_mean(given.value, names));
+    }
+    let protocol = protocol.and_then(|p| noted(faults, p.at, p.value.parse()));
+    let ports = |p: Placed<String>| noted(faults, p.at, p.value.parse());
+    Some(TriggerSettings {
+        interface: interface?.value.to_owned(),
+        protocol: protocol?,
+        outbound: outbound.and_then(ports)?,
+        inbound: inbound.and_then(ports)?,
+        timeout: timeout.map_or(TIMEOUT, |t| t.value),
+        at,
+    })
+}
+
 /// `port = 8080` or `port = "8000-8010"`, as text.
-fn port(section: &mut Section<'_>) -> Option<Placed<String>> {
-    let Some(item) = section.item("port") else {
-        return section.require(None, "port", "port = 8080");
+fn port(
+    section: &mut Section<'_>,
+    key: &'static str,
+    example: &'static str,
+) -> Option<Placed<String>> {
+    let Some(item) = section.item(key) else {
+        return section.require(None, key, example);
     };
     let text = match (item.value.as_integer(), item.value.as_str()) {
         (Some(port), _) => port.to_string(),
         (_, Some(text)) => text.to_owned(),
         _ => {
             let message = format!(
-                "`port` must be a number or a range such as \"8000-8010\", not {}",
+                "`{key}` must be a number or a range such as \"8000-8010\", not {}",
                 kind(item.value)
             );
             section.faults().push(item.at, message);

@@ -511,13 +511,29 @@ fn overlapping_forwards_name_both_lines() {
 }
 
 #[test]
-fn what_is_not_supported_says_so() {
+fn an_unknown_helper_says_so() {
     refused(
-        "[conntrack]\nhelpers = ['sip']\n[[trigger]]\ninterface = 'wan'\n",
-        &[
-            "4:12: there is no helper \"sip\"; there are ftp, irc, tftp",
-            "5:1: port triggers are not supported yet",
-        ],
+        "[conntrack]\nhelpers = ['sip']\n",
+        &["4:12: there is no helper \"sip\"; there are ftp, irc, tftp"],
+    );
+}
+
+/// C106
+#[test]
+fn triggers_are_read_and_no_two_open_the_same_port() {
+    let trigger = |more: &str| format!("[[trigger]]\ninterface = 'wan'\nprotocol = 'udp'\n{more}");
+    let text = trigger("outbound = 6112\ninbound = '6113-6115'\n");
+    let config = good(&format!("[interface.wan]\ndevice = 'eth0'\n{text}"));
+    let [read] = &config.triggers[..] else { panic!("one trigger") };
+    assert_eq!((read.interface.as_str(), read.protocol), ("wan", ForwardProtocol::Udp));
+    assert_eq!(Some(read.outbound), PortRange::new(6112, 6112));
+    assert_eq!(Some(read.inbound), PortRange::new(6113, 6115));
+    assert_eq!(read.timeout, Duration::from_secs(60));
+    let twice = format!("{text}{}", trigger("outbound = 1\ninbound = 6115\ntimeout = '1s'\n"));
+    refused(&twice, &["8:1: opens ports that the trigger of line 3 opens"]);
+    refused(
+        &trigger("outbound = 0\ninbound = 1\n"),
+        &["6:12: `0` is not a port (1 to 65535) or a range such as \"8000-8010\""],
     );
 }
 

@@ -19,6 +19,7 @@ use crate::forward::{Neighbours, Routes};
 use crate::helper::Helpers;
 use crate::helper::expect::Expectations;
 use crate::nat::NatRules;
+use crate::nat::trigger::Triggers;
 use crate::rules::Policy;
 use crate::steering::Steering;
 use crate::units::{Generation, InterfaceId, Mac, Stamps, WorkerId};
@@ -50,6 +51,8 @@ pub struct Snapshot {
     pub routes: Arc<Routes>,
     /// Neighbours, updated in place.
     pub neighbours: Arc<Neighbours>,
+    /// Port triggers, with who holds them, changed in place by the workers.
+    pub triggers: Arc<Triggers>,
     /// Connections that helpers expect, changed in place by the workers.
     pub expectations: Arc<Expectations>,
     /// Idle timeouts.

@@ -12,6 +12,7 @@ use crate::units::InterfaceId;
 
 pub mod plan;
 pub mod rewrite;
+pub mod trigger;
 
 /// A port forward: connections to one of the appliance's addresses go to a host inside.
 #[derive(Clone, Debug, PartialEq, Eq)]

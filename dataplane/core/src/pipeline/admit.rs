@@ -8,7 +8,7 @@ use super::established::{UNSEEN, consent, judge, send, states, tcp_options};
 use super::family::Family;
 use super::leg::{self, Leg, Oversize};
 use super::refuse::{Refusal, refuse};
-use super::{Context, Desk, helped, stray};
+use super::{Context, Desk, helped, stray, triggered};
 use crate::burst::{Origin, Packet};
 use crate::conntrack::ctstate::CtState;
 use crate::conntrack::datagram;
@@ -30,6 +30,8 @@ struct Provisional<'e, H> {
     cold: Cold,
     /// What a helper expected, if it is that.
     expected: Option<&'e (Handle, Expectation)>,
+    /// The place of the port trigger that lets it in.
+    trigger: Option<usize>,
 }
 
 impl<H: Family> Provisional<'_, H> {
@@ -104,6 +106,7 @@ pub(super) fn pass<H: Family>(
     match admit(table, desk, packet, hash, &headers, &mut first, context) {
         Ok((row, leg)) => {
             helped::assign(table, desk, packet, &headers, row, context);
+            triggered::used(table, desk, row, first.trigger, &leg, context);
             context.counters.tracked.add(1);
             context.counters.connections_new.add(1);
             send(table, desk, packet, &headers, row, Direction::Original, &leg, context)
@@ -125,7 +128,7 @@ fn admit<H: Family>(
     let mut original = headers.tuple;
     if packet.origin == Origin::Wire {
         leg::check_source(packet.interface, original.src(), original.dst(), context)?;
-        original = destination(&headers.tuple, first, context);
+        original = destination(&headers.tuple, packet.interface, first, context);
     }
     let leg = match packet.origin {
         Origin::Wire => leg::route(packet.interface, original.dst(), None, context)?,
@@ -221,7 +224,7 @@ fn begin<H: Family>(
     context: &Context<'_>,
 ) -> Result<Provisional<'static, H>, DropReason> {
     let (hot, warm, cold) = Default::default();
-    let mut first = Provisional::<H> { hot, warm, cold, expected: None };
+    let mut first = Provisional::<H> { hot, warm, cold, expected: None, trigger: None };
     let state = first.hot.state_mut();
     let snapshot = context.snapshot;
     match headers.kind {
@@ -263,9 +266,10 @@ fn expected(tuple: &Tuple, context: &Context<'_>) -> Option<(Handle, Expectation
     if expectations.any() { expectations.find(tuple, context.tick) } else { None }
 }
 
-/// Nat destination: where an expectation or a port forward leads. Returns the tuple as it is after it.
+/// Nat destination: where an expectation, a port forward or a port trigger leads. Returns the tuple as it is after it.
 fn destination<H: Family>(
     tuple: &Tuple,
+    ingress: InterfaceId,
     first: &mut Provisional<'_, H>,
     context: &Context<'_>,
 ) -> Tuple {
@@ -278,7 +282,12 @@ fn destination<H: Family>(
     }
     let forward = context.snapshot.nat.forward(tuple.dst(), tuple.protocol(), tuple.dst_id());
     let Some((forward, port)) = forward else {
-        return *tuple;
+        let Some((trigger, host)) = triggered::destination(tuple, ingress, context) else {
+            return *tuple;
+        };
+        first.trigger = Some(trigger);
+        first.hot.state_mut().flags |= flags::DNAT;
+        return tuple.with_dst(host.into(), tuple.dst_id()).unwrap_or(*tuple);
     };
     first.hot.state_mut().flags |= flags::DNAT;
     tuple.with_dst(forward.to, port).unwrap_or(*tuple)

@@ -33,6 +33,7 @@ use crate::headers::{Headers, Kind};
 use crate::helper::expect::Expectations;
 use crate::helper::pool::{Capacity, Key, Pool};
 use crate::nat::plan::Random;
+use crate::nat::trigger::TRIGGERS_MAX;
 use crate::parse::{
     self,
     plain::{self, Plain},
@@ -56,6 +57,7 @@ mod related;
 mod resume;
 mod stray;
 mod table_view;
+mod triggered;
 
 pub use table_view::{ConnectionId, ConnectionView, Cursor, Filter};
 
@@ -98,6 +100,8 @@ struct Desk<'m> {
     random: Random,
     /// Connections with a helper.
     helpers: Pool<'m>,
+    /// The last connection here that used each trigger.
+    triggered: [Option<triggered::Use>; TRIGGERS_MAX],
     /// Which shard of the expectations is tidied next.
     tidy: usize,
     /// By ingress interface: for "too big", on which path MTU discovery rests, and for all others.
@@ -201,6 +205,7 @@ impl<'m> Pipeline<'m> {
             desk: Desk {
                 random: Random::new(seed),
                 helpers: Pool::new(limits.helped(), memory_helpers),
+                triggered: [None; TRIGGERS_MAX],
                 tidy: 0,
                 reply_limits: [[limit; 2]; INTERFACES_MAX],
                 wanted: ArrayVec::new(),
@@ -454,6 +459,9 @@ impl<'m> Pipeline<'m> {
             self.bury(snapshot);
             snapshot.expectations.tidy(self.desk.tidy, now.tick());
             self.desk.tidy = self.desk.tidy.wrapping_add(1);
+        }
+        if !snapshot.triggers.is_empty() {
+            triggered::keep(&self.v4, &mut self.desk.triggered, snapshot, now.tick());
         }
         let reviewing = self.review(snapshot, counters, steps);
         more_v4 || more_v6 || reviewing

@@ -101,6 +101,7 @@ pub fn snapshot(workers: u8) -> Snapshot {
         older_steering: ArrayVec::new(),
         routes: Arc::new(routes),
         neighbours: Arc::new(neighbours),
+        triggers: Arc::default(),
         expectations: Arc::default(),
         timeouts: Arc::new(Timeouts::rfc()),
         options: Options::default(),

@@ -28,15 +28,17 @@ struct Provisional<H> {
     hot: H,
     warm: Warm,
     cold: Cold,
-    /// What a helper expected, if it is that.
-    expected: Option<(Handle, Expectation)>,
-    /// The place of the port trigger that lets it in.
-    trigger: Option<usize>,
+    /// The place of the port trigger that lets it in, plus one; 0 for none.
+    trigger: u8,
 }
+
+/// What a helper expected, if a first packet is that. Few are, so it travels apart.
+type Expected = Option<(Handle, Expectation)>;
 
 impl<H: Family> Provisional<H> {
     fn ctstate(&self) -> CtState {
-        if self.expected.is_some() { CtState::Related } else { CtState::New }
+        let expected = self.hot.state().flags & flags::EXPECTED != 0;
+        if expected { CtState::Related } else { CtState::New }
     }
 }
 
@@ -64,11 +66,11 @@ pub(super) fn pass<H: Family>(
         Ok(first) => first,
         Err(reason) => return stray::invalid(desk, packet, &headers, reason, context),
     };
-    first.expected = expected(&headers.tuple, context);
-    if first.expected.is_some() {
+    let expected = expected(&headers.tuple, context);
+    if expected.is_some() {
         first.hot.state_mut().flags |= flags::EXPECTED;
     }
-    match admit(table, desk, packet, hash, &headers, &mut first, context) {
+    match admit(table, desk, packet, hash, &headers, &expected, &mut first, context) {
         Ok((row, leg)) => {
             helped::assign(table, desk, packet, &headers, row, context);
             triggered::used(table, desk, row, first.trigger, &leg, context);
@@ -81,19 +83,21 @@ pub(super) fn pass<H: Family>(
 }
 
 /// The order of the steps.
+#[allow(clippy::too_many_arguments)] // the corridor's luggage
 fn admit<H: Family>(
     table: &mut Table<'_, H>,
     desk: &mut Desk,
     packet: &Packet<'_>,
     hash: TupleHash,
     headers: &Headers,
+    expected: &Expected,
     first: &mut Provisional<H>,
     context: &Context<'_>,
 ) -> Result<(EntryIdx, Leg), Refusal> {
     let mut original = headers.tuple;
     if packet.origin == Origin::Wire {
         leg::check_source(packet.interface, original.src(), original.dst(), context)?;
-        original = destination(&headers.tuple, packet.interface, first, context);
+        original = destination(&headers.tuple, packet.interface, expected, first, context);
     }
     let leg = match packet.origin {
         Origin::Wire => leg::route(packet.interface, original.dst(), None, context)?,
@@ -109,8 +113,8 @@ fn admit<H: Family>(
     let (to, to_id) = (original.dst(), original.dst_id());
     let judgement = judge(packet, headers, to, to_id, states, &leg, context);
     consent(&judgement)?;
-    let reply = source(table, desk, original.inverted(), &leg, first, context)?;
-    let row = confirm(table, hash, headers, reply, &leg, &judgement, first, context)?;
+    let reply = source(table, desk, original.inverted(), &leg, expected, first, context)?;
+    let row = confirm(table, hash, headers, reply, &leg, &judgement, expected, first, context)?;
     Ok((row, leg))
 }
 
@@ -179,7 +183,7 @@ fn begin<H: Family>(
     context: &Context<'_>,
 ) -> Result<Provisional<H>, DropReason> {
     let (hot, warm, cold) = Default::default();
-    let mut first = Provisional::<H> { hot, warm, cold, expected: None, trigger: None };
+    let mut first = Provisional::<H> { hot, warm, cold, trigger: 0 };
     let state = first.hot.state_mut();
     let snapshot = context.snapshot;
     match headers.kind {
@@ -216,7 +220,7 @@ pub(super) fn is_query(headers: &Headers) -> bool {
 
 /// Track: what a helper expected, if this is it. One branch as long as nothing is expected.
 #[inline]
-fn expected(tuple: &Tuple, context: &Context<'_>) -> Option<(Handle, Expectation)> {
+fn expected(tuple: &Tuple, context: &Context<'_>) -> Expected {
     let expectations = &context.snapshot.expectations;
     if expectations.any() { expectations.find(tuple, context.tick) } else { None }
 }
@@ -225,10 +229,11 @@ fn expected(tuple: &Tuple, context: &Context<'_>) -> Option<(Handle, Expectation
 fn destination<H: Family>(
     tuple: &Tuple,
     ingress: InterfaceId,
+    expected: &Expected,
     first: &mut Provisional<H>,
     context: &Context<'_>,
 ) -> Tuple {
-    if let Some((_, expectation)) = &first.expected
+    if let Some((_, expectation)) = expected
         && expectation.is_translated()
     {
         first.hot.state_mut().flags |= flags::DNAT;
@@ -240,7 +245,7 @@ fn destination<H: Family>(
         let Some((trigger, host)) = triggered::destination(tuple, ingress, context) else {
             return *tuple;
         };
-        first.trigger = Some(trigger);
+        first.trigger = trigger as u8 + 1; // there are few
         first.hot.state_mut().flags |= flags::DNAT;
         return tuple.with_dst(host.into(), tuple.dst_id()).unwrap_or(*tuple);
     };
@@ -255,11 +260,12 @@ fn source<H: Family>(
     desk: &mut Desk,
     reply: Tuple,
     leg: &Leg,
+    expected: &Expected,
     first: &mut Provisional<H>,
     context: &Context<'_>,
 ) -> Result<Tuple, Refusal> {
     let taken = |reply: &Tuple| in_use(table, reply, context);
-    let appear_as = first.expected.and_then(|(_, expectation)| expectation.appear_as);
+    let appear_as = expected.as_ref().and_then(|(_, expectation)| expectation.appear_as);
     let address = match appear_as.filter(|address| context.snapshot.steering.is_ours(*address)) {
         Some(address) => Some(address), // as its master does
         None => external_address::<H>(&reply, leg, first.hot.state().flags, context)?,
@@ -326,6 +332,7 @@ fn confirm<H: Family>(
     reply: Tuple,
     leg: &Leg,
     judgement: &Judgement,
+    expected: &Expected,
     first: &mut Provisional<H>,
     context: &Context<'_>,
 ) -> Result<EntryIdx, Refusal> {
@@ -353,7 +360,7 @@ fn confirm<H: Family>(
     }
 
     // It comes true once: whoever else met it meanwhile is refused.
-    if let Some((handle, _)) = first.expected {
+    if let Some((handle, _)) = *expected {
         if !context.snapshot.expectations.take(handle) {
             return Err(in_use);
         }

@@ -830,7 +830,7 @@ fn no_bytes_upset_a_connection_with_a_helper() {
         for _ in 0..200 {
             let mut text = String::new();
             for _ in 0..draw.below(4) {
-                text += *draw.of(&WORDS);
+                text += WORDS[draw.below(WORDS.len())];
             }
             let mut bytes = text.into_bytes();
             for _ in 0..draw.below(3) {

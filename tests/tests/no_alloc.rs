@@ -209,11 +209,15 @@ fn helpers_expectations_and_triggers() {
     setup.options.helpers = Kind::ALL.into_iter().fold(Helpers::NONE, Helpers::with);
     let mut fw = watched(setup);
     let mut f = Flow::outward("192.168.1.200:5000", "192.0.2.9:21").open(&mut fw);
-    for text in ["USER me\r\n", "PORT 192,168,1,200,156,64\r\n", "EPRT |1|192.168.1.200|40002|\r\n"]
-    {
+    // Each of the two commands gets two bytes shorter.
+    for (text, shorter) in [
+        ("USER me\r\n", 0),
+        ("PORT 192,168,1,200,156,64\r\n", 2),
+        ("EPRT |1|192.168.1.200|40002|\r\n", 4),
+    ] {
         fw.lan(f.client_segment().payload(text)).out(WAN);
         f.seq[0] += text.len() as u32;
-        fw.wan(f.server_segment()).out(LAN);
+        fw.wan(f.server_segment().ack(f.seq[0] - shorter)).out(LAN);
     }
     assert_eq!(fw.values().expectations_made, 2);
     fw.wan(tcp("192.0.2.9:20", "203.0.113.2:40002").syn()).out(LAN);

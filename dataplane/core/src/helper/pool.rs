@@ -335,7 +335,7 @@ mod tests {
                     }
                     _ => {
                         let keep = |is_v6: bool, row: u32| is_v6 != v6 || row.is_multiple_of(2);
-                        pool.retain(v6, &expectations, |row, _| row.0 % 2 == 0);
+                        pool.retain(v6, &expectations, |row, _| row.0.is_multiple_of(2));
                         model.retain(|&(is_v6, row), _| keep(is_v6, row));
                     }
                 }

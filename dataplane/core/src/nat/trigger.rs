@@ -23,6 +23,7 @@ use crate::units::InterfaceId;
 
 /// Most triggers that can be configured.
 pub const TRIGGERS_MAX: usize = 64;
+const _: () = assert!(TRIGGERS_MAX < u8::MAX as usize, "places are kept as bytes");
 
 /// What a trigger is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

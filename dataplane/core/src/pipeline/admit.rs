@@ -24,19 +24,21 @@ use crate::units::{EntryIdx, InterfaceId, NeighbourIdx, WorkerId};
 use crate::verdict::{DropReason, Verdict};
 
 /// A connection that is not in the table yet.
-struct Provisional<'e, H> {
+struct Provisional<H> {
     hot: H,
     warm: Warm,
     cold: Cold,
-    /// What a helper expected, if it is that.
-    expected: Option<&'e (Handle, Expectation)>,
-    /// The place of the port trigger that lets it in.
-    trigger: Option<usize>,
+    /// The place of the port trigger that lets it in, plus one; 0 for none.
+    trigger: u8,
 }
 
-impl<H: Family> Provisional<'_, H> {
+/// What a helper expected, if a first packet is that. Few are, so it travels apart.
+type Expected = Option<(Handle, Expectation)>;
+
+impl<H: Family> Provisional<H> {
     fn ctstate(&self) -> CtState {
-        if self.expected.is_some() { CtState::Related } else { CtState::New }
+        let expected = self.hot.state().flags & flags::EXPECTED != 0;
+        if expected { CtState::Related } else { CtState::New }
     }
 }
 
@@ -100,10 +102,9 @@ pub(super) fn pass<H: Family>(
     table.prefetch_free_row();
     let expected = expected(&headers.tuple, context);
     if expected.is_some() {
-        first.expected = expected.as_ref();
         first.hot.state_mut().flags |= flags::EXPECTED;
     }
-    match admit(table, desk, packet, hash, &headers, &mut first, context) {
+    match admit(table, desk, packet, hash, &headers, &expected, &mut first, context) {
         Ok((row, leg)) => {
             helped::assign(table, desk, packet, &headers, row, context);
             triggered::used(table, desk, row, first.trigger, &leg, context);
@@ -116,19 +117,21 @@ pub(super) fn pass<H: Family>(
 }
 
 /// The order of the steps.
+#[allow(clippy::too_many_arguments)] // the corridor's luggage
 fn admit<H: Family>(
     table: &mut Table<'_, H>,
     desk: &mut Desk,
     packet: &Packet<'_>,
     hash: TupleHash,
     headers: &Headers,
-    first: &mut Provisional<'_, H>,
+    expected: &Expected,
+    first: &mut Provisional<H>,
     context: &Context<'_>,
 ) -> Result<(EntryIdx, Leg), Refusal> {
     let mut original = headers.tuple;
     if packet.origin == Origin::Wire {
         leg::check_source(packet.interface, original.src(), original.dst(), context)?;
-        original = destination(&headers.tuple, packet.interface, first, context);
+        original = destination(&headers.tuple, packet.interface, expected, first, context);
     }
     let leg = match packet.origin {
         Origin::Wire => leg::route(packet.interface, original.dst(), None, context)?,
@@ -143,7 +146,7 @@ fn admit<H: Family>(
     let states = states(first.ctstate(), first.hot.state().flags);
     let (to, to_id) = (original.dst(), original.dst_id());
     let reply = original.inverted();
-    let address = appearance(&reply, &leg, first, context);
+    let address = appearance::<H>(&reply, &leg, expected, first, context);
     let foreseen = Foreseen::new(table, &reply, address.unwrap_or_default());
     let foreseen = foreseen.as_ref();
     let judgement = judge(packet, headers, to, to_id, states, &leg, context);
@@ -151,7 +154,8 @@ fn admit<H: Family>(
     let reply = source(table, desk, reply, address?, foreseen, first, context)?;
     let reply = H::Tuple::of(&reply).ok_or(Refusal::Drop(DropReason::TupleInUse))?;
     let hashes = [hash, hash_of(table, reply, foreseen)];
-    let row = confirm(table, hashes, headers, *reply, &leg, &judgement, first, context)?;
+    let reply = *reply;
+    let row = confirm(table, hashes, headers, reply, &leg, &judgement, expected, first, context)?;
     Ok((row, leg))
 }
 
@@ -222,9 +226,9 @@ fn begin<H: Family>(
     headers: &Headers,
     tuple: &H::Tuple,
     context: &Context<'_>,
-) -> Result<Provisional<'static, H>, DropReason> {
+) -> Result<Provisional<H>, DropReason> {
     let (hot, warm, cold) = Default::default();
-    let mut first = Provisional::<H> { hot, warm, cold, expected: None, trigger: None };
+    let mut first = Provisional::<H> { hot, warm, cold, trigger: 0 };
     let state = first.hot.state_mut();
     let snapshot = context.snapshot;
     match headers.kind {
@@ -261,7 +265,7 @@ pub(super) fn is_query(headers: &Headers) -> bool {
 
 /// Track: what a helper expected, if this is it. One branch as long as nothing is expected.
 #[inline]
-fn expected(tuple: &Tuple, context: &Context<'_>) -> Option<(Handle, Expectation)> {
+fn expected(tuple: &Tuple, context: &Context<'_>) -> Expected {
     let expectations = &context.snapshot.expectations;
     if expectations.any() { expectations.find(tuple, context.tick) } else { None }
 }
@@ -270,10 +274,11 @@ fn expected(tuple: &Tuple, context: &Context<'_>) -> Option<(Handle, Expectation
 fn destination<H: Family>(
     tuple: &Tuple,
     ingress: InterfaceId,
-    first: &mut Provisional<'_, H>,
+    expected: &Expected,
+    first: &mut Provisional<H>,
     context: &Context<'_>,
 ) -> Tuple {
-    if let Some((_, expectation)) = &first.expected
+    if let Some((_, expectation)) = expected
         && expectation.is_translated()
     {
         first.hot.state_mut().flags |= flags::DNAT;
@@ -285,7 +290,7 @@ fn destination<H: Family>(
         let Some((trigger, host)) = triggered::destination(tuple, ingress, context) else {
             return *tuple;
         };
-        first.trigger = Some(trigger);
+        first.trigger = trigger as u8 + 1; // there are few
         first.hot.state_mut().flags |= flags::DNAT;
         return tuple.with_dst(host.into(), tuple.dst_id()).unwrap_or(*tuple);
     };
@@ -301,7 +306,7 @@ fn source<H: Family>(
     reply: Tuple,
     address: Option<IpAddr>,
     foreseen: Option<&Foreseen<H>>,
-    first: &mut Provisional<'_, H>,
+    first: &mut Provisional<H>,
     context: &Context<'_>,
 ) -> Result<Tuple, Refusal> {
     let taken = |reply: &Tuple| {
@@ -337,10 +342,11 @@ fn source<H: Family>(
 fn appearance<H: Family>(
     reply: &Tuple,
     leg: &Leg,
-    first: &Provisional<'_, H>,
+    expected: &Expected,
+    first: &Provisional<H>,
     context: &Context<'_>,
 ) -> Result<Option<IpAddr>, Refusal> {
-    let appear_as = first.expected.and_then(|(_, expectation)| expectation.appear_as);
+    let appear_as = expected.as_ref().and_then(|(_, expectation)| expectation.appear_as);
     match appear_as.filter(|address| context.snapshot.steering.is_ours(*address)) {
         Some(address) => Ok(Some(address)),
         None => external_address::<H>(reply, leg, first.hot.state().flags, context),
@@ -386,7 +392,8 @@ fn confirm<H: Family>(
     reply: H::Tuple,
     leg: &Leg,
     judgement: &Judgement,
-    first: &mut Provisional<'_, H>,
+    expected: &Expected,
+    first: &mut Provisional<H>,
     context: &Context<'_>,
 ) -> Result<EntryIdx, Refusal> {
     let original = *first.hot.tuple(Direction::Original);
@@ -411,8 +418,8 @@ fn confirm<H: Family>(
     }
 
     // It comes true once: whoever else met it meanwhile is refused.
-    if let Some((handle, _)) = first.expected {
-        if !context.snapshot.expectations.take(*handle) {
+    if let Some((handle, _)) = *expected {
+        if !context.snapshot.expectations.take(handle) {
             return Err(Refusal::Drop(DropReason::TupleInUse));
         }
         context.counters.expectations_met.add(1);
@@ -429,7 +436,7 @@ fn confirm<H: Family>(
 /// Inserts, making room if the table is full.
 fn insert<H: Family>(
     table: &mut Table<'_, H>,
-    first: &Provisional<'_, H>,
+    first: &Provisional<H>,
     hashes: [TupleHash; 2],
     context: &Context<'_>,
 ) -> Result<EntryIdx, Refusal> {

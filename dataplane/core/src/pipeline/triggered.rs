@@ -40,13 +40,14 @@ pub(super) fn destination(
     Some((place, host))
 }
 
-/// After *confirm*: a connection that was let out pulls triggers, one that was let in by one keeps it.
+/// After *confirm*: a connection that was let out pulls triggers, one that was let in by one keeps it: the one at that
+/// place plus one, 0 being none.
 #[inline]
 pub(super) fn used<H: Family>(
     table: &Table<'_, H>,
     desk: &mut Desk,
     row: EntryIdx,
-    let_in_by: Option<usize>,
+    let_in_by: u8,
     leg: &Leg,
     context: &Context<'_>,
 ) {
@@ -60,7 +61,7 @@ fn note<H: Family>(
     table: &Table<'_, H>,
     desk: &mut Desk,
     row: EntryIdx,
-    let_in_by: Option<usize>,
+    let_in_by: u8,
     leg: &Leg,
     context: &Context<'_>,
 ) {
@@ -78,7 +79,7 @@ fn note<H: Family>(
             *used = Some(Use { row, incarnation, rule: trigger.rule });
         }
     };
-    match let_in_by {
+    match usize::from(let_in_by).checked_sub(1) {
         Some(place) => {
             let reply: Tuple = (*table.hot(row).tuple(Direction::Reply)).into();
             keep(place, reply.src());

@@ -301,13 +301,7 @@ fn forward(mut section: Section<'_>, interfaces: &[InterfaceSettings]) -> Option
     let comment = section.string("comment");
     section.finish();
 
-    if let Some(given) = interface
-        && !interfaces.iter().any(|i| i.name == given.value)
-    {
-        let names = interfaces.iter().map(|i| i.name.as_str());
-        let message = format!("there is no interface `{}`", given.value.escape_debug());
-        faults.push_hint(given.at, message, did_you_mean(given.value, names));
-    }
+    check_interface(faults, interface, interfaces);
     let protocol = protocol.and_then(|p| noted(faults, p.at, p.value.parse()));
     let ports = port.and_then(|p| noted(faults, p.at, p.value.parse()));
     let target = to.and_then(|t| noted(faults, t.at, t.value.parse()));
@@ -320,6 +314,17 @@ fn forward(mut section: Section<'_>, interfaces: &[InterfaceSettings]) -> Option
     }
     let text = |t: Option<Placed<&str>>| t.map(|t| t.value.to_owned());
     Some(ForwardSettings { spec, id: text(id), comment: text(comment), at })
+}
+
+/// A fault if an interface is named that does not exist.
+fn check_interface(faults: &Faults, named: Option<Placed<&str>>, interfaces: &[InterfaceSettings]) {
+    if let Some(given) = named
+        && !interfaces.iter().any(|i| i.name == given.value)
+    {
+        let names = interfaces.iter().map(|i| i.name.as_str());
+        let message = format!("there is no interface `{}`", given.value.escape_debug());
+        faults.push_hint(given.at, message, did_you_mean(given.value, names));
+    }
 }
 
 fn triggers(top: &mut Section<'_>, interfaces: &[InterfaceSettings]) -> Vec<TriggerSettings> {
@@ -357,13 +362,7 @@ fn trigger(mut section: Section<'_>, interfaces: &[InterfaceSettings]) -> Option
     let timeout = section.duration("timeout", Duration::from_secs(1)..=TIMEOUT_MAX);
     section.finish();
 
-    if let Some(given) = interface
-        && !interfaces.iter().any(|i| i.name == given.value)
-    {
-        let names = interfaces.iter().map(|i| i.name.as_str());
-        let message = format!("there is no interface `{}`", given.value.escape_debug());
-        faults.push_hint(given.at, message, did_you_mean(given.value, names));
-    }
+    check_interface(faults, interface, interfaces);
     let protocol = protocol.and_then(|p| noted(faults, p.at, p.value.parse()));
     let ports = |p: Placed<String>| noted(faults, p.at, p.value.parse());
     Some(TriggerSettings {

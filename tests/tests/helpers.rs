@@ -7,6 +7,7 @@ use postern_core::conntrack::tuple::protocol;
 use postern_core::forward::NeighbourState;
 use postern_core::helper::{Helpers, Kind};
 use postern_core::verdict::DropReason;
+use postern_tests::fragments::cut;
 use postern_tests::packet::{Body, Pkt, tcp, udp};
 use postern_tests::{Draw, Firewall, Flow, LAN, Sent, Setup, WAN, for_workers};
 
@@ -179,6 +180,24 @@ fn port_is_rewritten_numbers_are_shifted_and_the_data_connection_is_related() {
             assert_eq!(fw.lan(&answer).out(WAN), answer.hop().from((OUTER, 40_000)));
             control.goes_on(&mut fw);
         }
+    });
+}
+
+/// C110: a text in fragments is in no frame whole, and the one that comes again is read.
+#[test]
+fn a_command_in_fragments_waits_until_it_comes_whole() {
+    for_workers([1, 4], |setup| {
+        let mut fw = Firewall::with(with_helpers(setup));
+        let mut control = Control::ftp(&mut fw, CLIENT);
+        let said = "PORT 192,168,1,2,156,64\r\n";
+        let whole = control.client_segment(said, 0).may_fragment().id(9);
+        for fragment in cut(&whole.build(), 9, &[32]) {
+            assert!(fw.lan(fragment).outs.is_empty(), "a part of a text that nobody read");
+        }
+        assert_eq!(expectations(&fw), 0);
+        control.client_says(&mut fw, said, "PORT 203,0,113,100,156,64\r\n");
+        assert_eq!(expectations(&fw), 1);
+        control.goes_on(&mut fw);
     });
 }
 

@@ -10,7 +10,7 @@ use super::leg::Leg;
 use super::refuse::Refusal;
 use super::table_view::ConnectionId;
 use super::{Context, Desk};
-use crate::burst::Packet;
+use crate::burst::{Packet, Seen};
 use crate::conntrack::entry::flags;
 use crate::conntrack::table::{Table, deadline};
 use crate::conntrack::tuple::{Direction, Tuple};
@@ -164,6 +164,10 @@ pub(super) fn depart<H: Family>(
             begin(record, direction, headers.tcp.seq);
         }
         return Ok(());
+    }
+    // A text in fragments is not in one frame. What is sent again whole is read.
+    if headers.tcp.payload_len > 0 && matches!(packet.seen, Seen::Gathered(_)) {
+        return Err(Refusal::Drop(DropReason::FragmentUnsupported));
     }
     let mtu = egress_mtu(leg, context);
     let acked = table.warm(row).peers[direction.opposite().index()].max_ack;

@@ -8,6 +8,15 @@ cd "$(dirname "$0")/.."
 export CARGO_TERM_COLOR=never CARGO_TERM_PROGRESS_WHEN=never
 # Nothing asks, nothing pages, nothing translates its messages.
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 RUST_BACKTRACE=1
+# Everything is built once here: what speeds up the next build only takes disk.
+export CARGO_INCREMENTAL=0
+# Debug, release and their tests; a full disk would end in the middle of a build, in words of the compiler's.
+readonly DISK_NEED_MB=6000
+free_mb=$(df --output=avail -m . | tail -1)
+if [ "$free_mb" -lt "$DISK_NEED_MB" ] && [ ! -d "${CARGO_TARGET_DIR:-target}" ]; then
+    echo "tests: need $DISK_NEED_MB MB of disk for the build, there are $free_mb" >&2
+    exit 1
+fi
 
 step() {
     local started=$SECONDS

@@ -80,7 +80,7 @@ impl<D: Door> Exits<D> {
                 }
             }
             Verdict::Drop(reason) => self.discard(span, reason),
-            Verdict::Split { egress, mtu } => self.split(span, egress, mtu),
+            Verdict::Split { egress, mtu } => self.split(span, egress, mtu, now),
             Verdict::HandOver { .. } | Verdict::Hold { .. } | Verdict::Gather { .. } => {
                 self.send_on(span, verdict, kept, now);
             }
@@ -124,15 +124,35 @@ impl<D: Door> Exits<D> {
         }
     }
 
+    /// How many more frames can be sent out of an interface before the next [`flush`](Self::flush), and the reason to
+    /// drop others.
+    fn room(&self, egress: InterfaceId) -> (usize, DropReason) {
+        match self.ways.get(egress.index()) {
+            Some(&Way::Own(place)) => self.ports[place].room(),
+            Some(&Way::Via(worker)) => {
+                let outbox = self.peers.get(worker.index()).and_then(Option::as_ref);
+                (outbox.map_or(0, Outbox::room), DropReason::HandOverFull)
+            }
+            Some(Way::None) | None => (0, DropReason::InterfaceDown),
+        }
+    }
+
     /// Out of an interface, in parts: all of them or none.
     #[cold]
-    fn split(&mut self, span: FrameSpan, egress: InterfaceId, mtu: u16) {
+    fn split(&mut self, span: FrameSpan, egress: InterfaceId, mtu: u16, now: Instant) {
         let umem = Arc::clone(&self.umem);
         let (start, len) = (span.offset() as usize, span.len() as usize);
         let bytes = &umem.peek(span.frame())[start..start + len];
         let Some(split) = fragments::split(bytes, mtu) else {
             return self.discard(span, DropReason::MtuExceeded);
         };
+        if self.room(egress).0 < split.parts() {
+            self.flush(now);
+        }
+        let (room, full) = self.room(egress);
+        if room < split.parts() {
+            return self.discard(span, full);
+        }
         let mut frames = ArrayVec::<FrameIdx, PARTS_MAX>::new();
         frames.extend(std::iter::from_fn(|| self.pool.take()).take(split.parts()));
         if frames.len() < split.parts() {

@@ -146,6 +146,11 @@ impl Outbox {
         Ok(())
     }
 
+    /// How many more parcels are sure to leave with the next flush.
+    pub(crate) fn room(&self) -> usize {
+        BURST_MAX.min(self.ring.slots()).saturating_sub(self.staged.len())
+    }
+
     /// Whether a flush has anything to do.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {

@@ -63,6 +63,15 @@ impl<D: Door> Port<D> {
         self.queue.len()
     }
 
+    /// How many more frames there is room for, and the reason to drop others.
+    #[inline]
+    pub(crate) fn room(&self) -> (usize, DropReason) {
+        match self.health {
+            Health::Gone => (0, DropReason::InterfaceDown),
+            Health::Up | Health::Down => (QUEUE_MAX - self.queue.len(), DropReason::TransmitFull),
+        }
+    }
+
     /// Whether the next turn must come soon.
     #[inline]
     pub(crate) fn is_pressed(&self) -> bool {
@@ -72,9 +81,7 @@ impl<D: Door> Port<D> {
     /// Queues a frame; gives it back, with the reason, if it cannot leave.
     #[inline]
     pub(crate) fn push(&mut self, span: FrameSpan) -> Result<(), (FrameSpan, DropReason)> {
-        if self.queue.len() == QUEUE_MAX || self.health == Health::Gone {
-            let gone = self.health == Health::Gone;
-            let reason = if gone { DropReason::InterfaceDown } else { DropReason::TransmitFull };
+        if let (0, reason) = self.room() {
             return Err((span, reason));
         }
         self.queued_bytes += u64::from(span.len());

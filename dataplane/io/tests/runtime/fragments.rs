@@ -1,5 +1,6 @@
 //! Fragments: their frames wait, go on, are cut, and are all found again.
 
+use std::collections::HashMap;
 use std::net::SocketAddrV4;
 
 use postern_core::fragments::{SOURCE_MAX, WAITING_MAX};
@@ -135,16 +136,21 @@ fn frames_of_fragments_that_wait_are_counted_and_given_back_at_the_end() {
     assert_eq!(values.held, values.resumed, "all were taken out");
 }
 
-#[test]
-fn a_packet_for_a_smaller_link_leaves_in_parts() {
-    let mut lab = Lab::new(Shape { workers: 1, queues: [1, 1], ..Shape::default() });
+/// Has the interface outside carry no longer IP packets than that.
+fn narrow(lab: &mut Lab, mtu: u16) {
     let mut smaller = postern_core::snapshot::Snapshot::clone(&lab.snapshot);
     let mut interfaces = smaller.interfaces.0.clone();
-    interfaces[WAN.index()].mtu = 576;
+    interfaces[WAN.index()].mtu = mtu;
     smaller.interfaces = std::sync::Arc::new(postern_core::snapshot::Interfaces(interfaces));
     let smaller = smaller.following(&lab.snapshot);
     lab.handle.publish(std::sync::Arc::new(smaller));
     lab.wait_for("adoption", |lab| lab.handle.snapshots().is_adopted());
+}
+
+#[test]
+fn a_packet_for_a_smaller_link_leaves_in_parts() {
+    let mut lab = Lab::new(Shape { workers: 1, queues: [1, 1], ..Shape::default() });
+    narrow(&mut lab, 576);
     let mut packet = udp(LAN, inside(10, 4_000), outside(53), &[7; 1_400]);
     packet[20] = 0;
     mend(&mut packet);
@@ -161,4 +167,44 @@ fn a_packet_for_a_smaller_link_leaves_in_parts() {
     assert_eq!(values.forwarded, 50 * 3 + 3 + 3 + 1, "{values:?}");
     assert_eq!((values.generated, values.dropped()), (50 * 2 + 4, 0));
     lab.stop();
+}
+
+/// The parts of a burst are more than the queue of a device has room for, and more than a burst of parcels: of each
+/// packet leave all or none. The device itself takes everything: what waits for one that does not is given up one by one.
+#[test]
+fn a_burst_that_is_cut_leaves_whole_or_not_at_all() {
+    const PACKETS: u16 = 200;
+    let parts = 1_408usize.div_ceil(48);
+    // By the worker's own queue, and by that of another one.
+    for (workers, queues) in [(1, [1, 1]), (2, [2, 1])] {
+        let mut lab = Lab::new(Shape {
+            workers,
+            queues,
+            frames: 32_768,
+            depth: usize::from(PACKETS) * parts,
+            ..Shape::default()
+        });
+        narrow(&mut lab, 68);
+        let last = usize::from(workers) - 1;
+        let port = crate::port_of(&lab, last);
+        let mut packet = udp(LAN, inside(10, port), outside(53), &[7; 1_400]);
+        packet[20] = 0;
+        for id in 0..PACKETS {
+            packet[18..20].copy_from_slice(&id.to_be_bytes());
+            mend(&mut packet);
+            lab.send(LAN, last, &packet);
+        }
+        let values = lab.settle();
+        let mut came = HashMap::<u16, usize>::new();
+        for wire in &mut lab.wires[WAN.index()] {
+            wire.drain(|frame| {
+                *came.entry(u16::from_be_bytes([frame[18], frame[19]])).or_default() += 1;
+            });
+        }
+        assert!(came.values().all(|&count| count == parts), "{came:?}");
+        let refused = count(&values, DropReason::HandOverFull);
+        assert_eq!(came.len() as u64 + refused, u64::from(PACKETS), "{:?}", drops(&values));
+        assert!(workers > 1 || refused == 0);
+        lab.stop();
+    }
 }

@@ -771,6 +771,48 @@ fn fragments_wait_for_their_next_hop_together() {
     });
 }
 
+/// C126, C190: rules that change while they wait are asked about the datagram, not about each of its parts.
+#[test]
+fn fragments_that_wait_through_a_change_share_one_judgement() {
+    for_workers([1, 2], |setup| {
+        for (rule, passes) in
+            [("-I FORWARD -p udp -j ACCEPT", true), ("-I FORWARD -p udp -j DROP", false)]
+        {
+            let mut fw = Firewall::with(setup.clone());
+            fw.neighbour(WAN, "203.0.113.1", NeighbourState::Incomplete);
+            let pkt = udp(CLIENT, SERVER).len(4_000);
+            assert!(send_all(&mut fw, LAN, &cut_to(&pkt.build(), 0, 1500)).is_silent());
+            fw.change(|setup| setup.iptables(rule));
+            fw.neighbour(WAN, "203.0.113.1", NeighbourState::Reachable);
+            let before = fw.values().rejudged;
+            let sent = fw.resume();
+            assert_eq!(fw.values().rejudged, before + 1);
+            if passes {
+                assert_eq!(whole(&sent, WAN), pkt.from(US).hop());
+            } else {
+                let refused = DropReason::FragmentRefused;
+                dropped(&sent, &[DropReason::DeniedByRule, refused, refused]);
+            }
+        }
+    });
+}
+
+/// C132, C072: what a rule accepts although it is INVALID goes untranslated, and so nothing of it follows a connection.
+#[test]
+fn no_fragment_of_an_invalid_datagram_is_translated() {
+    for_workers([1, 2], |mut setup| {
+        setup.iptables("-I INPUT -m conntrack --ctstate INVALID -j ACCEPT");
+        setup.iptables("-I FORWARD -m conntrack --ctstate INVALID -j ACCEPT");
+        let mut fw = Firewall::with(setup);
+        let flow = Flow::outward(CLIENT, "192.0.2.9:80").open(&mut fw);
+        let far = flow.seq[1].wrapping_add(100_000_000);
+        let segment = flow.server_segment().seq(far).payload("x".repeat(4_000)).may_fragment();
+        let sent = send_all(&mut fw, WAN, &cut_to(&segment.build(), 0, 1500));
+        assert!(sent.outs.iter().all(|out| out.at != LAN), "{}", sent.describe());
+        assert_eq!(sent.drops, [DropReason::FragmentRefused; 2]);
+    });
+}
+
 /// C132: what one network sends cannot spoil, nor complete, what comes in from another.
 #[test]
 fn fragments_of_two_interfaces_are_never_one_datagram() {

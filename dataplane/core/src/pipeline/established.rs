@@ -8,7 +8,7 @@ use super::family::Family;
 use super::leg::{self, Leg, NextHop, Oversize};
 use super::refuse::{Refusal, refuse};
 use super::{Context, Desk, admit, fragments, helped, stray};
-use crate::burst::{Accepted, Origin, Packet};
+use crate::burst::{Accepted, Origin, Packet, Seen};
 use crate::conntrack::ctstate::{CtState, CtStates};
 use crate::conntrack::datagram;
 use crate::conntrack::entry::{HotState, flags};
@@ -475,6 +475,9 @@ pub(super) fn send<H: Family>(
     leg: &Leg,
     context: &Context<'_>,
 ) -> Verdict {
+    if let Seen::Gathered(gathered) = &packet.seen {
+        desk.fates.pass(gathered);
+    }
     let forwarded = leg.ingress != InterfaceId::NONE && leg.egress != InterfaceId::NONE;
     let mac = if forwarded {
         match leg::next_hop_mac(leg, packet, desk, context) {

@@ -9,10 +9,10 @@ use super::refuse::{Refusal, refuse};
 use super::{Context, Desk, Ours, admit, established};
 use crate::burst::{Gathered, Origin, Packet, Seen};
 use crate::conntrack::table::{Table, deadline};
-use crate::conntrack::tuple::{Tuple, protocol};
+use crate::conntrack::tuple::{Direction, Tuple, protocol};
 use crate::fragments::{Arrival, Gathering};
 use crate::headers::{Headers, Kind};
-use crate::units::WORKERS_MAX;
+use crate::units::{EntryIdx, WORKERS_MAX};
 use crate::verdict::{DropReason, Verdict};
 
 /// How many datagrams of each collector are remembered: more than can come between a first fragment that visits other
@@ -44,14 +44,22 @@ impl Fates {
         fate.passed.filter(|_| fate.datagram == gathered.datagram)
     }
 
-    /// Remembers what became of a first fragment, once that is decided.
+    /// Remembers a first fragment that leaves as a packet of its connection. One that belongs to none is followed by
+    /// nobody, even if a rule accepts what is INVALID.
     #[cold]
-    pub(super) fn note(&mut self, gathered: &Gathered, verdict: Verdict) {
-        let passed = match verdict {
-            Verdict::HandOver { .. } => return,
-            Verdict::Drop(_) | Verdict::Reply { .. } => false,
-            _ => true,
-        };
+    pub(super) fn pass(&mut self, gathered: &Gathered) {
+        self.note(gathered, true);
+    }
+
+    /// Remembers a first fragment that was refused, if this is what `verdict` says.
+    #[cold]
+    pub(super) fn settle(&mut self, gathered: &Gathered, verdict: Verdict) {
+        if matches!(verdict, Verdict::Drop(_) | Verdict::Reply { .. }) {
+            self.note(gathered, false);
+        }
+    }
+
+    fn note(&mut self, gathered: &Gathered, passed: bool) {
         if let Some(fate) = self.of(gathered) {
             *fate = Fate { datagram: gathered.datagram, passed: Some(passed) };
         }
@@ -96,7 +104,7 @@ pub(super) fn follow<H: Family>(
         Some(false) => return alone,
         // The first one was not decided here, but visited others, if there are any: so does this one.
         None => {
-            let reply = admit::forwarded_reply(table, packet, &headers.tuple, context);
+            let reply = admit::redirected_reply(table, packet, &headers.tuple, context);
             let next = admit::elsewhere(packet, &headers.tuple, reply.as_ref(), context);
             return next.unwrap_or(alone);
         }
@@ -118,6 +126,26 @@ pub(super) fn follow<H: Family>(
             context.counters.tracked.add(1);
             established::send(table, desk, packet, &headers, row, direction, &leg, context)
         }
+        Err(refusal) => refuse(refusal, packet, desk, context),
+    }
+}
+
+/// A later fragment that was on hold goes where the first one went, which was on hold before it.
+#[cold]
+pub(super) fn follow_held<H: Family>(
+    table: &mut Table<'_, H>,
+    desk: &mut Desk,
+    packet: &mut Packet<'_>,
+    gathered: &Gathered,
+    row: EntryIdx,
+    direction: Direction,
+    context: &Context<'_>,
+) -> Verdict {
+    let (Some(headers), Some(true)) = (packet.parsed, desk.fates.passed(gathered)) else {
+        return Verdict::Drop(DropReason::FragmentRefused);
+    };
+    match established::way(table, packet, &headers, row, direction, context) {
+        Ok(leg) => established::send(table, desk, packet, &headers, row, direction, &leg, context),
         Err(refusal) => refuse(refusal, packet, desk, context),
     }
 }

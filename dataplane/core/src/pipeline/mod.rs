@@ -409,7 +409,7 @@ impl<'m> Pipeline<'m> {
             }
         };
         if let Seen::Gathered(gathered) = &packet.seen {
-            self.desk.fates.note(gathered, verdict);
+            self.desk.fates.settle(gathered, verdict);
         }
         verdict
     }

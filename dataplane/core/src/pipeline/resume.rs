@@ -5,8 +5,8 @@ use super::family::Family;
 use super::leg::{self, Leg};
 use super::refuse::refuse;
 use super::related;
-use super::{Context, Desk, Pipeline, parse};
-use crate::burst::{Burst, Packet};
+use super::{Context, Desk, Pipeline, fragments, parse};
+use crate::burst::{Burst, Packet, Seen};
 use crate::conntrack::table::{Table, deadline};
 use crate::conntrack::tuple::{Direction, Tuple};
 use crate::counters::Counters;
@@ -37,6 +37,9 @@ impl Pipeline<'_> {
                 Ok((Tuple::V6(tuple), _)) => take_up(&mut self.v6, desk, packet, &tuple, &context),
                 Err(verdict) => verdict,
             };
+            if let Seen::Gathered(gathered) = &packet.seen {
+                self.desk.fates.settle(gathered, verdict);
+            }
             burst.verdicts.push(verdict);
         }
     }
@@ -57,6 +60,9 @@ fn take_up<H: Family>(
     };
     if headers.kind == Kind::IcmpError {
         return related::take_up(table, desk, packet, row, direction, context);
+    }
+    if let (Kind::Later, Seen::Gathered(gathered)) = (headers.kind, packet.seen) {
+        return fragments::follow_held(table, desk, packet, &gathered, row, direction, context);
     }
     let out: Tuple = (*table.hot(row).tuple(direction.opposite())).into();
     let preferred = match direction {

@@ -7,7 +7,7 @@ use postern_core::conntrack::tuple::protocol;
 use postern_core::forward::NeighbourState;
 use postern_core::helper::{Helpers, Kind};
 use postern_core::verdict::DropReason;
-use postern_tests::fragments::cut;
+use postern_tests::fragments::{cut, reassemble};
 use postern_tests::packet::{Body, Pkt, tcp, udp};
 use postern_tests::{Draw, Firewall, Flow, LAN, Sent, Setup, WAN, for_workers};
 
@@ -605,6 +605,44 @@ fn a_changed_text_that_comes_again_in_too_long_a_segment_is_answered() {
         _ => panic!("{}", sent.describe()),
     };
     assert_eq!(mtu, 1498);
+}
+
+/// C124: what may be fragmented on its way is, if its text makes it too long.
+#[test]
+fn a_segment_that_outgrows_the_mtu_and_may_be_fragmented_leaves_in_two() {
+    for_workers([1, 2], |setup| {
+        let mut fw = Firewall::with(with_helpers(setup));
+        let control = Control::ftp(&mut fw, CLIENT);
+        let bare = control.client_segment("", 0).build().len();
+        let command = "PORT 192,168,1,2,156,64\r\n";
+        let rest = format!("SITE {}\r\n", "x".repeat(1500 - bare - command.len() - 7));
+        let sent = control.client_segment(&format!("{command}{rest}"), 0).may_fragment();
+        let out = fw.lan(&sent);
+        let parts: Vec<_> = out.outs.iter().map(|out| out.l3().to_vec()).collect();
+        assert_eq!(parts.len(), 2, "{}", out.describe());
+        let arrived = Pkt::decode(&reassemble(&parts).unwrap()).unwrap();
+        let heard = format!("PORT 203,0,113,100,156,64\r\n{rest}");
+        assert_eq!(arrived, control.at_server(&sent, &heard, 0));
+        assert_eq!(expectations(&fw), 1);
+    });
+}
+
+/// C114, C175: what finds no place in the table has not come true.
+#[test]
+fn a_full_table_does_not_use_up_an_expectation() {
+    let mut fw = Firewall::with(with_helpers(Setup::default().capacity(64)));
+    let mut control = Control::ftp(&mut fw, CLIENT);
+    control.client_says(&mut fw, "PORT 192,168,1,2,156,64\r\n", "PORT 203,0,113,100,156,64\r\n");
+    let mut others: Vec<_> = (0..63u16)
+        .map(|n| Flow::outward(("192.168.1.3", 2_000 + n), "192.0.2.10:80").open(&mut fw))
+        .collect();
+    others.iter_mut().for_each(|flow| flow.talk(&mut fw));
+    let data = syn((SERVER, 20), (OUTER, 40_000));
+    assert_eq!(fw.wan(&data).dropped(), DropReason::TableFull);
+    assert_eq!(expectations(&fw), 1);
+    others[0].client_fin(&mut fw);
+    others[0].server_fin(&mut fw);
+    assert_eq!(fw.wan(&data).out(LAN), data.hop().to("192.168.1.2:40000"));
 }
 
 /// C125

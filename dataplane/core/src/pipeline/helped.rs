@@ -6,7 +6,7 @@
 //! and sequence numbers are changed ([`depart`]). A first packet that meets an expectation is in [`admit`](super::admit).
 
 use super::family::Family;
-use super::leg::Leg;
+use super::leg::{self, Leg};
 use super::refuse::Refusal;
 use super::table_view::ConnectionId;
 use super::{Context, Desk};
@@ -15,6 +15,7 @@ use crate::conntrack::entry::flags;
 use crate::conntrack::table::{Table, deadline};
 use crate::conntrack::tuple::{Direction, Tuple};
 use crate::conntrack::window::sequence::{after, before};
+use crate::fragments;
 use crate::headers::{Headers, Kind as PacketKind, tcp_flags};
 use crate::helper::expect::{ExpectError, Expectation, Expectations};
 use crate::helper::pool::{Key, Record, side_flags};
@@ -169,7 +170,7 @@ pub(super) fn depart<H: Family>(
     if headers.tcp.payload_len > 0 && matches!(packet.seen, Seen::Gathered(_)) {
         return Err(Refusal::Drop(DropReason::FragmentUnsupported));
     }
-    let mtu = egress_mtu(leg, context);
+    let longest = longest(leg, headers, context);
     let acked = table.warm(row).peers[direction.opposite().index()].max_ack;
     if let Some(kind) = record.kind()
         && headers.tcp.payload_len > 0
@@ -188,7 +189,7 @@ pub(super) fn depart<H: Family>(
             heard: (*hot.tuple(direction.opposite())).into(),
             deadline: deadline(hot.state()),
         };
-        let room = usize::from(mtu).saturating_sub(usize::from(headers.ip_len));
+        let room = usize::from(longest).saturating_sub(usize::from(headers.ip_len));
         let side = direction.index();
         let made = expect(record, &master, &announced, &mut desk.random, context);
         if let Some((handle, text)) = made {
@@ -212,14 +213,16 @@ pub(super) fn depart<H: Family>(
             }
         }
     }
-    adjust(record, packet, headers, direction, mtu)
+    adjust(record, packet, headers, direction, longest)
 }
 
-/// The largest IP packet that may leave.
-fn egress_mtu(leg: &Leg, context: &Context<'_>) -> u16 {
+/// How long a packet may grow: as what may leave, unless it may leave in fragments.
+fn longest(leg: &Leg, headers: &Headers, context: &Context<'_>) -> u16 {
+    let forwarded = leg.ingress != InterfaceId::NONE && leg.egress != InterfaceId::NONE;
     let egress = if leg.egress == InterfaceId::NONE { leg.ingress } else { leg.egress };
-    let mtu = context.interface(egress).map_or(0, |interface| interface.mtu);
-    if leg.route_mtu == 0 { mtu } else { mtu.min(leg.route_mtu) }
+    let mtu = leg::mtu(egress, leg.route_mtu, context);
+    let splits = forwarded && !headers.dont_fragment && mtu >= fragments::MTU_MIN;
+    if splits { u16::MAX } else { mtu }
 }
 
 /// Writes a segment's texts and sequence number as the other side has to see them.
@@ -228,7 +231,7 @@ fn adjust(
     packet: &mut Packet<'_>,
     headers: &mut Headers,
     direction: Direction,
-    mtu: u16,
+    longest: u16,
 ) -> Result<(), Refusal> {
     let adjustment = &record.sides[direction.index()].adjustment;
     if adjustment.is_none() {
@@ -251,8 +254,8 @@ fn adjust(
     }
     if growth as i32 > 0 {
         let growth = growth as u16;
-        if headers.ip_len.saturating_add(growth) > mtu {
-            let mtu = mtu.saturating_sub(growth);
+        if headers.ip_len.saturating_add(growth) > longest {
+            let mtu = longest.saturating_sub(growth);
             let kind = IcmpErrorKind::PacketTooBig { mtu };
             return Err(Refusal::Icmp(DropReason::MtuExceeded, kind));
         }
@@ -264,7 +267,10 @@ fn adjust(
     for change in adjustment.changes().iter().rev() {
         if before(seq, change.end()) && after(end, change.position) {
             let at = change.position.wrapping_sub(seq) as usize;
-            edit::replace(packet, headers, at, change.old_len.into(), change.text());
+            if !edit::replace(packet, headers, at, change.old_len.into(), change.text()) {
+                debug_assert!(false, "it was seen to be possible");
+                return Err(Refusal::Drop(DropReason::MtuExceeded));
+            }
         }
     }
     edit::set_seq(packet, headers, adjustment.shifted(seq));

@@ -88,7 +88,7 @@ pub(super) fn pass<H: Family>(
     let Some(headers) = packet.parsed else {
         return Verdict::Drop(DropReason::Stopping);
     };
-    let reply = forwarded_reply(table, packet, &headers.tuple, context);
+    let reply = redirected_reply(table, packet, &headers.tuple, context);
     if let Some(verdict) = elsewhere(packet, &headers.tuple, reply.as_ref(), context) {
         return verdict;
     }
@@ -131,7 +131,11 @@ fn admit<H: Family>(
     let mut original = headers.tuple;
     if packet.origin == Origin::Wire {
         leg::check_source(packet.interface, original.src(), original.dst(), context)?;
-        original = destination(&headers.tuple, packet.interface, expected, first, context);
+        if let Some(leads) = destination(&original, packet.interface, expected, context) {
+            original = original.with_dst(leads.to, leads.port).unwrap_or(original);
+            first.hot.state_mut().flags |= flags::DNAT;
+            first.trigger = leads.trigger;
+        }
     }
     let leg = match packet.origin {
         Origin::Wire => leg::route(packet.interface, original.dst(), None, context)?,
@@ -147,7 +151,11 @@ fn admit<H: Family>(
     let (to, to_id) = (original.dst(), original.dst_id());
     let reply = original.inverted();
     let address = appearance::<H>(&reply, &leg, expected, first, context);
-    let foreseen = Foreseen::new(table, &reply, address.unwrap_or_default());
+    // What is for the appliance itself is refused more often than not.
+    let foreseen = match leg.egress {
+        InterfaceId::NONE => None,
+        _ => Foreseen::new(table, &reply, address.unwrap_or_default()),
+    };
     let foreseen = foreseen.as_ref();
     let judgement = judge(packet, headers, to, to_id, states, &leg, context);
     consent(&judgement)?;
@@ -190,20 +198,19 @@ pub(super) fn elsewhere(
     (owner != context.me).then_some(Verdict::HandOver { worker: owner })
 }
 
-/// The reply tuple that a port forward would give the connection, looked for in this worker's table while
-/// steering has older epochs: `clash` is set if a connection holds it.
-pub(super) fn forwarded_reply<H: Family>(
+/// The reply tuple that the connection would get if its destination is to be translated, looked for in this worker's
+/// table while steering has older epochs: `clash` is set if a connection holds it.
+pub(super) fn redirected_reply<H: Family>(
     table: &Table<'_, H>,
     packet: &mut Packet<'_>,
     tuple: &Tuple,
     context: &Context<'_>,
 ) -> Option<Tuple> {
-    let snapshot = context.snapshot;
-    if snapshot.older_steering.is_empty() {
+    if context.snapshot.older_steering.is_empty() || packet.origin == Origin::Host {
         return None;
     }
-    let (forward, port) = snapshot.nat.forward(tuple.dst(), tuple.protocol(), tuple.dst_id())?;
-    let reply = tuple.with_dst(forward.to, port)?.inverted();
+    let leads = destination(tuple, packet.interface, &expected(tuple, context), context)?;
+    let reply = tuple.with_dst(leads.to, leads.port)?.inverted();
     packet.visit.clash |=
         H::Tuple::of(&reply).is_none_or(|reply| in_use(table, table.hash(reply), reply, context));
     Some(reply)
@@ -270,32 +277,36 @@ fn expected(tuple: &Tuple, context: &Context<'_>) -> Expected {
     if expectations.any() { expectations.find(tuple, context.tick) } else { None }
 }
 
-/// Nat destination: where an expectation, a port forward or a port trigger leads. Returns the tuple as it is after it.
-fn destination<H: Family>(
+/// Where the destination of a first packet leads.
+struct Destination {
+    to: IpAddr,
+    port: u16,
+    /// The place of the port trigger by which it does, plus one; 0 for none.
+    trigger: u8,
+}
+
+/// Nat destination: where an expectation, a port forward or a port trigger leads, in this order, if there is one.
+fn destination(
     tuple: &Tuple,
     ingress: InterfaceId,
     expected: &Expected,
-    first: &mut Provisional<H>,
     context: &Context<'_>,
-) -> Tuple {
+) -> Option<Destination> {
     if let Some((_, expectation)) = expected
         && expectation.is_translated()
     {
-        first.hot.state_mut().flags |= flags::DNAT;
-        let (address, port) = expectation.to;
-        return tuple.with_dst(address, port).unwrap_or(*tuple);
+        let (to, port) = expectation.to;
+        return Some(Destination { to, port, trigger: 0 });
     }
-    let forward = context.snapshot.nat.forward(tuple.dst(), tuple.protocol(), tuple.dst_id());
-    let Some((forward, port)) = forward else {
-        let Some((trigger, host)) = triggered::destination(tuple, ingress, context) else {
-            return *tuple;
-        };
-        first.trigger = trigger as u8 + 1; // there are few
-        first.hot.state_mut().flags |= flags::DNAT;
-        return tuple.with_dst(host.into(), tuple.dst_id()).unwrap_or(*tuple);
-    };
-    first.hot.state_mut().flags |= flags::DNAT;
-    tuple.with_dst(forward.to, port).unwrap_or(*tuple)
+    let dst_id = tuple.dst_id();
+    if let Some((forward, port)) =
+        context.snapshot.nat.forward(tuple.dst(), tuple.protocol(), dst_id)
+    {
+        return Some(Destination { to: forward.to, port, trigger: 0 });
+    }
+    let (place, host) = triggered::destination(tuple, ingress, context)?;
+    let trigger = place as u8 + 1; // there are few
+    Some(Destination { to: host.into(), port: dst_id, trigger })
 }
 
 /// Nat source: behind which address and port the connection appears. `reply` is the reply tuple so
@@ -417,20 +428,22 @@ fn confirm<H: Family>(
         state.next_hops[0] = NeighbourIdx::UNROUTED.0; // only the route knows: ask it again next time
     }
 
-    // It comes true once: whoever else met it meanwhile is refused.
-    if let Some((handle, _)) = *expected {
-        if !context.snapshot.expectations.take(handle) {
-            return Err(Refusal::Drop(DropReason::TupleInUse));
-        }
-        context.counters.expectations_met.add(1);
-    }
-
     // A connection past its deadline that still holds the reply tuple makes way.
     if let Some((row, _)) = table.find(hashes[1], &reply) {
         table.remove(row);
         context.counters.connections_gone.add(1);
     }
-    insert(table, first, hashes, context)
+    let row = insert(table, first, hashes, context)?;
+
+    // An expectation comes true once, and only with a place in the table: whoever else met it meanwhile is refused.
+    if let Some((handle, _)) = *expected {
+        if !context.snapshot.expectations.take(handle) {
+            table.remove(row);
+            return Err(Refusal::Drop(DropReason::TupleInUse));
+        }
+        context.counters.expectations_met.add(1);
+    }
+    Ok(row)
 }
 
 /// Inserts, making room if the table is full.

@@ -36,8 +36,10 @@ pub(super) fn destination(
     let (place, trigger) = triggers.opening(ingress, tuple.protocol(), tuple.dst_id())?;
     let (destination, interface) = (tuple.dst(), context.interface(ingress)?);
     let is_its_own = interface.addresses.iter().any(|own| own.address == destination);
-    let host = trigger.holder(context.tick).filter(|_| destination.is_ipv4() && is_its_own)?;
-    Some((place, host))
+    if !destination.is_ipv4() || !is_its_own {
+        return None;
+    }
+    Some((place, trigger.holder(context.tick)?))
 }
 
 /// After *confirm*: a connection that was let out pulls triggers, one that was let in by one keeps it: the one at that

@@ -140,6 +140,37 @@ case_restarts_again_and_again_take_over_in_place() {
     done
 }
 
+# The workers' calls drive the cards, whose interrupts wait; all of it is as found after `release`.
+case_busy_polling_carries_traffic_and_is_given_back() {
+    local found
+    running
+    end "$(cat "$LAB_DIR/appliance")"
+    in_ns fw "$POSTERN" release --config "$LAB_DIR/postern.toml"
+    found=$(put_off nic-lan; put_off nic-wan)
+    mv "$LAB_DIR/postern.toml" "$LAB_DIR/postern.toml.before"
+    sed 's/^device = .*/&\nbusy_poll = true/' "$LAB_DIR/postern.toml.before" >"$LAB_DIR/postern.toml"
+    start_postern
+    equals "$(put_off nic-lan; put_off nic-wan)" $'2 200000\n2 200000' "the cards' interrupts"
+    canary
+    canary6
+    has "$(ask lan ask tcp "$NEAR" 7000)" "^203\.0\.113\.2 "
+    # After an idle second, when its workers slept.
+    sleep 1
+    in_ns lan ping -n -q -c 20 -i 0.05 -W 2 "$FAR" >"$LAB_DIR/busy-ping.log"
+    grep -q ' 0% packet loss' "$LAB_DIR/busy-ping.log"
+    end "$(cat "$LAB_DIR/appliance")"
+    in_ns fw "$POSTERN" release --config "$LAB_DIR/postern.toml"
+    equals "$(put_off nic-lan; put_off nic-wan)" "$found" "the cards' interrupts after the release"
+    mv "$LAB_DIR/postern.toml.before" "$LAB_DIR/postern.toml"
+    start_postern
+    canary
+}
+
+# For how long a card's interrupts are put off: so many empty polls, so many nanoseconds.
+put_off() {
+    in_ns fw sh -c "cd /sys/class/net/$1 && echo \$(cat napi_defer_hard_irqs gro_flush_timeout)"
+}
+
 # Once: it ends the laboratory's appliance for good, and begins a new one at the end.
 case_release_gives_everything_back() {
     running

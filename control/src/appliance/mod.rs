@@ -317,8 +317,8 @@ pub fn guard(path: &Path) -> Result<(), ApplianceError> {
         let device = Device::open(&interface.device).map_err(|e| failed(&e))?;
         let mode = start::attach_mode(interface);
         program::attach_drop_only(&device, &config.run_dir, mode).map_err(|e| failed(&e))?;
-        let reception = start::reception(interface);
-        device.take_over(&config.run_dir, reception).map_err(|e| failed(&e))?;
+        let (reception, polling) = (start::reception(interface), start::polling(interface));
+        device.take_over(&config.run_dir, reception, polling).map_err(|e| failed(&e))?;
     }
     Ok(())
 }

@@ -30,6 +30,7 @@ pub fn needs_restart(old: &Settings, new: &Settings) -> Vec<String> {
             compare("mtu", old.mtu == new.mtu);
             compare("accept_ra", old.accept_ra == new.accept_ra);
             compare("queues", old.queues == new.queues);
+            compare("busy_poll", old.busy_poll == new.busy_poll);
             compare("mode", old.mode == new.mode);
         }
     } else {
@@ -175,6 +176,7 @@ mod tests {
             ("'eth1'", "'eth1'\nmtu = 1400", "`interface.wan.mtu`"),
             ("'eth1'", "'eth1'\naccept_ra = true", "`interface.wan.accept_ra`"),
             ("'eth1'", "'eth1'\nqueues = 1", "`interface.wan.queues`"),
+            ("'eth1'", "'eth1'\nbusy_poll = true", "`interface.wan.busy_poll`"),
             ("'eth1'", "'eth1'\nmode = 'copy'", "`interface.wan.mode`"),
             ("interface.wan", "interface.dmz", "`interface (names and order)`"),
             ("capacity = 1000", "capacity = 2000", "`conntrack.capacity`"),

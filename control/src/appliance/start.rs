@@ -8,10 +8,11 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
 
+use postern_core::burst::BURST_MAX;
 use postern_core::conntrack::siphash::SipKey;
 use postern_core::pipeline::{Limits, Pipeline};
 use postern_core::units::InterfaceId;
-use postern_io::device::{Device, Reception, TakenOver};
+use postern_io::device::{Device, Polling, Reception, TakenOver};
 use postern_io::frame::{Depot, Marks};
 use postern_io::memory::{self, Pages, SharedMemory};
 use postern_io::runtime::{
@@ -20,7 +21,7 @@ use postern_io::runtime::{
 use postern_io::tap::{RouterAdvertisements, Tap, TapOptions, prepare_host};
 use postern_io::umem::Umem;
 use postern_io::xdp::program::{AttachMode, Program, attach_or_take_over};
-use postern_io::xdp::socket::{BindMode, CopyMode, Socket, SocketOptions, open_queues};
+use postern_io::xdp::socket::{BindMode, BusyPoll, CopyMode, Socket, SocketOptions, open_queues};
 use tracing::{info, warn};
 
 use super::ApplianceError;
@@ -166,13 +167,18 @@ pub fn close(
     let what = format!("interface {}", interface.name);
     let program =
         attach_or_take_over(device, run_dir, attach_mode(interface)).map_err(failed(&what))?;
-    device.take_over(run_dir, reception(interface)).map_err(failed(&what))?;
+    device.take_over(run_dir, reception(interface), polling(interface)).map_err(failed(&what))?;
     Ok(program)
 }
 
 /// What the card lets in.
 pub const fn reception(interface: &InterfaceSettings) -> Reception {
     if interface.promiscuous { Reception::Promiscuous } else { Reception::AllMulticast }
+}
+
+/// Who has the card looked at.
+pub const fn polling(interface: &InterfaceSettings) -> Polling {
+    if interface.busy_poll { Polling::Busy } else { Polling::Interrupts }
 }
 
 /// Native or generic, as configured.
@@ -188,7 +194,10 @@ fn socket_options(interface: &InterfaceSettings) -> SocketOptions {
         XdpMode::Auto | XdpMode::ZeroCopy => BindMode::Auto,
         XdpMode::Copy | XdpMode::Generic => BindMode::Copy,
     };
-    SocketOptions { mode, ..SocketOptions::default() }
+    // A worker's calls do not wait, and bring a burst each.
+    let busy_poll =
+        interface.busy_poll.then_some(BusyPoll { microseconds: 20, budget: BURST_MAX as u32 });
+    SocketOptions { mode, busy_poll, ..SocketOptions::default() }
 }
 
 /// Every queue that can receive must have a socket, or its packets are dropped: a smaller number is the

@@ -90,6 +90,7 @@ fn read(
         ("generic", XdpMode::Generic),
     ];
     let mode = section.word("mode", &modes).map_or(XdpMode::Auto, |m| m.value);
+    let busy_poll = section.boolean("busy_poll").is_some_and(|b| b.value);
     let promiscuous = section.boolean("promiscuous").is_some_and(|p| p.value);
     section.finish();
 
@@ -110,6 +111,7 @@ fn read(
         accept_ra,
         queues,
         mode,
+        busy_poll,
         promiscuous,
         device_at: device.at,
     })

@@ -185,6 +185,8 @@ pub struct InterfaceSettings {
     pub queues: Option<u16>,
     /// How AF_XDP binds.
     pub mode: XdpMode,
+    /// Whether the workers' own calls drive the device instead of its interrupts.
+    pub busy_poll: bool,
     /// Whether any destination MAC is accepted.
     pub promiscuous: bool,
     /// Where `device` was written.

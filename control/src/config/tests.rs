@@ -104,7 +104,7 @@ fn every_optional_key_is_read() {
     let text = "workers = [2, 3]\nidle = '50us'\ncontrol_read_group = 'adm'\nframes = 8192\nrun_dir = '/tmp/x'\n\
         [interface.wan]\ndevice = 'eth0'\naddress = ['2001:db8::1/64', '10.0.0.1/30']\n\
         gateway = ['fe80::1', '10.0.0.2']\ndhcp = true\nrp_filter = 'loose'\nmtu = 1492\n\
-        accept_ra = true\nqueues = 2\nmode = 'zerocopy'\npromiscuous = true\n\
+        accept_ra = true\nqueues = 2\nmode = 'zerocopy'\nbusy_poll = true\npromiscuous = true\n\
         [conntrack]\nhelpers = ['ftp', 'tftp']\nchecksum = false\naccounting = false\n\
         hash_key = '000102030405060708090a0b0c0d0e0f'\n\
         [timeouts]\nprofile = 'linux'\ntcp_close = 5\nicmp = '1500ms'\ngeneric = '10d'\n\
@@ -116,7 +116,7 @@ fn every_optional_key_is_read() {
     assert_eq!(config.frames, Some(8192));
     assert_eq!(config.control_read_group.as_deref(), Some("adm"));
     let wan = &config.interfaces[0];
-    assert!(wan.dhcp && wan.accept_ra && wan.promiscuous);
+    assert!(wan.dhcp && wan.accept_ra && wan.busy_poll && wan.promiscuous);
     assert_eq!((wan.mtu, wan.queues, wan.mode), (Some(1492), Some(2), XdpMode::ZeroCopy));
     assert_eq!(wan.reverse_path, ReversePath::Loose);
     let key = SipKey([0x0001_0203_0405_0607, 0x0809_0a0b_0c0d_0e0f]);

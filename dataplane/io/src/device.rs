@@ -61,6 +61,27 @@ pub enum Reception {
     Promiscuous,
 }
 
+/// Who has the device's queues looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Polling {
+    /// Its interrupts.
+    #[default]
+    Interrupts,
+    /// The workers' own calls ([`BusyPoll`](crate::xdp::socket::BusyPoll)); interrupts are put off as long as they come.
+    Busy,
+}
+
+impl Polling {
+    /// What the kernel's napi documentation advises (Documentation/networking/napi.rst, "Busy polling"): after so many
+    /// empty polls, and so many nanoseconds without one, interrupts are back.
+    const fn attributes(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Interrupts => &[],
+            Self::Busy => &[("napi_defer_hard_irqs", "2"), ("gro_flush_timeout", "200000")],
+        }
+    }
+}
+
 impl Reception {
     const fn flags(self) -> (i32, i32) {
         match self {
@@ -112,17 +133,19 @@ impl Device {
         Ok(channels.unwrap_or(1).max(self.queues_in_sysfs().unwrap_or(1)))
     }
 
-    /// The queues `/sys` shows; `None` where `/sys` is that of another network namespace.
-    fn queues_in_sysfs(&self) -> Option<u32> {
-        let directory = Path::new("/sys/class/net").join(&self.name);
+    /// The device's folder in `/sys`; `None` where `/sys` is that of another network namespace.
+    fn sysfs(&self) -> Option<PathBuf> {
+        let directory = sysfs_of(&self.name);
         let index = fs::read_to_string(directory.join("ifindex")).ok()?;
         let address = fs::read_to_string(directory.join("address")).ok()?;
         let [a, b, c, d, e, f] = self.mac;
         let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
-        if index.trim().parse() != Ok(self.ifindex) || address.trim() != mac {
-            return None;
-        }
-        let queues = fs::read_dir(directory.join("queues")).ok()?.flatten();
+        (index.trim().parse() == Ok(self.ifindex) && address.trim() == mac).then_some(directory)
+    }
+
+    /// The queues `/sys` shows.
+    fn queues_in_sysfs(&self) -> Option<u32> {
+        let queues = fs::read_dir(self.sysfs()?.join("queues")).ok()?.flatten();
         let count = queues.filter(|queue| queue.file_name().to_string_lossy().starts_with("rx-"));
         u32::try_from(count.count()).ok()
     }
@@ -139,7 +162,7 @@ impl Device {
     }
 
     /// Records how the device was found, then takes it from the kernel's stack: no addresses, no IPv6,
-    /// no ARP; multicast in; up. A record of an earlier run (a crash, a restart) is kept: it tells how
+    /// no ARP; multicast in; up; and, for busy polling, interrupts that wait. A record of an earlier run (a crash, a restart) is kept: it tells how
     /// the device was found before Postern. Attach the program first, so that nothing leaks between.
     ///
     /// # Errors
@@ -148,6 +171,7 @@ impl Device {
         &self,
         run_dir: &Path,
         reception: Reception,
+        polling: Polling,
     ) -> Result<TakenOver, DeviceError> {
         if self.mtu > MTU_MAX {
             return Err(DeviceError::MtuTooLarge { name: self.name.clone(), mtu: self.mtu });
@@ -155,16 +179,26 @@ impl Device {
         let record = record_path(run_dir, &self.name);
         let earlier: Option<State> =
             read_record(&record).map_err(self.step("reading its record"))?;
-        let found = match earlier {
+        let write =
+            |state: &State| write_record(&record, state).map_err(self.step("writing its record"));
+        let mut found = match earlier {
             // An interface index is not used twice between two boots.
             Some(state) if state.ifindex == self.ifindex => state,
             _ => {
                 let state = self.present().map_err(self.step("recording its state"))?;
-                write_record(&record, &state).map_err(self.step("writing its record"))?;
+                write(&state)?;
                 state
             }
         };
+        let attributes = self.attributes(polling).map_err(self.step("busy polling"))?;
+        if found.attributes.is_empty() && !attributes.is_empty() {
+            found.attributes = attributes;
+            write(&found)?;
+        }
         self.change(reception).map_err(self.step("taking it over"))?;
+        for (name, value) in polling.attributes() {
+            set_attribute(&self.name, name, value).map_err(self.step("busy polling"))?;
+        }
         Ok(TakenOver { name: self.name.clone(), record, found })
     }
 
@@ -174,9 +208,25 @@ impl Device {
             ifindex: self.ifindex,
             flags: Control::open()?.flags(&self.name)? & FLAGS_CHANGED,
             sysctls: sysctl::present(&self.settings())?,
+            attributes: Vec::new(),
             addresses: netlink.addresses(self.ifindex)?.iter().map(|bytes| to_hex(bytes)).collect(),
             routes: netlink.routes(self.ifindex)?.iter().map(|bytes| to_hex(bytes)).collect(),
         })
+    }
+
+    /// What `/sys` says now of what polling would change there.
+    fn attributes(&self, polling: Polling) -> io::Result<Vec<(String, String)>> {
+        let names = polling.attributes();
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let elsewhere = || io::Error::other("/sys is that of another network namespace");
+        let directory = self.sysfs().ok_or_else(elsewhere)?;
+        let read = |&(name, _): &(&str, _)| {
+            let value = fs::read_to_string(directory.join(name))?;
+            Ok((name.to_owned(), value.trim_end().to_owned()))
+        };
+        names.iter().map(read).collect()
     }
 
     fn change(&self, reception: Reception) -> io::Result<()> {
@@ -216,6 +266,9 @@ struct State {
     /// `IFF_*`, those of [`FLAGS_CHANGED`].
     flags: i32,
     sysctls: Vec<Sysctl>,
+    /// Of the device's folder in `/sys`, those that busy polling changed: name and value.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    attributes: Vec<(String, String)>,
     /// The kernel's own messages (`ifaddrmsg` with attributes), in hexadecimal: lifetimes, labels and
     /// peers go back as they were.
     addresses: Vec<String>,
@@ -275,8 +328,11 @@ impl TakenOver {
     }
 
     fn restore(&self) -> io::Result<()> {
-        let State { flags, sysctls, addresses, routes, .. } = &self.found;
+        let State { flags, sysctls, attributes, addresses, routes, .. } = &self.found;
         let control = Control::open()?;
+        for (name, value) in attributes {
+            set_attribute(&self.name, name, value)?;
+        }
         control.change_flags(&self.name, *flags, FLAGS_CHANGED & !flags)?;
         sysctls.iter().try_for_each(Sysctl::apply)?;
         let mut netlink = Netlink::open()?;
@@ -303,6 +359,15 @@ impl TakenOver {
         let name = self.name.clone();
         move |source| DeviceError::Step { name, step, source }
     }
+}
+
+fn sysfs_of(device: &str) -> PathBuf {
+    Path::new("/sys/class/net").join(device)
+}
+
+fn set_attribute(device: &str, name: &str, value: &str) -> io::Result<()> {
+    fs::write(sysfs_of(device).join(name), value)
+        .map_err(|error| io::Error::new(error.kind(), format!("/sys: {name}: {error}")))
 }
 
 fn record_path(run_dir: &Path, name: &str) -> PathBuf {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam::queue::ArrayQueue;
 use lab::{Lab, may_run};
-use postern_io::device::{Device, DeviceError, Reception, TakenOver};
+use postern_io::device::{Device, DeviceError, Polling, Reception, TakenOver};
 use postern_io::frame::{Depot, FramePool, FrameSpan, Marks};
 use postern_io::umem::Umem;
 use postern_io::xdp::program::{self, AttachMode, Attached, Program, ProgramError};
@@ -504,7 +504,11 @@ fn release_gives_a_device_back_as_found() {
                 program::attach_or_take_over(&device, &lab.run_dir, AttachMode::Native)
                     .expect("attach"),
             );
-            drop(device.take_over(&lab.run_dir, reception).expect("taking over"));
+            drop(
+                device
+                    .take_over(&lab.run_dir, reception, Polling::Interrupts)
+                    .expect("taking over"),
+            );
         })
     };
     take_over(Reception::AllMulticast);
@@ -542,7 +546,7 @@ fn a_device_with_too_large_an_mtu_is_refused_untouched() {
     lab.ip("fw", "link set l0 mtu 3000");
     lab.within("fw", || {
         let device = Device::open("l0").expect("the device");
-        let refused = device.take_over(&lab.run_dir, Reception::AllMulticast);
+        let refused = device.take_over(&lab.run_dir, Reception::AllMulticast, Polling::Interrupts);
         assert!(matches!(refused, Err(DeviceError::MtuTooLarge { mtu: 3000, .. })), "{refused:?}");
         assert!(matches!(Device::open("none0"), Err(DeviceError::Missing(_))));
     });

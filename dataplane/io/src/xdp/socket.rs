@@ -39,7 +39,7 @@ pub enum CopyMode {
 /// The application's system calls drive the queue instead of interrupts (`SO_PREFER_BUSY_POLL`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BusyPoll {
-    /// How long one call may poll, in microseconds.
+    /// How long a call that waits may poll, in microseconds.
     pub microseconds: u32,
     /// Packets one call may handle: 1 ..= 65535.
     pub budget: u32,
@@ -177,6 +177,7 @@ pub struct Socket {
     ifindex: u32,
     queue: u32,
     mode: CopyMode,
+    busy_polls: bool,
 }
 
 /// Opens one socket per queue of a device, all on `umem`. The first registers the memory for this
@@ -258,6 +259,7 @@ impl Socket {
             ifindex,
             queue,
             mode: CopyMode::Copy,
+            busy_polls: options.busy_poll.is_some(),
         };
         socket.tune(options)?;
         socket.bind(options.mode, first)?;
@@ -315,6 +317,10 @@ impl Socket {
         max: u32,
         mut out: impl FnMut(FrameSpan),
     ) -> Result<u32, SocketError> {
+        if self.busy_polls && self.waiting() < max {
+            // The kernel polls the device on this thread. If that is down or gone, the next kick says so.
+            let _ = sys::wake_rx(self.fd.as_fd());
+        }
         let (umem, mut bad, mut received) = (&*self.umem, None, 0);
         self.rx.consume(max, |desc| {
             // SAFETY: the address comes from the rx ring, where the kernel puts each frame that it
@@ -390,14 +396,6 @@ impl Socket {
             }
         }
         Ok(Kick::Again)
-    }
-
-    /// Lets the kernel poll the device on this thread: once a turn, with [`SocketOptions::busy_poll`],
-    /// where nothing else makes packets arrive.
-    #[inline]
-    pub fn poll_device(&self) {
-        // A device that is down or gone shows at the next kick.
-        let _ = sys::wake_rx(self.fd.as_fd());
     }
 
     /// Takes back the frames of sent packets. Returns how many.

@@ -20,6 +20,7 @@ bench/compare.sh [options]
   --gen-core N        of generator and ends (0)
   --dut-core N        of the system measured (1)
   --keep-contended    put contended runs into the table as well, where the machine is never quiet; it says so
+  --busy-poll         Postern with \`busy_poll = true\`
   --keep-limits       leave the kernel's connection table as it is
   --json FILE         JSON lines: every run, and the rows of the table
   --bin DIR           where postern, pktgen, bare-forward and compare-table are (target/release)
@@ -31,13 +32,14 @@ me=compare
 
 systems=nftables,bare,postern,testpmd,vpp
 cases=udp-1k,udp-64k,udp-1m,new,tcp
-runs=5 seconds=3 rate=300000 retries=3 keep_limits= keep_contended=
+runs=5 seconds=3 rate=300000 retries=3 keep_limits= keep_contended= busy_poll=false
 
 while [ $# -gt 0 ]; do
     case $1 in
     --help | -h) usage; exit 0 ;;
     --keep-limits) keep_limits=1; shift; continue ;;
     --keep-contended) keep_contended=1; shift; continue ;;
+    --busy-poll) busy_poll=true; shift; continue ;;
     esac
     [ $# -ge 2 ] || refuse "$1: unknown, or without a value; --help lists the options"
     case $1 in

@@ -2,8 +2,9 @@
 #
 #     core 0: [ gen: pktgen  g0 ]──veth──[ d0  dut: the system  d1 ]──veth──[ g1  gen: pktgen ]   core 1: dut
 #
-# The caller sets gen_core, dut_core, capacity (connections) and bin (where the release binaries are), and ends with
-# `teardown` and the removal of $tmp on every exit. File descriptor 9 may be a lock of the caller's: nobody here keeps it.
+# The caller sets gen_core, dut_core, capacity (connections), bin (where the release binaries are) and, if it wants that of
+# Postern, busy_poll (true), and ends with `teardown` and the removal of $tmp on every exit. File descriptor 9 may be a lock of
+# the caller's: nobody here keeps it.
 
 # Names are unique per run. Those of the devices are how NAPI's threads are found, so they are at most 15 long.
 id=cmp$$
@@ -120,11 +121,13 @@ run_dir = "$tmp/run"
 
 [interface.lan]
 device = "$d0"
+busy_poll = ${busy_poll:-false}
 zone = "lan"
 address = ["192.168.1.1/24"]
 
 [interface.wan]
 device = "$d1"
+busy_poll = ${busy_poll:-false}
 zone = "wan"
 masquerade = true
 address = ["203.0.113.2/24"]

@@ -7,6 +7,8 @@ use std::fmt::Write as _;
 pub enum Scale {
     /// From zero, in even steps.
     Linear,
+    /// From zero, in even steps of whole numbers.
+    Count,
     /// In powers of ten.
     Log,
 }
@@ -29,7 +31,7 @@ pub struct Chart {
     pub x: (String, Scale),
     /// Beside it; y is linear.
     pub y: String,
-    /// Its lines.
+    /// Its lines, with a dot at every point.
     pub series: Vec<Series>,
 }
 
@@ -57,11 +59,11 @@ impl Axis {
     /// Holds all of `values`, with round ends.
     fn of(values: impl Iterator<Item = f64>, scale: Scale, from: f64, to: f64) -> Self {
         let (low, high) = values
-            .filter(|v| v.is_finite() && (scale == Scale::Linear || *v > 0.0))
+            .filter(|v| v.is_finite() && (scale != Scale::Log || *v > 0.0))
             .fold((f64::INFINITY, 0.0), |(low, high), v| (f64::min(low, v), f64::max(high, v)));
         let (low, high) = match scale {
-            Scale::Linear => {
-                let step = step(high);
+            Scale::Linear | Scale::Count => {
+                let step = scale.step(high);
                 (0.0, if high > 0.0 { (high / step).ceil() * step } else { 1.0 })
             }
             Scale::Log if low.is_finite() => {
@@ -75,7 +77,7 @@ impl Axis {
 
     fn place(&self, value: f64) -> f64 {
         let share = match self.scale {
-            Scale::Linear => (value - self.low) / (self.high - self.low),
+            Scale::Linear | Scale::Count => (value - self.low) / (self.high - self.low),
             Scale::Log => (value / self.low).log10() / (self.high / self.low).log10(),
         };
         self.from + share * (self.to - self.from)
@@ -83,8 +85,8 @@ impl Axis {
 
     fn ticks(&self) -> Vec<f64> {
         match self.scale {
-            Scale::Linear => {
-                let step = step(self.high);
+            Scale::Linear | Scale::Count => {
+                let step = self.scale.step(self.high);
                 (0..=(self.high / step).round() as u32).map(|n| f64::from(n) * step).collect()
             }
             Scale::Log => {
@@ -95,16 +97,19 @@ impl Axis {
     }
 }
 
-/// 1, 2 or 5 times a power of ten, so that five to ten of it reach `high`.
-fn step(high: f64) -> f64 {
-    if high <= 0.0 {
-        return 1.0;
-    }
-    let power = 10f64.powf((high / 5.0).log10().floor());
-    match high / 5.0 / power {
-        n if n < 2.0 => power,
-        n if n < 5.0 => 2.0 * power,
-        _ => 5.0 * power,
+impl Scale {
+    /// 1, 2 or 5 times a power of ten, so that five to ten of it reach `high`.
+    fn step(self, high: f64) -> f64 {
+        if high <= 0.0 {
+            return 1.0;
+        }
+        let power = 10f64.powf((high / 5.0).log10().floor());
+        let step = match high / 5.0 / power {
+            n if n < 2.0 => power,
+            n if n < 5.0 => 2.0 * power,
+            _ => 5.0 * power,
+        };
+        if self == Self::Count { step.max(1.0) } else { step }
     }
 }
 
@@ -158,6 +163,12 @@ impl Chart {
             points.sort_by(|a, b| a.0.total_cmp(&b.0));
             let placed: Vec<_> = points.iter().map(|p| (x.place(p.0), y.place(p.1))).collect();
             line(&mut out, &placed, colour);
+            for (x, y) in placed {
+                let _ = writeln!(
+                    out,
+                    "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" fill=\"{colour}\"/>"
+                );
+            }
             let legend = (right + 16.0, top + 10.0 + 20.0 * place as f64);
             text(&mut out, legend, &format!("fill=\"{colour}\""), &series.name);
         }
@@ -193,8 +204,14 @@ mod tests {
     }
 
     #[test]
+    fn whole_numbers_are_counted_in_whole_steps() {
+        let axis = axis(&[1.0, 2.0], Scale::Count);
+        assert_eq!(axis.ticks(), [0.0, 1.0, 2.0]);
+    }
+
+    #[test]
     fn nothing_to_draw_is_still_a_chart() {
-        for scale in [Scale::Linear, Scale::Log] {
+        for scale in [Scale::Linear, Scale::Count, Scale::Log] {
             let axis = axis(&[], scale);
             assert!(axis.low < axis.high && axis.ticks().len() > 1, "{axis:?}");
         }
@@ -212,11 +229,16 @@ mod tests {
             title: "a <b> & c".to_owned(),
             x: ("flows".to_owned(), Scale::Log),
             y: "ns".to_owned(),
-            series: vec![series("one", &[(1e3, 50.0), (1.0, 100.0)]), series("two", &[])],
+            series: vec![
+                series("one", &[(1e3, 50.0), (1.0, 100.0)]),
+                series("two", &[]),
+                series("three", &[(10.0, 20.0)]),
+            ],
         };
         let svg = chart.svg();
         assert!(svg.contains("a &lt;b&gt; &amp; c") && svg.contains(">one<"));
         assert!(svg.contains("points=\"70.0,46.0 560.0,218.0\""), "{svg}");
+        assert_eq!(svg.matches("<circle").count(), 3, "a series of one point is seen, too");
         assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
     }
 }

@@ -99,7 +99,7 @@ fn chart(kind: Kind, title: Option<String>, lines: &[Line]) -> Chart {
     let series = series.into_iter().map(one_each).collect();
     let (of, x, y) = match kind {
         Kind::Flows => ("Cost of a packet", ("connections".to_owned(), Scale::Log), "ns a packet"),
-        Kind::Workers => ("Throughput", ("workers".to_owned(), Scale::Linear), "Mpps"),
+        Kind::Workers => ("Throughput", ("workers".to_owned(), Scale::Count), "Mpps"),
     };
     Chart { title: title.unwrap_or_else(|| of.to_owned()), x, y: y.to_owned(), series }
 }

@@ -15,6 +15,7 @@ use postern_core::units::InterfaceId;
 use postern_io::device::{Device, Polling, Reception, TakenOver};
 use postern_io::frame::{Depot, Marks};
 use postern_io::memory::{self, Pages, SharedMemory};
+use postern_io::numa;
 use postern_io::runtime::{
     self, Clock, Handle, Idle, Plan, Runtime, Settings as RuntimeSettings, Threads, WorkerPlan,
 };
@@ -335,8 +336,8 @@ fn tables(
         let mut memory = Vec::new();
         for (family, bytes) in ["v4", "v6", "helpers"].into_iter().zip(limits.bytes()) {
             let name = format!("postern-table-{worker}-{family}");
-            let shared =
-                SharedMemory::new(&name, bytes).map_err(failed("the connection tables"))?;
+            let shared = numa::near(core.into(), || SharedMemory::new(&name, bytes))
+                .map_err(failed("the connection tables"))?;
             if worker == 0 && family == "v4" {
                 note_pages("connection tables", shared.pages(), warnings);
             }

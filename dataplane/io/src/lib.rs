@@ -20,6 +20,7 @@
 pub mod device;
 pub mod frame;
 pub mod memory;
+pub mod numa;
 pub mod runtime;
 pub mod tap;
 pub mod umem;

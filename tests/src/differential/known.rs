@@ -80,7 +80,9 @@ fn is_refused_word(case: &Case<'_>) -> bool {
     let Some(segment) = case.segment() else { return false };
     let first_word = case.is_dropped() && case.shot.back && case.was_in(State::SynSent);
     let opening = [State::SynSent, State::SynReceived, State::SynSent2];
-    let is_news = case.past_segments(case.shot.back).all(|s| after(end(segment), end(s)));
+    // Linux begins anew with a SYN behind the last one.
+    let mut syns = case.past_segments(case.shot.back).filter(|s| s.flags & flag::SYN != 0);
+    let is_news = syns.next_back().is_none_or(|s| after(end(segment), end(s)));
     let syn = segment.flags & flag::SYN != 0
         && opening.iter().any(|&state| case.was_in(state))
         && is_news
@@ -115,13 +117,25 @@ fn is_rst_with_news(case: &Case<'_>) -> bool {
     case.crosses() && (unheard || acknowledges)
 }
 
-/// A connection is closed by a RST, whose window let Linux accept more.
+/// A RST told Linux of numbers that count for it now: it closed the connection, and its window lets more in, or shows
+/// that what seems to be old is half the sequence space ahead; or what it claimed was sent is acknowledged.
 fn was_told_by_a_rst(case: &Case<'_>) -> bool {
-    let reset = |back| case.past_segments(back).any(|s| s.flags & flag::RST != 0);
+    let is_rst = |s: &&Segment| s.flags & flag::RST != 0;
+    let mut resets = case.past_segments(case.shot.back).filter(is_rst);
+    let mut others = case.past_segments(!case.shot.back).filter(is_rst);
     let reasons = [DropReason::TcpBeyondWindow, DropReason::TcpAckUnsent];
-    reasons.iter().any(|&reason| case.only_linux_lets_it_through(reason))
-        && case.was_in(State::Close)
-        && (reset(false) || reset(true))
+    let only_linux = reasons.iter().any(|&reason| case.only_linux_lets_it_through(reason));
+    let Some(segment) = case.segment() else { return false };
+    let acknowledges = only_linux
+        && segment.flags & flag::ACK != 0
+        && others.clone().any(|rst| !after(segment.ack, end(rst)));
+    let is_far = case.difference == Some(Difference::Crossing)
+        && case.linux.seen.is_empty()
+        && case.past_segments(case.shot.back).all(|s| end(s).wrapping_sub(segment.seq) >= 1 << 30);
+    acknowledges
+        || case.was_in(State::Close)
+            && (only_linux || is_far)
+            && (resets.next().is_some() || others.next().is_some())
 }
 
 /// A RST right behind all data, though not behind the last segment, which came out of order.
@@ -146,8 +160,9 @@ fn acknowledges_before_last(case: &Case<'_>) -> bool {
         && theirs.any(|s| !after(segment.ack, end(s)))
 }
 
-/// Linux lets a RST through whose number is out of the window: in a simultaneous opening, or in a connection picked
-/// up by a segment whose ACK it did not remember.
+/// Linux lets a RST through whose number is out of the window: in a simultaneous opening; in a connection picked up in
+/// the middle, while it remembers no ACK of the RST's receiver; and where a RST without ACK has in that field what
+/// the server's challenge ACK ended with.
 fn is_rst_out_of_window(case: &Case<'_>) -> bool {
     if case.segment().is_none_or(|s| s.flags & flag::RST == 0) {
         return false;
@@ -155,12 +170,27 @@ fn is_rst_out_of_window(case: &Case<'_>) -> bool {
     if case.was_in(State::SynSent2) {
         return case.crosses() || case.only_linux_lets_it_through(DropReason::TcpRstSequence);
     }
+    if !case.only_linux_lets_it_through(DropReason::TcpRstSequence) {
+        return false;
+    }
+    // Linux reads the field though there is no ACK.
+    let answers_without_ack = case.was_in(State::SynSent)
+        && case.segment().is_some_and(|rst| {
+            let mut theirs = case.past_segments(!case.shot.back);
+            rst.flags & flag::ACK == 0 && theirs.next_back().is_some_and(|s| end(s) == rst.ack)
+        });
+    // Whoever is to believe it has acknowledged more, or has not answered yet.
+    let is_below = case.segment().is_some_and(|rst| {
+        let mut acks = case.past_segments(!case.shot.back).filter(|s| s.flags & flag::ACK != 0);
+        acks.next_back().is_none_or(|last| after(last.ack, rst.seq))
+    });
     let mut answered = case.past.iter().filter(|shot| shot.flow == case.shot.flow);
     let _ = answered.find(|shot| shot.back == case.shot.back);
-    case.only_linux_lets_it_through(DropReason::TcpRstSequence)
-        && case.was_in(State::Established)
-        && case.is_picked_up()
-        && !answered.any(|shot| shot.back != case.shot.back)
+    let unanswered = !answered.any(|shot| shot.back != case.shot.back);
+    answers_without_ack
+        || case.was_in(State::Established)
+            && case.is_picked_up()
+            && (unanswered || is_below)
 }
 
 /// A connection that was picked up is opened anew before our eyes, and this is the SYN/ACK: Linux still checks no

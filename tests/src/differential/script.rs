@@ -366,12 +366,18 @@ impl Script {
         Self { sections, ..self.clone() }
     }
 
-    /// Flows that stand in each other's way: same protocol, port and peer.
+    /// Flows that stand in each other's way: same protocol, port and peer; where the port is a forwarded one, also the
+    /// flows of the host and port that it leads to.
     pub(super) fn rivals(&self, flow: usize) -> impl Iterator<Item = usize> + '_ {
         let this = self.flows[flow];
         let key = |f: &Flow| (f.protocol, f.host_port, f.peer, f.peer_port);
+        let peer = |f: &Flow| (f.protocol, f.peer, f.peer_port);
+        let target = FORWARDS.iter().find(|f| (f.0, f.1) == (this.protocol, this.host_port));
+        let is_target = move |f: &Flow| {
+            target.is_some_and(|to| (f.host, f.host_port) == (to.2, to.3)) && peer(f) == peer(&this)
+        };
         let all = self.flows.iter().enumerate();
-        all.filter(move |(_, f)| key(f) == key(&this)).map(|(place, _)| place)
+        all.filter(move |(_, f)| key(f) == key(&this) || is_target(f)).map(|(place, _)| place)
     }
 }
 

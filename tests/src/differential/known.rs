@@ -34,12 +34,15 @@ const CLASSES: &[Class] = &[
                 && case.only_linux_lets_it_through(DropReason::TcpAckInvalid)
         },
     },
-    Class { name: "only-an-answer-to-the-syn-refuses-it", holds: is_refusal_of_nothing },
+    Class {
+        name: "only-an-answer-to-the-syn-refuses-it",
+        holds: |case| is_refusal_of_nothing(case) || is_refusal_of_both(case),
+    },
     Class { name: "the-last-syn-counts", holds: is_lower_syn },
     Class { name: "what-is-refused-teaches-nothing", holds: is_refused_word },
     Class {
         name: "a-rst-teaches-nothing",
-        holds: |case| is_rst_with_news(case) || was_told_by_a_rst(case),
+        holds: |case| is_rst_with_news(case) || was_told_by_a_rst(case) || begins_after_a_rst(case),
     },
     Class { name: "a-rst-behind-all-data-is-exact", holds: is_rst_behind_all },
     Class { name: "what-was-sent-may-be-acknowledged", holds: acknowledges_before_last },
@@ -74,6 +77,18 @@ fn is_refusal_of_nothing(case: &Case<'_>) -> bool {
         && !syn.is_some_and(answers)
 }
 
+/// While both sides open, a RST acknowledges the other's SYN, and Linux drops it for its sequence number.
+fn is_refusal_of_both(case: &Case<'_>) -> bool {
+    let theirs = case.past_segments(!case.shot.back).next_back();
+    case.difference == Some(Difference::Crossing)
+        && case.linux.seen.is_empty()
+        && case.was_in(State::SynSent2)
+        && case.segment().is_some_and(|rst| {
+            rst.flags & (flag::RST | flag::ACK) == flag::RST | flag::ACK
+                && theirs.is_some_and(|syn| syn.flags & flag::SYN != 0 && end(syn) == rst.ack)
+        })
+}
+
 /// What both refuse teaches Linux all the same: the first word of a server, and a SYN with new numbers while opening.
 /// Nor does it forget a SYN/ACK of the wrong side, which crosses.
 fn is_refused_word(case: &Case<'_>) -> bool {
@@ -89,9 +104,12 @@ fn is_refused_word(case: &Case<'_>) -> bool {
         && (case.is_dropped()
             || case.crosses() && !case.shot.back && segment.flags & flag::ACK != 0);
     // Linux remembers it as the last segment, and the SYN before it no more.
-    let fin = case.is_dropped()
-        && segment.flags & flag::FIN != 0
-        && case.postern.reason == Some(DropReason::ConnectionClosed);
+    let is_late = case.crosses()
+        && case.was_in(State::Close)
+        && case.past_segments(!case.shot.back).next_back().is_some_and(|s| s.flags & flag::SYN != 0);
+    let fin = segment.flags & flag::FIN != 0
+        && (is_late
+            || case.is_dropped() && case.postern.reason == Some(DropReason::ConnectionClosed));
     first_word || syn || fin
 }
 
@@ -138,14 +156,27 @@ fn was_told_by_a_rst(case: &Case<'_>) -> bool {
             && (resets.next().is_some() || others.next().is_some())
 }
 
-/// A RST right behind all data, though not behind the last segment, which came out of order.
+/// Who reset a connection begins another. Linux took in a segment of the other side since, by what the RST had told it,
+/// and lets the SYN pass as part of the old one.
+fn begins_after_a_rst(case: &Case<'_>) -> bool {
+    let own = case.past_segments(case.shot.back).next_back();
+    case.difference == Some(Difference::State)
+        && case.was_in(State::Close)
+        && case.segment().is_some_and(|s| s.flags & (flag::SYN | flag::ACK) == flag::SYN)
+        && own.is_some_and(|s| s.flags & flag::RST != 0)
+        && case.postern.seen.first().is_some_and(|seen| seen.state == Some(CtState::New))
+}
+
+/// A RST right behind all data, though not behind the last segment, which came out of order; or the other way round.
 fn is_rst_behind_all(case: &Case<'_>) -> bool {
     let Some(rst) = case.segment().filter(|s| s.flags & flag::RST != 0) else { return false };
     let past = || case.past_segments(case.shot.back);
+    let behind_all = past().all(|s| !after(end(s), rst.seq));
+    let behind_last = past().next_back().is_some_and(|last| end(last) == rst.seq);
     case.crosses()
         && case.was_in(State::Established)
-        && past().all(|s| !after(end(s), rst.seq))
-        && past().next_back().is_some_and(|last| end(last) != rst.seq)
+        && past().next().is_some()
+        && behind_all != behind_last
 }
 
 /// It acknowledges what was sent, but not by the last segment: where a sender goes beyond the window, Linux moves the
@@ -168,7 +199,8 @@ fn is_rst_out_of_window(case: &Case<'_>) -> bool {
         return false;
     }
     if case.was_in(State::SynSent2) {
-        return case.crosses() || case.only_linux_lets_it_through(DropReason::TcpRstSequence);
+        let reasons = [DropReason::TcpRstSequence, DropReason::TcpAckUnsent];
+        return case.crosses() || reasons.iter().any(|&r| case.only_linux_lets_it_through(r));
     }
     if !case.only_linux_lets_it_through(DropReason::TcpRstSequence) {
         return false;

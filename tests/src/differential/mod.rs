@@ -61,7 +61,7 @@ impl Default for Options {
             seed: 1,
             workers: None,
             regressions_only: false,
-            labs: 3,
+            labs: 8,
             show: 3,
             save: None,
         }

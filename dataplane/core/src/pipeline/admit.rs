@@ -4,7 +4,7 @@
 
 use core::net::IpAddr;
 
-use super::established::{UNSEEN, consent, judge, send, states, tcp_options};
+use super::established::{UNSEEN, consent, judge, send, states, tcp_options, transport};
 use super::family::Family;
 use super::leg::{self, Leg, Oversize};
 use super::refuse::{Refusal, refuse};
@@ -13,6 +13,7 @@ use crate::burst::{Origin, Packet};
 use crate::conntrack::ctstate::CtState;
 use crate::conntrack::datagram;
 use crate::conntrack::entry::{Cold, Warm, flags};
+use crate::conntrack::sctp;
 use crate::conntrack::table::{InsertError, Room, Table, TupleHash, deadline};
 use crate::conntrack::tcp;
 use crate::conntrack::tuple::{Direction, FamilyTuple, Tuple, protocol};
@@ -239,6 +240,10 @@ fn begin<H: Family>(
             let (warm, cold) = (&mut first.warm, &mut first.cold);
             let tick = context.tick;
             tcp::first(&headers.tcp, options, policy, timeouts, tick, state, warm, cold)?;
+        }
+        _ if headers.protocol == protocol::SCTP => {
+            let (bytes, tick) = (transport(packet.bytes(), headers), context.tick);
+            sctp::first(bytes, &snapshot.timeouts, tick, state, &mut first.warm)?;
         }
         Kind::IcmpQuery if !is_query(headers) => return Err(DropReason::IcmpNotQuery),
         _ => state.timeout_ms = datagram::first(headers.protocol, &snapshot.timeouts),

@@ -283,7 +283,7 @@ impl Step<'_> {
             return Reset::Decided(Outcome::Invalid(DropReason::TcpRstSequence));
         }
         // As good as exact is a RST right behind the data it follows.
-        let follows = self.noted().is_none()
+        let follows = self.noted().is_none_or(|(class, _)| class == Class::Ack)
             && self.warm.last_segment & 1 == direction as u32
             && seq == sender.end;
         let exact = exact || follows;

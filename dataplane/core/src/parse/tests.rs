@@ -491,11 +491,9 @@ fn a_wrong_transport_checksum_is_let_be_when_verification_is_off() {
         assert_ne!(headers.kind, Kind::Invalid);
         let verified = on_wire(&bad).unwrap();
         let checked = match headers.protocol {
-            protocol::TCP
-            | protocol::UDP
-            | protocol::SCTP
-            | protocol::ICMP
-            | protocol::ICMPV6 => Kind::Invalid,
+            protocol::TCP | protocol::UDP | protocol::SCTP | protocol::ICMP | protocol::ICMPV6 => {
+                Kind::Invalid
+            }
             _ => headers.kind, // the last byte of a UDP-Lite datagram is not covered
         };
         assert_eq!(verified.kind, checked);

@@ -270,9 +270,8 @@ fn errors_about_sctp_are_translated_with_what_they_quote() {
         let sent = association.ask(&[DATA]).hop();
         let arrived = between(&sent, association.seen.0, association.seen.1);
         for keep in [28, 32, 36, 60] {
-            let error = |about: &Pkt, dst: &str| {
-                icmp("192.0.2.1", dst, 3, 4, 1400, &about.build()[..keep])
-            };
+            let error =
+                |about: &Pkt, dst: &str| icmp("192.0.2.1", dst, 3, 4, 1400, &about.build()[..keep]);
             let received = fw.wan(error(&arrived, "203.0.113.2")).out(LAN);
             assert_eq!(received, error(&sent, "192.168.1.3").hop(), "{keep} bytes quoted");
         }
@@ -332,8 +331,9 @@ fn mutilated_associations_harm_nothing() {
         let mut fw = Firewall::with(setup);
         let mut association = Association::outward("192.168.1.2:5000", SERVER).open(&mut fw);
         for _ in 0..3_000 {
-            let kinds: Vec<u8> =
-                (0..1 + draw.below(3)).map(|_| *draw.of(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 14])).collect();
+            let kinds: Vec<u8> = (0..1 + draw.below(3))
+                .map(|_| *draw.of(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 14]))
+                .collect();
             let (at, pkt) = if draw.below(2) == 0 {
                 (LAN, association.ask(&kinds))
             } else {

@@ -1,8 +1,8 @@
 //! The core's values as the API shows them.
 
 use postern_core::conntrack::entry::flags;
-use postern_core::conntrack::{sctp, tcp};
 use postern_core::conntrack::tuple::{Direction, protocol};
+use postern_core::conntrack::{sctp, tcp};
 use postern_core::pipeline::ConnectionView;
 use postern_core::units::InterfaceId;
 

@@ -21,7 +21,7 @@ pub use super::tcp::Outcome;
 
 /// Flags of one endpoint, kept where TCP has its [`peer_flags`](super::entry::peer_flags).
 mod end_flags {
-    /// It sent INIT, and no COOKIE ACK came since.
+    /// It sent an INIT that named a new tag, and no COOKIE ACK came since.
     pub(super) const INIT: u8 = 1 << 0;
     /// It sent the last HEARTBEAT, whose tag was not the one we know.
     pub(super) const STRANGE_HEARTBEAT: u8 = 1 << 1;
@@ -77,7 +77,12 @@ impl<'a> Iterator for Chunks<'a> {
         let value = self.bytes.get(self.at + wire::CHUNK_HEADER_LEN..)?;
         // One of length 0 is refused by who looks at it; this ends all the same.
         self.at += usize::from(length.max(1)).next_multiple_of(4);
-        Some(Header { kind: header[wire::CHUNK_TYPE], flags: header[wire::CHUNK_FLAGS], length, value })
+        Some(Header {
+            kind: header[wire::CHUNK_TYPE],
+            flags: header[wire::CHUNK_FLAGS],
+            length,
+            value,
+        })
     }
 }
 
@@ -144,7 +149,8 @@ pub fn first(
 ) -> Result<(), DropReason> {
     let packet = Packet::read(bytes)?;
     // §8.4: out of the blue these are answered by nothing.
-    if [Chunk::Abort, Chunk::ShutdownComplete, Chunk::CookieAck].into_iter().any(|c| packet.has(c)) {
+    if [Chunk::Abort, Chunk::ShutdownComplete, Chunk::CookieAck].into_iter().any(|c| packet.has(c))
+    {
         return Err(DropReason::SctpState);
     }
     let mut tags = Tags::default();
@@ -323,6 +329,9 @@ impl Step {
         match kind {
             Chunk::Init => {
                 let tag = initiate_tag(chunk)?;
+                if tags.tags[other.index()] == tag {
+                    return Ok(()); // it comes again, or late: nobody begins anew
+                }
                 if tags.has(own, end_flags::INIT) {
                     tags.flags[other.index()] &= !end_flags::INIT;
                 }

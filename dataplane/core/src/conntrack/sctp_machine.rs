@@ -152,13 +152,13 @@ const TRANSITIONS: &[(State, Direction, Chunk, State)] = {
     };
     &[
         // Setting up, §5.1.
-        (None, Original, Init, Closed),           // the client asks
-        (Closed, Reply, InitAck, CookieWait),     // the server answers
+        (None, Original, Init, Closed),       // the client asks
+        (Closed, Reply, InitAck, CookieWait), // the server answers
         (CookieWait, Original, CookieEcho, CookieEchoed),
         (CookieWait, Reply, CookieEcho, CookieEchoed), // §5.2.4: both asked, and this side goes on
         (CookieEchoed, Reply, CookieAck, Established),
         (CookieEchoed, Original, CookieAck, Established),
-        (CookieEchoed, Reply, Error, Closed),     // §5.2.6: the cookie was stale
+        (CookieEchoed, Reply, Error, Closed), // §5.2.6: the cookie was stale
         // Another path, §8.3.
         (None, Original, Heartbeat, HeartbeatSent),
         (HeartbeatSent, Reply, HeartbeatAck, Established),

@@ -80,7 +80,8 @@ impl Wire {
         let before = (hot.protocol_state, hot.timeout_ms, hot.flags, warm.peers, warm.peer_flags);
         let outcome = packet(direction, bytes, timeouts, *now, hot, warm);
         if let Outcome::Invalid(reason) = outcome {
-            let after = (hot.protocol_state, hot.timeout_ms, hot.flags, warm.peers, warm.peer_flags);
+            let after =
+                (hot.protocol_state, hot.timeout_ms, hot.flags, warm.peers, warm.peer_flags);
             assert_eq!(before, after, "what is INVALID changes nothing");
             return Err(reason);
         }
@@ -144,12 +145,16 @@ fn an_association_is_made_in_four_steps_and_ended_in_three() {
 #[test]
 fn a_wrong_verification_tag_takes_no_part() {
     // RFC 9260 §8.5: each side's own, neither the other's nor 0.
-    for kind in [DATA, 3, INIT_ACK, SHUTDOWN, ERROR, COOKIE_ECHO, COOKIE_ACK, ABORT, SHUTDOWN_COMPLETE] {
+    for kind in
+        [DATA, 3, INIT_ACK, SHUTDOWN, ERROR, COOKIE_ECHO, COOKIE_ACK, ABORT, SHUTDOWN_COMPLETE]
+    {
         for (direction, right, others) in
             [(Original, SERVER, [CLIENT, 0, SERVER + 1]), (Reply, CLIENT, [SERVER, 0, CLIENT ^ 1])]
         {
             for wrong in others {
-                established().play(&[(direction, wrong, kind, Err(SctpTag))]).is(State::Established);
+                established()
+                    .play(&[(direction, wrong, kind, Err(SctpTag))])
+                    .is(State::Established);
             }
             established().play(&[(direction, right, kind, PASS)]);
         }
@@ -264,9 +269,10 @@ fn every_state_is_reached_and_left() {
     let all: Vec<_> = chunks.flat_map(|c| [(Original, c), (Reply, c)]).collect();
     for state in State::ALL {
         let leaves = all.iter().any(|&(d, c)| next(state, d, c).is_some_and(|to| to != state));
-        let reached = State::ALL.into_iter().filter(|&from| from != state).any(|from| {
-            all.iter().any(|&(d, c)| next(from, d, c) == Some(state))
-        });
+        let reached = State::ALL
+            .into_iter()
+            .filter(|&from| from != state)
+            .any(|from| all.iter().any(|&(d, c)| next(from, d, c) == Some(state)));
         assert!(reached || state == State::None, "{state:?}");
         assert!(leaves || state == State::None, "{state:?}");
         assert_eq!(State::from_number(state as u8), state);

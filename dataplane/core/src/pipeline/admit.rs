@@ -21,6 +21,7 @@ use crate::headers::{Headers, Kind};
 use crate::helper::expect::{Expectation, Handle};
 use crate::nat::{plan, rewrite};
 use crate::rules::{Family as RuleFamily, Judgement, PathId};
+use crate::steering::has_ids;
 use crate::units::{EntryIdx, InterfaceId, NeighbourIdx, WorkerId};
 use crate::verdict::{DropReason, Verdict};
 
@@ -332,8 +333,13 @@ fn source<H: Family>(
         older.iter().any(|older| older.is_static(address, reply.protocol(), port))
     };
     let taken = |reply: &Tuple| was_static(reply) || taken(reply);
+    let none = if has_ids(reply.protocol()) {
+        DropReason::PortsExhausted
+    } else {
+        DropReason::TupleInUse // there is nothing but the address to tell it by
+    };
     let chosen = plan::external(reply, address, context.me, steering, &mut desk.random, taken)
-        .ok_or(Refusal::Drop(DropReason::PortsExhausted))?;
+        .ok_or(Refusal::Drop(none))?;
     if chosen != reply {
         first.hot.state_mut().flags |= flags::SNAT | flags::MASQUERADE;
     }

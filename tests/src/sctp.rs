@@ -39,7 +39,9 @@ pub fn chunk_with(kind: u8, flags: u8, value: &[u8]) -> Vec<u8> {
 pub fn chunk(kind: u8, tag: u32) -> Vec<u8> {
     use chunk_type::{COOKIE_ECHO, DATA, HEARTBEAT, HEARTBEAT_ACK, INIT, INIT_ACK, SACK, SHUTDOWN};
     let value = match kind {
-        INIT | INIT_ACK => [&tag.to_be_bytes()[..], &[0, 1, 0, 0, 0, 10, 0, 10, 0, 0, 0, 1]].concat(),
+        INIT | INIT_ACK => {
+            [&tag.to_be_bytes()[..], &[0, 1, 0, 0, 0, 10, 0, 10, 0, 0, 0, 1]].concat()
+        }
         DATA => [&[0; 12][..], b"some data!"].concat(),
         SACK => vec![0; 12],
         HEARTBEAT | HEARTBEAT_ACK => vec![0, 1, 0, 8, 1, 2, 3, 4],
@@ -67,6 +69,20 @@ pub fn mend_crc(packet: &mut [u8]) {
     packet[8..12].fill(0);
     let crc = crc32c(packet);
     packet[8..12].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// Writes a port into an SCTP packet. Its CRC32c is right after that if it was before.
+pub fn set_port(packet: &mut [u8], port: u16, source: bool) {
+    let crc = packet[8..12].to_vec();
+    mend_crc(packet);
+    let was_right = packet[8..12] == crc;
+    let at = if source { 0 } else { 2 };
+    packet[at..at + 2].copy_from_slice(&port.to_be_bytes());
+    if was_right {
+        mend_crc(packet);
+    } else {
+        packet[8..12].copy_from_slice(&crc);
+    }
 }
 
 /// The packet between other ends, its CRC32c made anew from all of it.

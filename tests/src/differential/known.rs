@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use postern_core::conntrack::entry::flags;
 use postern_core::conntrack::tcp::State;
 use postern_core::conntrack::timeouts::TimeoutKind;
 use postern_core::verdict::DropReason;
@@ -25,6 +26,7 @@ const CLASSES: &[Class] = &[
         holds: |case| {
             matches!(case.shot.body, Body::Segment(_))
                 && case.only_linux_lets_it_through(DropReason::ConnectionClosed)
+                || is_kept_shorter(case)
         },
     },
     Class {
@@ -57,6 +59,21 @@ const CLASSES: &[Class] = &[
         holds: |case| case.only_linux_lets_it_through(DropReason::TupleInUse) && changes_peer(case),
     },
 ];
+
+/// Linux has forgotten a closed connection already: what still crossed gave it the short timeout of a connection in which
+/// something is amiss. Here nothing that crosses changes how long it lingers.
+fn is_kept_shorter(case: &Case<'_>) -> bool {
+    let short = |kind: TimeoutKind| case.short >> kind as u8 & 1 != 0;
+    let is_closed = case.postern.before.is_some_and(|(_, row)| row & flags::CLOSED != 0);
+    let segment = case.past.iter().rev().find(|shot| shot.flow == case.shot.flow);
+    case.difference == Some(Difference::Crossing)
+        && case.linux.seen.is_empty()
+        && case.was_in(State::Close)
+        && is_closed
+        && (short(TimeoutKind::TcpUnacknowledged) || short(TimeoutKind::TcpMaxRetrans))
+        && !short(TimeoutKind::TcpClose)
+        && segment.and_then(|shot| segment_of(shot)).is_some_and(|s| s.flags & flag::RST == 0)
+}
 
 /// A RST crosses both while the connection is SYN_SENT, and acknowledges nothing of the SYN: Linux ends the
 /// connection, Postern leaves it to the client, which ignores the RST.
@@ -97,7 +114,7 @@ fn is_refused_word(case: &Case<'_>) -> bool {
     let opening = [State::SynSent, State::SynReceived, State::SynSent2];
     // Linux begins anew with a SYN behind the last one.
     let mut syns = case.past_segments(case.shot.back).filter(|s| s.flags & flag::SYN != 0);
-    let is_news = syns.next_back().is_none_or(|s| after(end(segment), end(s)));
+    let is_news = syns.clone().next().is_none() || syns.any(|s| after(end(segment), end(s)));
     let syn = segment.flags & flag::SYN != 0
         && opening.iter().any(|&state| case.was_in(state))
         && is_news
@@ -106,7 +123,10 @@ fn is_refused_word(case: &Case<'_>) -> bool {
     // Linux remembers it as the last segment, and the SYN before it no more.
     let is_late = case.crosses()
         && case.was_in(State::Close)
-        && case.past_segments(!case.shot.back).next_back().is_some_and(|s| s.flags & flag::SYN != 0);
+        && case
+            .past_segments(!case.shot.back)
+            .next_back()
+            .is_some_and(|s| s.flags & flag::SYN != 0);
     let fin = segment.flags & flag::FIN != 0
         && (is_late
             || case.is_dropped() && case.postern.reason == Some(DropReason::ConnectionClosed));
@@ -184,11 +204,19 @@ fn is_rst_behind_all(case: &Case<'_>) -> bool {
 fn acknowledges_before_last(case: &Case<'_>) -> bool {
     let Some(segment) = case.segment() else { return false };
     let mut theirs = case.past_segments(!case.shot.back);
-    case.difference == Some(Difference::Crossing)
-        && case.linux.seen.is_empty()
+    let is_short = case.short >> TimeoutKind::TcpUnacknowledged as u8 & 1 != 0;
+    // For Linux nothing is unacknowledged now, and the connection has its full timeout.
+    let seems_all = case.crosses()
+        && is_short
         && segment.flags & flag::ACK != 0
-        && theirs.clone().next_back().is_some_and(|last| after(segment.ack, end(last)))
-        && theirs.any(|s| !after(segment.ack, end(s)))
+        && theirs.clone().next_back().is_some_and(|last| end(last) == segment.ack)
+        && theirs.clone().any(|s| after(end(s), segment.ack));
+    seems_all
+        || case.difference == Some(Difference::Crossing)
+            && case.linux.seen.is_empty()
+            && segment.flags & flag::ACK != 0
+            && theirs.clone().next_back().is_some_and(|last| after(segment.ack, end(last)))
+            && theirs.any(|s| !after(segment.ack, end(s)))
 }
 
 /// Linux lets a RST through whose number is out of the window: in a simultaneous opening; in a connection picked up in
@@ -205,11 +233,12 @@ fn is_rst_out_of_window(case: &Case<'_>) -> bool {
     if !case.only_linux_lets_it_through(DropReason::TcpRstSequence) {
         return false;
     }
-    // Linux reads the field though there is no ACK.
-    let answers_without_ack = case.was_in(State::SynSent)
-        && case.segment().is_some_and(|rst| {
-            let mut theirs = case.past_segments(!case.shot.back);
-            rst.flags & flag::ACK == 0 && theirs.next_back().is_some_and(|s| end(s) == rst.ack)
+    // Linux reads the field though there is no ACK, and takes what the RST's sender said himself for the other side's.
+    let last = case.past.iter().rev().find(|shot| shot.flow == case.shot.flow);
+    let answers_without_ack = (case.was_in(State::SynSent) || case.was_in(State::SynReceived))
+        && last.zip(case.segment()).is_some_and(|(last, rst)| {
+            let is_answer = rst.flags & flag::ACK != 0 && last.back != case.shot.back;
+            !is_answer && segment_of(last).is_some_and(|s| end(s) == rst.ack)
         });
     // Whoever is to believe it has acknowledged more, or has not answered yet.
     let is_below = case.segment().is_some_and(|rst| {
@@ -220,9 +249,7 @@ fn is_rst_out_of_window(case: &Case<'_>) -> bool {
     let _ = answered.find(|shot| shot.back == case.shot.back);
     let unanswered = !answered.any(|shot| shot.back != case.shot.back);
     answers_without_ack
-        || case.was_in(State::Established)
-            && case.is_picked_up()
-            && (unanswered || is_below)
+        || case.was_in(State::Established) && case.is_picked_up() && (unanswered || is_below)
 }
 
 /// A connection that was picked up is opened anew before our eyes, and this is the SYN/ACK: Linux still checks no
@@ -345,7 +372,12 @@ impl Case<'_> {
 
 fn segment_of(shot: &Shot) -> Option<&Segment> {
     match &shot.body {
-        Body::Segment(segment) if shot.tamper == Tamper::Nothing && !shot.stranger => Some(segment),
+        // With an offset too high and data enough its data are options: what crosses like that is a segment all the same.
+        Body::Segment(segment)
+            if matches!(shot.tamper, Tamper::Nothing | Tamper::DataOffset(_)) && !shot.stranger =>
+        {
+            Some(segment)
+        }
         _ => None,
     }
 }

@@ -235,7 +235,8 @@ fn is_rst_out_of_window(case: &Case<'_>) -> bool {
     }
     // Linux reads the field though there is no ACK, and takes what the RST's sender said himself for the other side's.
     let last = case.past.iter().rev().find(|shot| shot.flow == case.shot.flow);
-    let answers_without_ack = (case.was_in(State::SynSent) || case.was_in(State::SynReceived))
+    let open = [State::SynSent, State::SynReceived, State::Established];
+    let answers_without_ack = open.iter().any(|&state| case.was_in(state))
         && last.zip(case.segment()).is_some_and(|(last, rst)| {
             let is_answer = rst.flags & flag::ACK != 0 && last.back != case.shot.back;
             !is_answer && segment_of(last).is_some_and(|s| end(s) == rst.ack)

@@ -329,7 +329,7 @@ impl Step {
         match kind {
             Chunk::Init => {
                 let tag = initiate_tag(chunk)?;
-                if tags.tags[other.index()] == tag {
+                if !self.is_first && tags.tags[other.index()] == tag {
                     return Ok(()); // it comes again, or late: nobody begins anew
                 }
                 if tags.has(own, end_flags::INIT) {

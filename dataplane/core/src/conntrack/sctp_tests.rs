@@ -229,6 +229,21 @@ fn a_strange_heartbeat_counts_once_the_other_side_answers_it() {
 }
 
 #[test]
+fn an_init_opens_the_way_for_the_tag_of_its_answer_once() {
+    let mut wire = Wire::new();
+    wire.play(&[
+        (Original, 0, INIT, PASS),
+        (Original, 99, HEARTBEAT, PASS), // whoever says that claims a tag of the server's
+        (Reply, CLIENT, INIT_ACK, PASS),
+        (Original, SERVER, COOKIE_ECHO, PASS),
+        (Reply, CLIENT, COOKIE_ACK, PASS),
+        (Original, 0, INIT, PASS), // late
+    ]);
+    let forged = chunk(INIT_ACK, 0, &[9; 16]);
+    assert_eq!(wire.send(Reply, &packet_of(CLIENT, &[forged])), Err(SctpTag));
+}
+
+#[test]
 fn an_init_ack_cannot_change_a_tag_that_was_told() {
     // RFC 9260 §5.2.3: an unexpected INIT ACK is discarded.
     let mut wire = established();

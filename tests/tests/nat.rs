@@ -244,7 +244,7 @@ fn other_protocols_are_translated_by_address_both_ways() {
             assert_eq!(fw.wan(&back).out(LAN), back.to("192.168.1.2:0").hop());
             // The address alone tells connections apart: a second host cannot have the same server.
             let second = other("192.168.1.3", "192.0.2.9", protocol, b"there");
-            assert_eq!(fw.lan(second).dropped(), DropReason::PortsExhausted);
+            assert_eq!(fw.lan(second).dropped(), DropReason::TupleInUse);
         }
     });
 }

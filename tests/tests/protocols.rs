@@ -111,7 +111,8 @@ fn a_pptp_tunnel_passes_by_address() {
 #[test]
 fn timeouts_are_those_of_linux() {
     let left = |fw: &Firewall| fw.connection().remaining_ms / 1000;
-    let sent: [(fn(&str, &str) -> Pkt, u32, u32); 2] = [
+    type Make = fn(&str, &str) -> Pkt;
+    let sent: [(Make, u32, u32); 2] = [
         (|a, b| other(a, b, GRE, &[0; 12]), 30, 180),
         (|a, b| lite((a, 5000), (b, 5000), 0), 30, 120),
     ];

@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::sctp::SCTP;
 use crate::wire::{checksum, get16, set16, transport_checksum};
 
 mod decode;
@@ -294,6 +295,9 @@ impl Pkt {
             Body::Icmp { kind: 0 | 14 | 16 | 18 | 129, rest, .. } if !source => {
                 set16(rest, 0, port)
             }
+            Body::Other { protocol: SCTP, payload } if payload.len() >= 12 => {
+                crate::sctp::set_port(payload, port, source);
+            }
             _ => {}
         }
     }
@@ -304,6 +308,7 @@ impl Pkt {
             Body::Udp { src, .. } => *src,
             Body::Tcp(tcp) => tcp.src,
             Body::Icmp { kind: 8 | 13 | 15 | 17 | 128, rest, .. } => get16(rest, 0),
+            Body::Other { protocol: SCTP, payload } if payload.len() >= 12 => get16(payload, 0),
             _ => 0,
         };
         SocketAddr::new(self.src, port)
@@ -315,6 +320,7 @@ impl Pkt {
             Body::Udp { dst, .. } => *dst,
             Body::Tcp(tcp) => tcp.dst,
             Body::Icmp { kind: 0 | 14 | 16 | 18 | 129, rest, .. } => get16(rest, 0),
+            Body::Other { protocol: SCTP, payload } if payload.len() >= 12 => get16(payload, 2),
             _ => 0,
         };
         SocketAddr::new(self.dst, port)

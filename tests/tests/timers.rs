@@ -197,12 +197,12 @@ fn an_icmp_query_works_until_its_timeout_and_not_after() {
 #[test]
 fn other_protocols_have_the_generic_timeout() {
     let mut fw = Firewall::new();
-    fw.lan(other("192.168.1.2", "192.0.2.9", 47, b"gre")).out(WAN);
+    fw.lan(other("192.168.1.2", "192.0.2.9", 50, b"esp")).out(WAN);
     let [before, after] = around(600);
     fw.pass(before);
-    fw.wan(other("192.0.2.9", "203.0.113.2", 47, b"gre")).out(LAN);
+    fw.wan(other("192.0.2.9", "203.0.113.2", 50, b"esp")).out(LAN);
     fw.pass(after);
-    let late = other("192.0.2.9", "203.0.113.2", 47, b"gre");
+    let late = other("192.0.2.9", "203.0.113.2", 50, b"esp");
     assert_eq!(fw.wan(late).dropped(), DropReason::DeniedByPolicy);
 }
 

@@ -116,7 +116,7 @@ pub struct Connection {
     pub protocol_number: u8,
     /// Seconds until it expires if no more packets come.
     pub timeout_s: u32,
-    /// TCP only: `ESTABLISHED` and so on, the connection's own state, not ctstate.
+    /// TCP and SCTP only: `ESTABLISHED` and so on, the connection's own state, not ctstate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
     /// A packet in reply direction was seen.

@@ -1,8 +1,8 @@
 //! The core's values as the API shows them.
 
 use postern_core::conntrack::entry::flags;
-use postern_core::conntrack::tcp::State;
 use postern_core::conntrack::tuple::{Direction, protocol};
+use postern_core::conntrack::{sctp, tcp};
 use postern_core::pipeline::ConnectionView;
 use postern_core::units::InterfaceId;
 
@@ -21,15 +21,18 @@ pub fn connection(
         accounting.then(|| Counted { packets: view.packets[d], bytes: view.bytes[d] })
     };
     let has = |bit: u16| view.flags & bit != 0;
-    let state = (number == protocol::TCP)
-        .then(|| State::from_number(view.protocol_state).name().to_owned());
+    let state = match number {
+        protocol::TCP => Some(tcp::State::from_number(view.protocol_state).name()),
+        protocol::SCTP => Some(sctp::State::from_number(view.protocol_state).name()),
+        _ => None,
+    };
     Connection {
         id: ConnectionId(view.id.0),
         family: Family::of(view.original.src()),
         protocol: Protocol(number),
         protocol_number: number,
         timeout_s: view.remaining_ms / 1000,
-        state,
+        state: state.map(str::to_owned),
         seen_reply: has(flags::SEEN_REPLY),
         assured: has(flags::ASSURED),
         snat: has(flags::SNAT),

@@ -75,6 +75,8 @@ pub struct Headers {
     pub l4: u16,
     /// Length of the IP packet, bytes: the total length field, or 40 + payload length.
     pub ip_len: u16,
+    /// Of the first fragment of a datagram that is whole: bytes of its transport packet that the others bring.
+    pub more_len: u16,
     /// For an ICMP error: where the quoted IP header begins.
     pub quote_l3: u16,
     /// For an ICMP error: where the quoted transport header begins.

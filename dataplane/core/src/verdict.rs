@@ -130,7 +130,7 @@ drop_reasons! {
     FragmentLimit = "fragment_limit", "more fragments wait than may: of one datagram, one source, one interface, or of all";
     FragmentExpired = "fragment_expired", "the rest of the datagram did not come in time";
     FragmentRefused = "fragment_refused", "another fragment of the same datagram was refused";
-    FragmentUnsupported = "fragment_unsupported", "fragments of an ICMP error, or of SCTP whose port is translated";
+    FragmentUnsupported = "fragment_unsupported", "fragments of an ICMP error, or of a text that a helper reads";
     TtlZero = "ttl_zero", "it arrived with TTL or hop limit 0";
     MartianSource = "martian_source", "the source address can be nobody's: loopback, multicast, broadcast, unspecified or our own";
     MartianDestination = "martian_destination", "the destination address may not be forwarded to";
@@ -138,7 +138,7 @@ drop_reasons! {
     // parse: transport
     TruncatedTransport = "truncated_transport", "the transport header is cut short or lies about its length";
     PortZero = "port_zero", "source or destination port 0 (RFC 6335)";
-    TransportChecksum = "transport_checksum", "the TCP, UDP or ICMP checksum is wrong";
+    TransportChecksum = "transport_checksum", "the checksum of TCP, UDP, UDP-Lite, SCTP or ICMP is wrong";
     TcpFlags = "tcp_flags", "a combination of TCP flags that no host sends";
     // track
     TcpNotSyn = "tcp_not_syn", "the first packet of a TCP connection is not a SYN and pick-up (loose) is off";
@@ -153,6 +153,9 @@ drop_reasons! {
     IcmpErrorNested = "icmp_error_nested", "an ICMP error about an ICMP error (RFC 1122 §3.2.2)";
     IcmpRedirect = "icmp_redirect", "ICMP redirects are never forwarded";
     IcmpNotQuery = "icmp_not_query", "an ICMP reply or unknown type without a query";
+    SctpChunk = "sctp_chunk", "an SCTP packet without chunks, with one cut short, or with chunks that do not travel together";
+    SctpState = "sctp_state", "the SCTP packet begins no association, or does not fit its state";
+    SctpTag = "sctp_tag", "the SCTP verification tag is not its association's";
     // helpers
     HelperAhead = "helper_ahead", "it runs ahead of a segment that its connection's helper has not read yet";
     HelperSplit = "helper_split", "it begins or ends within a text that a helper changed";

@@ -1,5 +1,6 @@
 //! What became of a shot, and whether two systems agree about it.
 
+use postern_core::conntrack::sctp::State as SctpState;
 use postern_core::conntrack::tcp::State as TcpState;
 use postern_core::verdict::DropReason;
 
@@ -155,6 +156,8 @@ pub(super) fn signature(
             names.filter(|(bit, _)| s.flags >> bit & 1 != 0).map(|(_, name)| *name).collect()
         }
         Body::Datagram { .. } => "udp".to_string(),
+        Body::Chunks { kinds, .. } => format!("sctp {kinds:?}"),
+        Body::Tunnel { .. } => "gre".to_string(),
         Body::Query { ask, .. } => if *ask { "ask" } else { "answer" }.to_string(),
         Body::Error { kind, code, keep, about, .. } => {
             let about = if matches!(**about, Body::Segment(_)) { "tcp" } else { "other" };
@@ -167,8 +170,11 @@ pub(super) fn signature(
         (None, None) => "dropped".to_string(),
     };
     let before = postern.before.map_or("nothing".to_string(), |(state, flags)| {
-        let tcp = flow.protocol == 6;
-        let name = if tcp { TcpState::from_number(state).name() } else { "" };
+        let name = match flow.protocol {
+            6 => TcpState::from_number(state).name(),
+            132 => SctpState::from_number(state).name(),
+            _ => "",
+        };
         format!("{name} {:#x}", flags & 0x1fff)
     });
     let way = match (flow.forward.is_some(), shot.back) {
@@ -251,6 +257,8 @@ fn neutral_quote(quote: &mut [u8], chosen: u16, own: u16) {
         Some(6) => (l4 + 2, l4 + 16),
         Some(17) => (l4 + 2, l4 + 6),
         Some(1) => (l4 + 4, l4 + 2),
+        // No more than the ports is quoted of it.
+        Some(132) => (l4 + 2, quote.len()),
         _ => return,
     };
     if quote.len() < port + 2 || get16(quote, port) != chosen {

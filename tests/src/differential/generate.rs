@@ -3,6 +3,7 @@
 use postern_core::conntrack::timeouts::{ROWS, TimeoutKind};
 use postern_core::conntrack::tuple::protocol;
 
+use super::association::Association;
 use super::life::Life;
 use super::script::{Body, Conditions, FORWARDS, Flow, HOSTS, Script, Shot, Side, Tamper};
 use crate::draw::Draw;
@@ -52,6 +53,7 @@ pub(super) fn script(seed: u64, workers: u8, conditions: &Conditions) -> Script 
     }
     let mut weaver = Weaver {
         lives: flows.iter().map(|_| Life::new(draw)).collect(),
+        associations: flows.iter().map(|_| Association::new(draw)).collect(),
         timestamp: draw.below(5) == 0,
         said: vec![Vec::new(); flows.len()],
         late: Vec::new(),
@@ -75,7 +77,9 @@ fn flow(draw: &mut Draw) -> Flow {
         peer,
         peer_port,
     };
-    match draw.below(100) {
+    match draw.below(110) {
+        100..107 => outward(protocol::SCTP, 3868),
+        107.. => Flow { host_port: 0, ..outward(protocol::GRE, 0) },
         0..45 => outward(protocol::TCP, 443),
         45..63 => outward(protocol::UDP, *draw.of(&[53, 443])),
         63..75 => outward(protocol::ICMP, 0),
@@ -100,6 +104,7 @@ fn rival(of: &Flow, draw: &mut Draw) -> Flow {
 struct Weaver<'f> {
     flows: &'f [Flow],
     lives: Vec<Life>,
+    associations: Vec<Association>,
     timestamp: bool,
     /// What was said by each flow, to be said again or reported about.
     said: Vec<Vec<Shot>>,
@@ -134,6 +139,11 @@ impl Weaver<'_> {
     fn ordinary(&mut self, flow: usize, draw: &mut Draw) -> Shot {
         let (back, body) = match self.flows[flow].protocol {
             protocol::TCP => self.lives[flow].next(draw),
+            protocol::SCTP => self.associations[flow].next(draw),
+            protocol::GRE => {
+                let len = *draw.of(&[0, 4, 1400]);
+                (self.answers(flow, draw), Body::Tunnel { version: 0, len })
+            }
             protocol::UDP => {
                 let len = *draw.of(&[0, 1, 4, 512, 1400]);
                 let body = Body::Datagram { len, unsummed: draw.below(5) == 0 };
@@ -182,6 +192,9 @@ impl Weaver<'_> {
             _ => 0,
         };
         let keep = *draw.of(&[1500, 1500, 1500, 28, 28, 28, 40, 48, 24, 27, 23, 20, 19, 8, 0]);
+        // Linux makes the CRC in a quote anew, of what is quoted.
+        let of_sctp = matches!(about.body, Body::Chunks { .. });
+        let keep = if of_sctp { keep.min(28) } else { keep };
         let slip = if draw.below(12) == 0 { 1 } else { 0 };
         let router = draw.below(2) == 0;
         let about_back = about.back;

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use postern_core::conntrack::entry::flags;
 use postern_core::conntrack::tcp::State;
 use postern_core::conntrack::timeouts::TimeoutKind;
 use postern_core::verdict::DropReason;
@@ -25,6 +26,7 @@ const CLASSES: &[Class] = &[
         holds: |case| {
             matches!(case.shot.body, Body::Segment(_))
                 && case.only_linux_lets_it_through(DropReason::ConnectionClosed)
+                || is_kept_shorter(case)
         },
     },
     Class {
@@ -34,12 +36,15 @@ const CLASSES: &[Class] = &[
                 && case.only_linux_lets_it_through(DropReason::TcpAckInvalid)
         },
     },
-    Class { name: "only-an-answer-to-the-syn-refuses-it", holds: is_refusal_of_nothing },
+    Class {
+        name: "only-an-answer-to-the-syn-refuses-it",
+        holds: |case| is_refusal_of_nothing(case) || is_refusal_of_both(case),
+    },
     Class { name: "the-last-syn-counts", holds: is_lower_syn },
     Class { name: "what-is-refused-teaches-nothing", holds: is_refused_word },
     Class {
         name: "a-rst-teaches-nothing",
-        holds: |case| is_rst_with_news(case) || was_told_by_a_rst(case),
+        holds: |case| is_rst_with_news(case) || was_told_by_a_rst(case) || begins_after_a_rst(case),
     },
     Class { name: "a-rst-behind-all-data-is-exact", holds: is_rst_behind_all },
     Class { name: "what-was-sent-may-be-acknowledged", holds: acknowledges_before_last },
@@ -54,6 +59,21 @@ const CLASSES: &[Class] = &[
         holds: |case| case.only_linux_lets_it_through(DropReason::TupleInUse) && changes_peer(case),
     },
 ];
+
+/// Linux has forgotten a closed connection already: what still crossed gave it the short timeout of a connection in which
+/// something is amiss. Here nothing that crosses changes how long it lingers.
+fn is_kept_shorter(case: &Case<'_>) -> bool {
+    let short = |kind: TimeoutKind| case.short >> kind as u8 & 1 != 0;
+    let is_closed = case.postern.before.is_some_and(|(_, row)| row & flags::CLOSED != 0);
+    let segment = case.past.iter().rev().find(|shot| shot.flow == case.shot.flow);
+    case.difference == Some(Difference::Crossing)
+        && case.linux.seen.is_empty()
+        && case.was_in(State::Close)
+        && is_closed
+        && (short(TimeoutKind::TcpUnacknowledged) || short(TimeoutKind::TcpMaxRetrans))
+        && !short(TimeoutKind::TcpClose)
+        && segment.and_then(|shot| segment_of(shot)).is_some_and(|s| s.flags & flag::RST == 0)
+}
 
 /// A RST crosses both while the connection is SYN_SENT, and acknowledges nothing of the SYN: Linux ends the
 /// connection, Postern leaves it to the client, which ignores the RST.
@@ -74,22 +94,42 @@ fn is_refusal_of_nothing(case: &Case<'_>) -> bool {
         && !syn.is_some_and(answers)
 }
 
+/// While both sides open, a RST acknowledges the other's SYN, and Linux drops it for its sequence number.
+fn is_refusal_of_both(case: &Case<'_>) -> bool {
+    let theirs = case.past_segments(!case.shot.back).next_back();
+    case.difference == Some(Difference::Crossing)
+        && case.linux.seen.is_empty()
+        && case.was_in(State::SynSent2)
+        && case.segment().is_some_and(|rst| {
+            rst.flags & (flag::RST | flag::ACK) == flag::RST | flag::ACK
+                && theirs.is_some_and(|syn| syn.flags & flag::SYN != 0 && end(syn) == rst.ack)
+        })
+}
+
 /// What both refuse teaches Linux all the same: the first word of a server, and a SYN with new numbers while opening.
 /// Nor does it forget a SYN/ACK of the wrong side, which crosses.
 fn is_refused_word(case: &Case<'_>) -> bool {
     let Some(segment) = case.segment() else { return false };
     let first_word = case.is_dropped() && case.shot.back && case.was_in(State::SynSent);
     let opening = [State::SynSent, State::SynReceived, State::SynSent2];
-    let is_news = case.past_segments(case.shot.back).all(|s| after(end(segment), end(s)));
+    // Linux begins anew with a SYN behind the last one.
+    let mut syns = case.past_segments(case.shot.back).filter(|s| s.flags & flag::SYN != 0);
+    let is_news = syns.clone().next().is_none() || syns.any(|s| after(end(segment), end(s)));
     let syn = segment.flags & flag::SYN != 0
         && opening.iter().any(|&state| case.was_in(state))
         && is_news
         && (case.is_dropped()
             || case.crosses() && !case.shot.back && segment.flags & flag::ACK != 0);
     // Linux remembers it as the last segment, and the SYN before it no more.
-    let fin = case.is_dropped()
-        && segment.flags & flag::FIN != 0
-        && case.postern.reason == Some(DropReason::ConnectionClosed);
+    let is_late = case.crosses()
+        && case.was_in(State::Close)
+        && case
+            .past_segments(!case.shot.back)
+            .next_back()
+            .is_some_and(|s| s.flags & flag::SYN != 0);
+    let fin = segment.flags & flag::FIN != 0
+        && (is_late
+            || case.is_dropped() && case.postern.reason == Some(DropReason::ConnectionClosed));
     first_word || syn || fin
 }
 
@@ -115,23 +155,48 @@ fn is_rst_with_news(case: &Case<'_>) -> bool {
     case.crosses() && (unheard || acknowledges)
 }
 
-/// A connection is closed by a RST, whose window let Linux accept more.
+/// A RST told Linux of numbers that count for it now: it closed the connection, and its window lets more in, or shows
+/// that what seems to be old is half the sequence space ahead; or what it claimed was sent is acknowledged.
 fn was_told_by_a_rst(case: &Case<'_>) -> bool {
-    let reset = |back| case.past_segments(back).any(|s| s.flags & flag::RST != 0);
+    let is_rst = |s: &&Segment| s.flags & flag::RST != 0;
+    let mut resets = case.past_segments(case.shot.back).filter(is_rst);
+    let mut others = case.past_segments(!case.shot.back).filter(is_rst);
     let reasons = [DropReason::TcpBeyondWindow, DropReason::TcpAckUnsent];
-    reasons.iter().any(|&reason| case.only_linux_lets_it_through(reason))
-        && case.was_in(State::Close)
-        && (reset(false) || reset(true))
+    let only_linux = reasons.iter().any(|&reason| case.only_linux_lets_it_through(reason));
+    let Some(segment) = case.segment() else { return false };
+    let acknowledges = only_linux
+        && segment.flags & flag::ACK != 0
+        && others.clone().any(|rst| !after(segment.ack, end(rst)));
+    let is_far = case.difference == Some(Difference::Crossing)
+        && case.linux.seen.is_empty()
+        && case.past_segments(case.shot.back).all(|s| end(s).wrapping_sub(segment.seq) >= 1 << 30);
+    acknowledges
+        || case.was_in(State::Close)
+            && (only_linux || is_far)
+            && (resets.next().is_some() || others.next().is_some())
 }
 
-/// A RST right behind all data, though not behind the last segment, which came out of order.
+/// Who reset a connection begins another. Linux took in a segment of the other side since, by what the RST had told it,
+/// and lets the SYN pass as part of the old one.
+fn begins_after_a_rst(case: &Case<'_>) -> bool {
+    let own = case.past_segments(case.shot.back).next_back();
+    case.difference == Some(Difference::State)
+        && case.was_in(State::Close)
+        && case.segment().is_some_and(|s| s.flags & (flag::SYN | flag::ACK) == flag::SYN)
+        && own.is_some_and(|s| s.flags & flag::RST != 0)
+        && case.postern.seen.first().is_some_and(|seen| seen.state == Some(CtState::New))
+}
+
+/// A RST right behind all data, though not behind the last segment, which came out of order; or the other way round.
 fn is_rst_behind_all(case: &Case<'_>) -> bool {
     let Some(rst) = case.segment().filter(|s| s.flags & flag::RST != 0) else { return false };
     let past = || case.past_segments(case.shot.back);
+    let behind_all = past().all(|s| !after(end(s), rst.seq));
+    let behind_last = past().next_back().is_some_and(|last| end(last) == rst.seq);
     case.crosses()
         && case.was_in(State::Established)
-        && past().all(|s| !after(end(s), rst.seq))
-        && past().next_back().is_some_and(|last| end(last) != rst.seq)
+        && past().next().is_some()
+        && behind_all != behind_last
 }
 
 /// It acknowledges what was sent, but not by the last segment: where a sender goes beyond the window, Linux moves the
@@ -139,28 +204,53 @@ fn is_rst_behind_all(case: &Case<'_>) -> bool {
 fn acknowledges_before_last(case: &Case<'_>) -> bool {
     let Some(segment) = case.segment() else { return false };
     let mut theirs = case.past_segments(!case.shot.back);
-    case.difference == Some(Difference::Crossing)
-        && case.linux.seen.is_empty()
+    let is_short = case.short >> TimeoutKind::TcpUnacknowledged as u8 & 1 != 0;
+    // For Linux nothing is unacknowledged now, and the connection has its full timeout.
+    let seems_all = case.crosses()
+        && is_short
         && segment.flags & flag::ACK != 0
-        && theirs.clone().next_back().is_some_and(|last| after(segment.ack, end(last)))
-        && theirs.any(|s| !after(segment.ack, end(s)))
+        && theirs.clone().next_back().is_some_and(|last| end(last) == segment.ack)
+        && theirs.clone().any(|s| after(end(s), segment.ack));
+    seems_all
+        || case.difference == Some(Difference::Crossing)
+            && case.linux.seen.is_empty()
+            && segment.flags & flag::ACK != 0
+            && theirs.clone().next_back().is_some_and(|last| after(segment.ack, end(last)))
+            && theirs.any(|s| !after(segment.ack, end(s)))
 }
 
-/// Linux lets a RST through whose number is out of the window: in a simultaneous opening, or in a connection picked
-/// up by a segment whose ACK it did not remember.
+/// Linux lets a RST through whose number is out of the window: in a simultaneous opening; in a connection picked up in
+/// the middle, while it remembers no ACK of the RST's receiver; and where a RST without ACK has in that field what
+/// the server's challenge ACK ended with.
 fn is_rst_out_of_window(case: &Case<'_>) -> bool {
     if case.segment().is_none_or(|s| s.flags & flag::RST == 0) {
         return false;
     }
     if case.was_in(State::SynSent2) {
-        return case.crosses() || case.only_linux_lets_it_through(DropReason::TcpRstSequence);
+        let reasons = [DropReason::TcpRstSequence, DropReason::TcpAckUnsent];
+        return case.crosses() || reasons.iter().any(|&r| case.only_linux_lets_it_through(r));
     }
+    if !case.only_linux_lets_it_through(DropReason::TcpRstSequence) {
+        return false;
+    }
+    // Linux reads the field though there is no ACK, and takes what the RST's sender said himself for the other side's.
+    let last = case.past.iter().rev().find(|shot| shot.flow == case.shot.flow);
+    let open = [State::SynSent, State::SynReceived, State::Established];
+    let answers_without_ack = open.iter().any(|&state| case.was_in(state))
+        && last.zip(case.segment()).is_some_and(|(last, rst)| {
+            let is_answer = rst.flags & flag::ACK != 0 && last.back != case.shot.back;
+            !is_answer && segment_of(last).is_some_and(|s| end(s) == rst.ack)
+        });
+    // Whoever is to believe it has acknowledged more, or has not answered yet.
+    let is_below = case.segment().is_some_and(|rst| {
+        let mut acks = case.past_segments(!case.shot.back).filter(|s| s.flags & flag::ACK != 0);
+        acks.next_back().is_none_or(|last| after(last.ack, rst.seq))
+    });
     let mut answered = case.past.iter().filter(|shot| shot.flow == case.shot.flow);
     let _ = answered.find(|shot| shot.back == case.shot.back);
-    case.only_linux_lets_it_through(DropReason::TcpRstSequence)
-        && case.was_in(State::Established)
-        && case.is_picked_up()
-        && !answered.any(|shot| shot.back != case.shot.back)
+    let unanswered = !answered.any(|shot| shot.back != case.shot.back);
+    answers_without_ack
+        || case.was_in(State::Established) && case.is_picked_up() && (unanswered || is_below)
 }
 
 /// A connection that was picked up is opened anew before our eyes, and this is the SYN/ACK: Linux still checks no
@@ -283,7 +373,12 @@ impl Case<'_> {
 
 fn segment_of(shot: &Shot) -> Option<&Segment> {
     match &shot.body {
-        Body::Segment(segment) if shot.tamper == Tamper::Nothing && !shot.stranger => Some(segment),
+        // With an offset too high and data enough its data are options: what crosses like that is a segment all the same.
+        Body::Segment(segment)
+            if matches!(shot.tamper, Tamper::Nothing | Tamper::DataOffset(_)) && !shot.stranger =>
+        {
+            Some(segment)
+        }
         _ => None,
     }
 }

@@ -260,7 +260,7 @@ fn ruleset() -> String {
          elements = {{ {} }} }}\n\
          chain first {{ type filter hook prerouting priority raw\n {canary} notrack\n}}\n\
          chain nat_destination {{ type nat hook prerouting priority dstnat\n\
-         iifname wan ip daddr {WAN_ADDRESS} meta l4proto {{ tcp, udp }} \
+         iifname wan ip daddr {WAN_ADDRESS} meta l4proto {{ tcp, udp, sctp }} \
          dnat ip to ip saddr . meta l4proto . th dport map @forwards\n}}\n\
          chain nat_source {{ type nat hook postrouting priority srcnat\n oifname wan masquerade\n}}\n\
          chain input {{ type filter hook input priority filter; policy drop\n\

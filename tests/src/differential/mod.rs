@@ -1,7 +1,7 @@
 //! Postern against Linux: the same packets through both, compared one by one.
 //!
-//! - `script`: what is played, written without the external ports that NAT chooses. `generate` and `life` draw
-//!   scripts from seeds; `text` writes them to regression files.
+//! - `script`: what is played, written without the external ports that NAT chooses. `generate`, `life` and `association`
+//!   draw scripts from seeds; `text` writes them to regression files.
 //! - `linux` and `wires`: Linux's conntrack and NAT in namespaces, hundreds of scripts side by side.
 //!   `ours`: Postern's core in memory.
 //! - `fate`: what became of a packet, and whether two systems agree. `known`: where they need not.
@@ -21,6 +21,7 @@ use self::known::{Known, judge};
 use self::linux::Linux;
 use self::script::{Script, Slot};
 
+mod association;
 mod fate;
 mod generate;
 mod known;
@@ -61,7 +62,7 @@ impl Default for Options {
             seed: 1,
             workers: None,
             regressions_only: false,
-            labs: 3,
+            labs: 8,
             show: 3,
             save: None,
         }
@@ -278,7 +279,10 @@ fn show(lab: &mut Linux, name: &str, script: &Script) -> io::Result<String> {
             let _ = writeln!(out, "    linux:   {}", linux[place].describe());
             if let Some(ours) = ours.get(place) {
                 let before = ours.before.map_or("no connection".to_string(), |(state, flags)| {
-                    let state = postern_core::conntrack::tcp::State::from_number(state).name();
+                    let state = match flow.protocol {
+                        132 => postern_core::conntrack::sctp::State::from_number(state).name(),
+                        _ => postern_core::conntrack::tcp::State::from_number(state).name(),
+                    };
                     format!("{state} {flags:#x}")
                 });
                 let _ = writeln!(out, "    postern: {} ({before} before)", ours.describe());

@@ -7,7 +7,8 @@ use std::time::Duration;
 use postern_core::conntrack::timeouts::{ROWS, Timeouts};
 use postern_core::conntrack::tuple::protocol;
 
-use crate::packet::{Pkt, icmp, tcp, udp};
+use crate::packet::{Pkt, icmp, other, tcp, udp};
+use crate::sctp;
 use crate::wire::{checksum, mend_ip_checksum, set16, transport_checksum};
 
 /// The appliance's address on the WAN.
@@ -18,8 +19,12 @@ pub(super) const SHORT: Duration = Duration::from_secs(1);
 pub(super) const PAUSE: Duration = Duration::from_millis(2500);
 
 /// A port forward from the WAN: protocol, port, host, its port.
-pub(super) const FORWARDS: [(u8, u16, u8, u16); 3] =
-    [(protocol::TCP, 8080, 0, 80), (protocol::TCP, 2222, 1, 2222), (protocol::UDP, 5353, 0, 53)];
+pub(super) const FORWARDS: [(u8, u16, u8, u16); 4] = [
+    (protocol::TCP, 8080, 0, 80),
+    (protocol::TCP, 2222, 1, 2222),
+    (protocol::UDP, 5353, 0, 53),
+    (protocol::SCTP, 2905, 0, 3868),
+];
 /// Hosts of a slot inside that forwards lead to or flows come from; the one after them is a router.
 pub(super) const HOSTS: u8 = 3;
 /// Of a slot's addresses outside: two peers, a router, a stranger.
@@ -104,8 +109,12 @@ impl Conditions {
         let timeouts = ROWS.iter().enumerate().filter_map(|(bit, row)| {
             let name = match row.name {
                 "udp_stream" => "udp_timeout_stream".to_string(),
-                "udp" | "icmp" | "icmpv6" | "generic" => format!("{}_timeout", row.name),
-                name => format!("tcp_timeout_{}", name.strip_prefix("tcp_")?),
+                "gre_stream" => "gre_timeout_stream".to_string(),
+                "udp" | "icmp" | "icmpv6" | "gre" | "generic" => format!("{}_timeout", row.name),
+                name => {
+                    let (protocol, of) = name.split_once('_')?;
+                    format!("{protocol}_timeout_{of}")
+                }
             };
             let short = self.short >> bit & 1 != 0;
             Some((name, if short { SHORT.as_secs() } else { u64::from(row.linux) }))
@@ -198,6 +207,21 @@ pub(super) enum Body {
         len: u16,
         unsummed: bool,
     },
+    /// SCTP: the types of its chunks.
+    Chunks {
+        kinds: Vec<u8>,
+        /// Verification tag.
+        tag: u32,
+        /// Of INIT and INIT ACK: the initiate tag.
+        init: u32,
+        /// Flags of the chunks that may have the T bit.
+        flags: u8,
+    },
+    /// GRE, of this version: a header and some data.
+    Tunnel {
+        version: u8,
+        len: u16,
+    },
     /// An ICMP query or the answer to one: echo, or timestamp.
     Query {
         ask: bool,
@@ -280,6 +304,8 @@ impl Shot {
                 let at = match pkt.protocol() {
                     protocol::TCP => 36,
                     protocol::UDP => 26,
+                    protocol::SCTP => 28,
+                    protocol::GRE => 27, // the key, which nothing covers
                     _ => 22,
                 };
                 if let Some(byte) = l3.get_mut(at) {
@@ -312,6 +338,21 @@ fn body(body: &Body, (src, dst): Ends, back: bool) -> Pkt {
         Body::Datagram { len, unsummed } => {
             let pkt = udp(src, dst).payload(vec![b'd'; usize::from(*len)]);
             if *unsummed { pkt.unsummed() } else { pkt }
+        }
+        Body::Chunks { kinds, tag, init, flags } => {
+            let chunk = |&kind: &u8| {
+                let mut chunk = sctp::chunk(kind, *init);
+                if matches!(kind, sctp::chunk_type::ABORT | sctp::chunk_type::SHUTDOWN_COMPLETE) {
+                    chunk[1] = *flags;
+                }
+                chunk
+            };
+            sctp::sctp(src, dst, *tag, &kinds.iter().map(chunk).collect::<Vec<_>>())
+        }
+        Body::Tunnel { version, len } => {
+            let mut bytes = vec![0x20, *version, 0x08, 0, 0, 0, 0, 7]; // a key
+            bytes.resize(8 + usize::from(*len), b'g');
+            other(src.ip(), dst.ip(), protocol::GRE, &bytes)
         }
         Body::Query { ask, timestamp, number } => {
             let kind = match (ask, timestamp) {
@@ -366,12 +407,18 @@ impl Script {
         Self { sections, ..self.clone() }
     }
 
-    /// Flows that stand in each other's way: same protocol, port and peer.
+    /// Flows that stand in each other's way: same protocol, port and peer; where the port is a forwarded one, also the
+    /// flows of the host and port that it leads to.
     pub(super) fn rivals(&self, flow: usize) -> impl Iterator<Item = usize> + '_ {
         let this = self.flows[flow];
         let key = |f: &Flow| (f.protocol, f.host_port, f.peer, f.peer_port);
+        let peer = |f: &Flow| (f.protocol, f.peer, f.peer_port);
+        let target = FORWARDS.iter().find(|f| (f.0, f.1) == (this.protocol, this.host_port));
+        let is_target = move |f: &Flow| {
+            target.is_some_and(|to| (f.host, f.host_port) == (to.2, to.3)) && peer(f) == peer(&this)
+        };
         let all = self.flows.iter().enumerate();
-        all.filter(move |(_, f)| key(f) == key(&this)).map(|(place, _)| place)
+        all.filter(move |(_, f)| key(f) == key(&this) || is_target(f)).map(|(place, _)| place)
     }
 }
 

@@ -115,6 +115,11 @@ fn write_body(out: &mut String, body: &Body) {
         Body::Datagram { len, unsummed } => {
             write!(out, " udp {len} {}", if *unsummed { "unsummed" } else { "summed" })
         }
+        Body::Chunks { kinds, tag, init, flags } => {
+            let kinds: Vec<String> = kinds.iter().map(u8::to_string).collect();
+            write!(out, " sctp {tag} {init} {flags} {}", kinds.join(","))
+        }
+        Body::Tunnel { version, len } => write!(out, " gre {version} {len}"),
         Body::Query { ask, timestamp, number } => {
             let kind = if *timestamp { "timestamp" } else { "echo" };
             write!(out, " {} {kind} {number}", if *ask { "ask" } else { "answer" })
@@ -194,6 +199,12 @@ fn read_body(words: &mut Words<'_>) -> Option<Body> {
             Body::Segment(Segment { flags, seq, ack, window, options, len: number(words)? })
         }
         "udp" => Body::Datagram { len: number(words)?, unsummed: words.next()? == "unsummed" },
+        "sctp" => {
+            let (tag, init, flags) = (number(words)?, number(words)?, number(words)?);
+            let kinds = words.next()?.split(',').map(|kind| kind.parse().ok());
+            Body::Chunks { kinds: kinds.collect::<Option<_>>()?, tag, init, flags }
+        }
+        "gre" => Body::Tunnel { version: number(words)?, len: number(words)? },
         asked @ ("ask" | "answer") => {
             let timestamp = words.next()? == "timestamp";
             Body::Query { ask: asked == "ask", timestamp, number: number(words)? }

@@ -1,8 +1,9 @@
 //! UDP, ICMP queries and every other protocol without a handshake: unreplied, then replied.
 //!
-//! As Linux does (nf_conntrack_proto_udp.c, _icmp.c, _generic.c): a UDP flow gets the longer stream
+//! As Linux does (nf_conntrack_proto_udp.c, _icmp.c, _gre.c, _generic.c): a UDP flow gets the longer stream
 //! timeout, and counts as assured, once it has seen replies and lived for over two seconds, so that a
-//! DNS exchange does not occupy the table for long. Queries and other protocols have one timeout.
+//! DNS exchange does not occupy the table for long; one of UDP-Lite or GRE does with the first packet after a reply.
+//! Queries and other protocols have one timeout.
 
 use super::entry::{Cold, HotState, flags};
 use super::timeouts::{TimeoutKind, Timeouts};
@@ -21,26 +22,34 @@ pub fn first(ip_protocol: u8, timeouts: &Timeouts) -> u32 {
 pub fn packet(ip_protocol: u8, timeouts: &Timeouts, now: Tick, hot: &mut HotState, cold: &Cold) {
     let timeout_ms = settled(ip_protocol, timeouts, hot);
     hot.timeout_ms = timeout_ms.unwrap_or_else(|| {
-        promote(hot, cold, now);
+        promote(ip_protocol, hot, cold, now);
         settled(ip_protocol, timeouts, hot).unwrap_or_else(|| first(ip_protocol, timeouts))
     });
 }
 
-/// The timeout after a further packet, milliseconds; `None` for a replied UDP flow that may have to become a
+/// The timeout after a further packet, milliseconds; `None` for a replied flow that may have to become a
 /// stream first: only [`packet`] can tell.
 #[inline]
 pub fn settled(ip_protocol: u8, timeouts: &Timeouts, hot: &HotState) -> Option<u32> {
-    let may_stream = ip_protocol == protocol::UDP || ip_protocol == protocol::UDP_LITE;
-    if !may_stream || hot.flags & flags::SEEN_REPLY == 0 {
+    let Some(stream) = stream(ip_protocol).filter(|_| hot.flags & flags::SEEN_REPLY != 0) else {
         return Some(timeouts.ms(kind(ip_protocol)));
+    };
+    (hot.flags & flags::UDP_STREAM != 0).then(|| timeouts.ms(stream))
+}
+
+/// The timeout of a flow that both sides keep up, if the protocol has one of its own for that.
+const fn stream(ip_protocol: u8) -> Option<TimeoutKind> {
+    match ip_protocol {
+        protocol::UDP | protocol::UDP_LITE => Some(TimeoutKind::UdpStream),
+        protocol::GRE => Some(TimeoutKind::GreStream),
+        _ => None,
     }
-    (hot.flags & flags::UDP_STREAM != 0).then(|| timeouts.ms(TimeoutKind::UdpStream))
 }
 
 /// Makes a stream of a flow that is old enough.
 #[cold]
-fn promote(hot: &mut HotState, cold: &Cold, now: Tick) {
-    if now.since(Tick(cold.created)) > STREAM_AFTER_MS {
+fn promote(ip_protocol: u8, hot: &mut HotState, cold: &Cold, now: Tick) {
+    if ip_protocol != protocol::UDP || now.since(Tick(cold.created)) > STREAM_AFTER_MS {
         hot.flags |= flags::UDP_STREAM | flags::ASSURED;
     }
 }
@@ -48,6 +57,7 @@ fn promote(hot: &mut HotState, cold: &Cold, now: Tick) {
 const fn kind(ip_protocol: u8) -> TimeoutKind {
     match ip_protocol {
         protocol::UDP | protocol::UDP_LITE => TimeoutKind::Udp,
+        protocol::GRE => TimeoutKind::Gre,
         protocol::ICMP => TimeoutKind::Icmp,
         protocol::ICMPV6 => TimeoutKind::IcmpV6,
         _ => TimeoutKind::Generic,
@@ -77,6 +87,17 @@ mod tests {
         assert_ne!(hot.flags & flags::ASSURED, 0);
     }
 
+    #[test]
+    fn a_replied_flow_of_udp_lite_or_gre_is_a_stream_at_once() {
+        let timeouts = Timeouts::linux();
+        for (ip_protocol, stream_ms) in [(protocol::UDP_LITE, 120_000), (protocol::GRE, 180_000)] {
+            let mut hot = HotState { flags: flags::SEEN_REPLY, ..HotState::default() };
+            packet(ip_protocol, &timeouts, Tick(1), &mut hot, &Cold::default());
+            assert_eq!(hot.timeout_ms, stream_ms);
+            assert_ne!(hot.flags & flags::ASSURED, 0);
+        }
+    }
+
     /// C181, C185
     #[test]
     fn each_protocol_has_its_timeout() {
@@ -84,6 +105,7 @@ mod tests {
         assert_eq!(first(protocol::UDP, &timeouts), 30_000);
         assert_eq!(first(protocol::ICMP, &timeouts), 60_000);
         assert_eq!(first(protocol::ICMPV6, &timeouts), 60_000);
-        assert_eq!(first(protocol::GRE, &timeouts), 600_000);
+        assert_eq!(first(protocol::GRE, &timeouts), 30_000);
+        assert_eq!(first(protocol::ESP, &timeouts), 600_000);
     }
 }

@@ -63,7 +63,8 @@ pub struct HotState {
     pub next_hops: [u16; 2],
     /// See [`flags`].
     pub flags: u16,
-    /// The protocol machine's state: [`tcp::State`](super::tcp::State) for TCP, else 0.
+    /// The protocol machine's state: [`tcp::State`](super::tcp::State) for TCP, [`sctp::State`](super::sctp::State)
+    /// for SCTP, else 0.
     pub protocol_state: u8,
     /// The ctstate each cached decision was made for: original in bits 0-3, reply in bits 4-7.
     pub path_states: u8,
@@ -147,7 +148,7 @@ pub mod peer_flags {
     pub const NOTED: u8 = 1 << 7;
 }
 
-/// TCP's windows and the counters: one cache line.
+/// TCP's windows and the counters: one cache line. SCTP keeps its verification tags where the windows are; see `sctp`.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(64))]
 pub struct Warm {

@@ -4,6 +4,8 @@ pub mod ctstate;
 pub mod datagram;
 pub mod entry;
 pub mod rowset;
+pub mod sctp;
+mod sctp_machine;
 pub mod siphash;
 pub mod table;
 pub mod tcp;

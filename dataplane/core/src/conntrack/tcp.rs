@@ -78,7 +78,9 @@ pub fn first(
     };
     let segment = Segment::new(Direction::Original, tcp);
     let liberal = policy.liberal;
-    Step { segment, class, options, liberal, timeouts, now, hot, warm, cold }.begin(state);
+    let unchecked = false;
+    Step { segment, class, options, liberal, timeouts, now, hot, warm, cold, unchecked }
+        .begin(state);
     Ok(())
 }
 
@@ -136,7 +138,8 @@ pub fn packet(
     let segment = Segment::new(direction, tcp);
     let class = Class::of(tcp.flags);
     let liberal = policy.liberal;
-    Step { segment, class, options, liberal, timeouts, now, hot, warm, cold }.run()
+    let unchecked = false;
+    Step { segment, class, options, liberal, timeouts, now, hot, warm, cold, unchecked }.run()
 }
 
 /// Counts how often the same ACK segment came again. The lowest bit of [`Warm::last_segment`] is its

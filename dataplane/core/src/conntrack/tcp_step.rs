@@ -48,6 +48,8 @@ pub(super) struct Step<'a> {
     pub(super) hot: &'a mut HotState,
     pub(super) warm: &'a mut Warm,
     pub(super) cold: &'a mut Cold,
+    /// It passes only because windows are not checked.
+    pub(super) unchecked: bool,
 }
 
 impl Step<'_> {
@@ -266,6 +268,9 @@ impl Step<'_> {
             }
             return Reset::Check { state: State::Close, exact };
         }
+        if self.follows_unchecked(seq) {
+            return Reset::Sure { exact: true };
+        }
         let established = old == State::Established && self.hot.flags & flags::ASSURED != 0;
         if !established {
             // Sequence number 0 before the handshake is done: probably the answer to a SYN.
@@ -278,11 +283,20 @@ impl Step<'_> {
             return Reset::Decided(Outcome::Invalid(DropReason::TcpRstSequence));
         }
         // As good as exact is a RST right behind the data it follows.
-        let follows = self.noted().is_none()
+        let follows = self.noted().is_none_or(|(class, _)| class == Class::Ack)
             && self.warm.last_segment & 1 == direction as u32
             && seq == sender.end;
         let exact = exact || follows;
         Reset::Check { state: if exact { State::Close } else { old }, exact }
+    }
+
+    /// Whether a RST begins where the other side's last segment acknowledged, and that one passed only because the
+    /// connection was picked up in the middle: then what we hold against the RST may be what is wrong.
+    fn follows_unchecked(&self, seq: u32) -> bool {
+        let receiver = self.segment.direction.opposite();
+        self.warm.peer_flags[receiver.index()] & peer_flags::BE_LIBERAL != 0
+            && self.noted() == Some((Class::Ack, receiver))
+            && seq == self.cold.last_ack
     }
 
     /// Whether a RST answers a SYN or ACK of the other side that passed unchecked: it acknowledges
@@ -344,7 +358,10 @@ impl Step<'_> {
                 belief
             }
             Belief::Accept => belief,
-            _ if self.is_liberal() => Belief::Accept,
+            _ if self.is_liberal() => {
+                self.unchecked = true;
+                Belief::Accept
+            }
             _ => belief,
         }
     }
@@ -397,7 +414,7 @@ impl Step<'_> {
             self.hot.flags |= flags::ASSURED;
         }
         let assured = self.hot.flags & flags::ASSURED != 0;
-        if self.class == Class::Ack && new == State::Established && assured {
+        if self.class == Class::Ack && new == State::Established && assured && !self.unchecked {
             self.warm.peer_flags[0] &= !peer_flags::NOTED; // an ordinary segment: the fast path's
         }
         if !lingers || is_rst {

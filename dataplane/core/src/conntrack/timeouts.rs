@@ -24,6 +24,16 @@ pub enum TimeoutKind {
     Icmp,
     IcmpV6,
     Generic,
+    SctpClosed,
+    SctpCookieWait,
+    SctpCookieEchoed,
+    SctpEstablished,
+    SctpShutdownSent,
+    SctpShutdownRecd,
+    SctpShutdownAckSent,
+    SctpHeartbeatSent,
+    Gre,
+    GreStream,
 }
 
 /// One timeout: name, values in seconds in the profiles, and what it is.
@@ -81,6 +91,24 @@ pub const ROWS: &[TimeoutRow] = {
         row(Icmp, "icmp", 60, 30, "ICMP query"),
         row(IcmpV6, "icmpv6", 60, 30, "ICMPv6 query"),
         row(Generic, "generic", 600, 600, "any other protocol"),
+        row(SctpClosed, "sctp_closed", 10, 10, "SCTP, INIT sent, or over"),
+        // RFC 9260 §16: RTO.Max is 60 seconds, the longest pause between two attempts.
+        row(SctpCookieWait, "sctp_cookie_wait", 60, 3, "SCTP, INIT answered"),
+        row(SctpCookieEchoed, "sctp_cookie_echoed", 60, 3, "SCTP, cookie sent back"),
+        // RFC 9260 §8.3, §16: an idle path has a HEARTBEAT every 30 seconds and its RTO, with jitter.
+        row(SctpEstablished, "sctp_established", 210, 210, "SCTP, established, idle"),
+        row(SctpShutdownSent, "sctp_shutdown_sent", 60, 3, "SCTP, original shuts down"),
+        row(SctpShutdownRecd, "sctp_shutdown_recd", 60, 3, "SCTP, reply shuts down"),
+        row(
+            SctpShutdownAckSent,
+            "sctp_shutdown_ack_sent",
+            60,
+            3,
+            "SCTP, the shutdown was answered",
+        ),
+        row(SctpHeartbeatSent, "sctp_heartbeat_sent", 30, 30, "SCTP, another path, unanswered"),
+        row(Gre, "gre", 30, 30, "GRE, unreplied"),
+        row(GreStream, "gre_stream", 180, 180, "GRE, both ways"),
     ]
 };
 
@@ -98,6 +126,8 @@ const _: () = {
     assert!(ROWS[TimeoutKind::TcpSynSent as usize].rfc >= 240);
     assert!(ROWS[TimeoutKind::UdpStream as usize].rfc >= 120);
     assert!(ROWS[TimeoutKind::Icmp as usize].rfc >= 60);
+    // HB.interval and RTO.Max, both at the end of their jitter.
+    assert!(ROWS[TimeoutKind::SctpEstablished as usize].rfc >= 30 + 60 + 60 / 2);
 };
 
 /// The idle timeouts in force.

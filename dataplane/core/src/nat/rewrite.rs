@@ -23,7 +23,7 @@ use crate::wire::checksum::{self, apply, apply_udp, combine};
 use crate::wire::crc32c::Crc32c;
 use crate::wire::ethernet::HEADER_LEN as L3;
 use crate::wire::icmp::{self, Class};
-use crate::wire::{array_mut, be16, ipv4, ipv6, put, put16, tcp, udp};
+use crate::wire::{array_mut, be16, ipv4, ipv6, part, put, put16, sctp, tcp, udp};
 
 /// What translating a tuple does to the checksums, as one's complement differences.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -235,17 +235,26 @@ fn query(bytes: &mut [u8], headers: &Headers, ids: (u16, u16), delta: u16) {
     put16(header, icmp::CHECKSUM, apply(sum, delta));
 }
 
-/// SCTP's CRC32c covers the whole packet and cannot be patched so simply: it is computed anew (RFC 9260 §6.8),
-/// which makes a wrong one right. It is verified nowhere on the way, so that is the price.
+/// SCTP's CRC32c covers the whole packet, and no address (RFC 9260 §6.8).
 #[cold]
 fn sctp(bytes: &mut [u8], headers: &Headers, ids: (u16, u16)) {
-    let end = usize::from(headers.l3) + usize::from(headers.ip_len);
-    let Some(packet) = bytes.get_mut(usize::from(headers.l4)..end) else { return };
-    let Some((header, data)) = packet.split_first_chunk_mut::<{ udp::SCTP_HEADER_LEN }>() else {
-        return;
-    };
+    let l4 = usize::from(headers.l4);
+    let here = headers.l3.wrapping_add(headers.ip_len).wrapping_sub(headers.l4);
+    if let Some(header) = array_mut::<{ sctp::HEADER_LEN }>(bytes, l4) {
+        sctp_header(header, here.wrapping_add(headers.more_len), ids);
+    }
+}
+
+/// Writes the ports of an SCTP packet of `len` bytes, and the CRC32c that they make of the one that was there: one that
+/// was wrong stays wrong.
+fn sctp_header(header: &mut [u8; sctp::HEADER_LEN], len: u16, ids: (u16, u16)) {
+    let before: [u8; 4] = part(header, udp::SRC);
     put_ports(header, ids);
-    put(header, udp::SCTP_CRC, [0; 4]);
-    let crc = Crc32c::START.update(header).update(data).finish();
-    put(header, udp::SCTP_CRC, crc.to_le_bytes());
+    let after: [u8; 4] = part(header, udp::SRC);
+    if before == after {
+        return;
+    }
+    let difference = core::array::from_fn(|i| before[i] ^ after[i]);
+    let crc = u32::from_le_bytes(part(header, sctp::CRC)) ^ Crc32c::change(difference, len);
+    put(header, sctp::CRC, crc.to_le_bytes());
 }

@@ -13,7 +13,7 @@ use crate::snapshot::Interface;
 use crate::verdict::DropReason;
 use crate::wire::checksum::Sum;
 use crate::wire::icmp::{self, Class};
-use crate::wire::{array, be16, be32, ipv4, ipv6 as v6, tcp, udp};
+use crate::wire::{array, be16, be32, ipv4, ipv6 as v6, sctp, tcp, udp};
 
 /// Most bytes of an IP packet, header and all for IPv4, without the header for IPv6.
 const LEN_MAX: usize = 65_535;
@@ -155,7 +155,7 @@ impl Transport {
             (protocol::UDP, _) => Self::udp(segment, v4),
             (protocol::UDP_LITE, _) => Self::udp_lite(segment),
             (protocol::SCTP, _) => {
-                let header = header::<{ udp::SCTP_HEADER_LEN }>(segment)?;
+                let header = header::<{ sctp::HEADER_LEN }>(segment)?;
                 Ok(Self::new(ports(header)?, Covers::Nothing))
             }
             (protocol::ICMP, true) | (protocol::ICMPV6, false) => Self::icmp(segment, v4),
@@ -258,6 +258,7 @@ pub fn gathered_into(
         let transport = Transport::read(segment, protocol, out.is_v4())?;
         out.l4 = l4 as u16;
         out.kind = transport.kind;
+        out.more_len = len.saturating_sub(slice.len());
         (out.icmp_type, out.icmp_code) = transport.icmp;
         out.tcp = transport.tcp;
         if out.kind == Kind::Tcp {

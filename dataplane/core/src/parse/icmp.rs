@@ -189,18 +189,18 @@ fn quoted_ids(
     transport: &[u8],
     class: impl Fn(u8) -> Option<Class>,
 ) -> Result<(u16, u16), DropReason> {
-    let start = transport.first_chunk::<8>();
+    // RFC 792, RFC 4443 §2.4 (c): eight bytes at least, whatever the protocol (C057).
+    let Some(start) = transport.first_chunk::<8>() else {
+        return Err(DropReason::IcmpErrorQuote);
+    };
     if matches!(protocol, protocol::TCP | protocol::UDP | protocol::SCTP | protocol::UDP_LITE) {
-        let Some(ports) = start else { return Err(DropReason::IcmpErrorQuote) };
-        return Ok((be16(ports, udp::SRC), be16(ports, udp::DST)));
+        return Ok((be16(start, udp::SRC), be16(start, udp::DST)));
     }
-    let kind = start.map_or(0, |header| header[icmp::TYPE]);
-    // Of a protocol without ids there may be less than eight bytes.
+    let kind = start[icmp::TYPE];
     let Some(class) = class(kind) else { return Ok((0, 0)) };
-    let Some(header) = start else { return Err(DropReason::IcmpErrorQuote) };
     // C060; RFC 1122 §3.2.2, RFC 4443 §2.4 (e.1).
     if class == Class::Error {
         return Err(DropReason::IcmpErrorNested);
     }
-    class.query_ids(kind, be16(header, icmp::IDENTIFIER)).ok_or(DropReason::IcmpErrorUnrelated)
+    class.query_ids(kind, be16(start, icmp::IDENTIFIER)).ok_or(DropReason::IcmpErrorUnrelated)
 }

@@ -463,7 +463,7 @@ fn transport_faults_are_named() {
         invalid_fault("UDP-Lite covered byte", &lite, |f| f[42] ^= 1, TransportChecksum),
         fault("UDP-Lite uncovered byte", &lite, |f| f[50] ^= 1, Ok(Kind::Flow)),
         fault("SCTP port 0", &sctp, |f| f[34..36].fill(0), Err(PortZero)),
-        fault("SCTP CRC", &sctp, |f| f[42] ^= 1, Ok(Kind::Flow)),
+        invalid_fault("SCTP CRC", &sctp, |f| f[42] ^= 1, TransportChecksum),
     ]);
     // A datagram shorter than its packet: the checksum is over the datagram.
     let mut short = v4(17);
@@ -491,7 +491,9 @@ fn a_wrong_transport_checksum_is_let_be_when_verification_is_off() {
         assert_ne!(headers.kind, Kind::Invalid);
         let verified = on_wire(&bad).unwrap();
         let checked = match headers.protocol {
-            protocol::TCP | protocol::UDP | protocol::ICMP | protocol::ICMPV6 => Kind::Invalid,
+            protocol::TCP | protocol::UDP | protocol::SCTP | protocol::ICMP | protocol::ICMPV6 => {
+                Kind::Invalid
+            }
             _ => headers.kind, // the last byte of a UDP-Lite datagram is not covered
         };
         assert_eq!(verified.kind, checked);

@@ -10,7 +10,8 @@ use crate::conntrack::tuple::protocol;
 use crate::headers::{Headers, Kind, TcpSummary};
 use crate::verdict::DropReason;
 use crate::wire::checksum::Sum;
-use crate::wire::{array, be16, be32, tcp, udp};
+use crate::wire::crc32c::Crc32c;
+use crate::wire::{array, be16, be32, part, sctp, tcp, udp};
 
 /// What the transport header said.
 #[derive(Clone, Copy)]
@@ -126,14 +127,26 @@ pub(super) fn parse_other(
     addresses: Sum,
 ) -> Result<Found, DropReason> {
     let (ids, wrong) = match protocol {
-        protocol::SCTP => match array::<{ udp::SCTP_HEADER_LEN }>(payload, 0) {
-            Some(header) => (ports(be16(header, udp::SRC), be16(header, udp::DST))?, false),
-            None => return Err(DropReason::TruncatedTransport),
-        },
+        protocol::SCTP => parse_sctp(payload, context)?,
         protocol::UDP_LITE => parse_udp_lite(payload, context, addresses)?,
         _ => ((0, 0), false),
     };
     Ok(Found::new(ids, Kind::Flow, wrong.then_some(DropReason::TransportChecksum)))
+}
+
+/// Ports, and whether the CRC32c is wrong (RFC 9260 §6.8).
+fn parse_sctp(payload: &[u8], context: Context<'_>) -> Result<((u16, u16), bool), DropReason> {
+    let Some((header, chunks)) = payload.split_first_chunk::<{ sctp::HEADER_LEN }>() else {
+        return Err(DropReason::TruncatedTransport);
+    };
+    let ids = ports(be16(header, udp::SRC), be16(header, udp::DST))?;
+    let mut unsummed = *header;
+    unsummed[sctp::CRC..].fill(0);
+    let wrong = context.verify_checksums && {
+        let crc = Crc32c::START.update(&unsummed).update(chunks).finish();
+        part(header, sctp::CRC) != crc.to_le_bytes()
+    };
+    Ok((ids, wrong))
 }
 
 /// Ports, and whether the checksum is wrong. RFC 3828 §3.1: the length field says how much the checksum

@@ -4,7 +4,7 @@
 
 use core::net::IpAddr;
 
-use super::established::{UNSEEN, consent, judge, send, states, tcp_options};
+use super::established::{UNSEEN, consent, judge, send, states, tcp_options, transport};
 use super::family::Family;
 use super::leg::{self, Leg, Oversize};
 use super::refuse::{Refusal, refuse};
@@ -13,6 +13,7 @@ use crate::burst::{Origin, Packet};
 use crate::conntrack::ctstate::CtState;
 use crate::conntrack::datagram;
 use crate::conntrack::entry::{Cold, Warm, flags};
+use crate::conntrack::sctp;
 use crate::conntrack::table::{InsertError, Room, Table, TupleHash, deadline};
 use crate::conntrack::tcp;
 use crate::conntrack::tuple::{Direction, FamilyTuple, Tuple, protocol};
@@ -20,6 +21,7 @@ use crate::headers::{Headers, Kind};
 use crate::helper::expect::{Expectation, Handle};
 use crate::nat::{plan, rewrite};
 use crate::rules::{Family as RuleFamily, Judgement, PathId};
+use crate::steering::has_ids;
 use crate::units::{EntryIdx, InterfaceId, NeighbourIdx, WorkerId};
 use crate::verdict::{DropReason, Verdict};
 
@@ -247,6 +249,10 @@ fn begin<H: Family>(
             let tick = context.tick;
             tcp::first(&headers.tcp, options, policy, timeouts, tick, state, warm, cold)?;
         }
+        _ if headers.protocol == protocol::SCTP => {
+            let (bytes, tick) = (transport(packet.bytes(), headers), context.tick);
+            sctp::first(bytes, &snapshot.timeouts, tick, state, &mut first.warm)?;
+        }
         Kind::IcmpQuery if !is_query(headers) => return Err(DropReason::IcmpNotQuery),
         _ => state.timeout_ms = datagram::first(headers.protocol, &snapshot.timeouts),
     }
@@ -338,8 +344,13 @@ fn source<H: Family>(
         older.iter().any(|older| older.is_static(address, reply.protocol(), port))
     };
     let taken = |reply: &Tuple| was_static(reply) || taken(reply);
+    let none = if has_ids(reply.protocol()) {
+        DropReason::PortsExhausted
+    } else {
+        DropReason::TupleInUse // there is nothing but the address to tell it by
+    };
     let chosen = plan::external(reply, address, context.me, steering, &mut desk.random, taken)
-        .ok_or(Refusal::Drop(DropReason::PortsExhausted))?;
+        .ok_or(Refusal::Drop(none))?;
     if chosen != reply {
         first.hot.state_mut().flags |= flags::SNAT | flags::MASQUERADE;
     }

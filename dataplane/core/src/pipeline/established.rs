@@ -12,9 +12,10 @@ use crate::burst::{Accepted, Origin, Packet, Seen};
 use crate::conntrack::ctstate::{CtState, CtStates};
 use crate::conntrack::datagram;
 use crate::conntrack::entry::{HotState, flags};
+use crate::conntrack::sctp;
 use crate::conntrack::table::{Row, Table, TupleHash, deadline};
 use crate::conntrack::tcp::{self, Outcome};
-use crate::conntrack::tuple::{Direction, FamilyTuple, Tuple};
+use crate::conntrack::tuple::{Direction, FamilyTuple, Tuple, protocol};
 use crate::headers::{Headers, Kind};
 use crate::nat::rewrite::{Deltas, TtlChange};
 use crate::reply::IcmpErrorKind;
@@ -170,6 +171,9 @@ fn track<H: Family>(
             warm,
             cold,
         )
+    } else if headers.protocol == protocol::SCTP {
+        let (bytes, timeouts) = (transport(packet.bytes(), headers), &snapshot.timeouts);
+        sctp::packet(direction, bytes, timeouts, context.tick, state, warm)
     } else {
         datagram::packet(headers.protocol, &snapshot.timeouts, context.tick, state, cold);
         state.last_seen = context.tick.0;
@@ -185,6 +189,12 @@ fn track<H: Family>(
         warm.count(direction, headers.ip_len);
     }
     outcome
+}
+
+/// The transport packet, without what pads the frame; of a first fragment, what it has of it.
+pub(super) fn transport<'p>(bytes: &'p [u8], headers: &Headers) -> &'p [u8] {
+    let end = usize::from(headers.l3) + usize::from(headers.ip_len);
+    bytes.get(usize::from(headers.l4)..end).unwrap_or_default()
 }
 
 /// The option bytes of a TCP header.
@@ -503,9 +513,6 @@ pub(super) fn send<H: Family>(
             Direction::Reply => deltas.reversed(),
         };
         let to = hot.tuple(direction.opposite()).inverted();
-        if let Err(refusal) = fragments::may_be_translated::<H>(packet, headers, &to) {
-            return refuse(refusal, packet, desk, context);
-        }
         H::rewrite(packet.bytes_mut(), headers, &to, deltas, ttl);
     }
     match mac {

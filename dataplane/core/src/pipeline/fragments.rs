@@ -5,11 +5,11 @@
 //! between workers; so whoever decides about the first meets the others next, and remembers what he decided.
 
 use super::family::Family;
-use super::refuse::{Refusal, refuse};
+use super::refuse::refuse;
 use super::{Context, Desk, Ours, admit, established};
 use crate::burst::{Gathered, Origin, Packet, Seen};
 use crate::conntrack::table::{Table, deadline};
-use crate::conntrack::tuple::{Direction, Tuple, protocol};
+use crate::conntrack::tuple::Direction;
 use crate::fragments::{Arrival, Gathering};
 use crate::headers::{Headers, Kind};
 use crate::units::{EntryIdx, WORKERS_MAX};
@@ -148,26 +148,6 @@ pub(super) fn follow_held<H: Family>(
         Ok(leg) => established::send(table, desk, packet, &headers, row, direction, &leg, context),
         Err(refusal) => refuse(refusal, packet, desk, context),
     }
-}
-
-/// SCTP's checksum covers everything, and changes with a port by no constant (RFC 9260 §6.8): fragments of it pass as
-/// long as their ports stay.
-#[inline]
-pub(super) fn may_be_translated<H: Family>(
-    packet: &Packet<'_>,
-    headers: &Headers,
-    to: &H::Tuple,
-) -> Result<(), Refusal> {
-    let gathered = matches!(packet.seen, Seen::Gathered(_));
-    if !gathered || headers.protocol != protocol::SCTP {
-        return Ok(());
-    }
-    let to: Tuple = (*to).into();
-    let own = &headers.tuple;
-    if (own.src_id(), own.dst_id()) == (to.src_id(), to.dst_id()) {
-        return Ok(());
-    }
-    Err(Refusal::Drop(DropReason::FragmentUnsupported))
 }
 
 /// How long the rules take a packet to be: of a datagram in fragments, which they see once, all of it.

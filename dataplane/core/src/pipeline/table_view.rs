@@ -6,6 +6,7 @@ use super::established::{came_in_by, has_lost_address};
 use super::family::Family;
 use crate::conntrack::datagram;
 use crate::conntrack::entry::{HotState, flags};
+use crate::conntrack::sctp;
 use crate::conntrack::table::{Table, deadline};
 use crate::conntrack::tcp;
 use crate::conntrack::timeouts::Timeouts;
@@ -61,7 +62,8 @@ pub struct ConnectionView {
     pub reply: Tuple,
     /// See [`flags`].
     pub flags: u16,
-    /// [`tcp::State`](crate::conntrack::tcp::State) for TCP, else 0.
+    /// [`tcp::State`](crate::conntrack::tcp::State) for TCP, [`sctp::State`](crate::conntrack::sctp::State) for SCTP,
+    /// else 0.
     pub protocol_state: u8,
     /// Milliseconds until it goes unless it is used.
     pub remaining_ms: u32,
@@ -117,7 +119,9 @@ impl Filter {
             && fits(self.reply_dst, view.reply.dst())
             && fits(self.sport, original.src_id())
             && fits(self.dport, original.dst_id())
-            && fits(self.tcp_state, view.protocol_state)
+            && self.tcp_state.is_none_or(|state| {
+                (original.protocol(), view.protocol_state) == (protocol::TCP, state)
+            })
             && fits(self.mark, view.mark)
     }
 }
@@ -288,11 +292,12 @@ fn review_row<H: Family>(table: &mut Table<'_, H>, row: EntryIdx, snapshot: &Sna
 
 /// The idle timeout of an undisturbed connection in its state, milliseconds.
 fn longest_timeout(ip_protocol: u8, state: &HotState, timeouts: &Timeouts) -> u32 {
-    if ip_protocol == protocol::TCP {
-        timeouts.ms(tcp::State::from_number(state.protocol_state).timeout())
-    } else {
-        datagram::settled(ip_protocol, timeouts, state)
-            .unwrap_or_else(|| datagram::first(ip_protocol, timeouts))
+    let number = state.protocol_state;
+    match ip_protocol {
+        protocol::TCP => timeouts.ms(tcp::State::from_number(number).timeout()),
+        protocol::SCTP => timeouts.ms(sctp::State::from_number(number).timeout()),
+        _ => datagram::settled(ip_protocol, timeouts, state)
+            .unwrap_or_else(|| datagram::first(ip_protocol, timeouts)),
     }
 }
 

@@ -37,14 +37,49 @@ impl Crc32c {
         )
     }
 
+    /// What the checksum of a message of `len` bytes changes by where its first four bytes change by `difference` (exclusive
+    /// or): CRCs are linear, so nothing else of the message matters but how much follows.
+    pub fn change(difference: [u8; 4], len: u16) -> u32 {
+        let Self(start) = Self(0).update(&difference);
+        multiply(power(u32::from(len).saturating_sub(4)), start)
+    }
+
     /// The checksum. SCTP sends its least significant byte first.
     pub const fn finish(self) -> u32 {
         !self.0
     }
 }
 
+/// The product of two polynomials modulo the CRC's, bits reversed: the highest bit is x^0.
+const fn multiply(a: u32, mut b: u32) -> u32 {
+    let (mut product, mut bit) = (0, 1 << 31);
+    while bit != 0 {
+        if a & bit != 0 {
+            product ^= b;
+        }
+        b = if b & 1 != 0 { (b >> 1) ^ POLYNOMIAL } else { b >> 1 };
+        bit >>= 1;
+    }
+    product
+}
+
+/// x^(8n): what a CRC is multiplied by where `n` bytes of zero follow.
+const fn power(mut n: u32) -> u32 {
+    let (mut power, mut square) = (1 << 31, 1 << 23);
+    while n != 0 {
+        if n & 1 != 0 {
+            power = multiply(power, square);
+        }
+        square = multiply(square, square);
+        n >>= 1;
+    }
+    power
+}
+
 #[cfg(test)]
 mod tests {
+    use std::vec::Vec;
+
     use super::*;
 
     #[test]
@@ -55,5 +90,19 @@ mod tests {
         assert_eq!(crc(&[0; 32]), 0x8a91_36aa);
         assert_eq!(crc(&[0xff; 32]), 0x62a8_ab43);
         assert_eq!(Crc32c::START.update(b"1234").update(b"56789").finish(), 0xe306_9283);
+    }
+
+    #[test]
+    fn a_change_of_the_first_four_bytes_changes_it_as_if_all_were_read_again() {
+        for len in [4, 5, 12, 40, 1499, 1500, 65_515] {
+            let mut message: Vec<u8> = (0..len as u32).map(|i| (i * 7) as u8).collect();
+            let crc = |bytes: &[u8]| Crc32c::START.update(bytes).finish();
+            let before = crc(&message);
+            let difference = [0x13, 0x88, 0xff, 0x01];
+            for (byte, change) in message.iter_mut().zip(difference) {
+                *byte ^= change;
+            }
+            assert_eq!(crc(&message), before ^ Crc32c::change(difference, len), "{len}");
+        }
     }
 }

@@ -157,3 +157,18 @@ fn a_rst_in_the_handshake_ends_it() {
     play(opening).play(&[(Reply, R, 5_001, 0, 0, 0, Pass)]).is(State::Close);
     play(opening).play(&[(Original, R, 1_000_000, 0, 0, 0, Refused(TcpRstSequence))]);
 }
+
+#[test]
+fn a_connection_picked_up_by_a_forged_segment_is_ended_by_its_peers_exact_rst() {
+    // [C005] The first segment claims what the server never said; the client itself says what is true.
+    let mut wire = Wire::loose();
+    wire.play(&[
+        (Original, A, 5_000_000, 1_100_002, 8_192, 1, New),
+        (Reply, A, 100_002, 1_202_458_276, 1_000, 0, Pass),
+        (Original, A, 1_202_458_276, 100_002, 8_192, 0, Pass),
+    ]);
+    // [C003] Whoever guesses is refused as before.
+    unmoved(&mut wire, (Reply, R, 100_001, 0, 0, 0, Refused(TcpRstSequence)));
+    wire.play(&[(Reply, R, 100_002, 0, 0, 0, Pass)]).is(State::Close);
+    assert!(wire.has(flags::CLOSED));
+}

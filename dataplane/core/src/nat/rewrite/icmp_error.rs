@@ -7,12 +7,12 @@
 
 use core::net::IpAddr;
 
-use super::{TTL_DELTA, TtlChange, put_ports};
+use super::{TTL_DELTA, TtlChange, put_ports, sctp_header};
 use crate::conntrack::tuple::{Tuple, TupleV4, TupleV6, protocol};
 use crate::headers::Headers;
 use crate::wire::checksum::{apply, apply_udp, combine, delta, delta16};
 use crate::wire::icmp::{self, Class};
-use crate::wire::{array, array_mut, be16, ipv4, ipv6, part, put, put16, tcp, udp};
+use crate::wire::{array, array_mut, be16, ipv4, ipv6, part, put, put16, sctp, tcp, udp};
 
 /// What an ICMP error is to become.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -127,8 +127,7 @@ fn quote_v6(packet: &mut [u8], headers: &Headers, quote: &TupleV6) -> u16 {
 }
 
 /// Ports or identifier of the quoted packet, and its transport checksum if the quote reaches that far.
-/// `pseudo` is the change of the pseudo header. Returns the sum of all changes here. SCTP's CRC over a
-/// packet that is not all there cannot be brought up to date and stays.
+/// `pseudo` is the change of the pseudo header. Returns the sum of all changes here.
 fn quoted_transport(
     packet: &mut [u8],
     headers: &Headers,
@@ -143,6 +142,14 @@ fn quoted_transport(
         (false, protocol::ICMPV6) => Some(Class::of_v6(kind[0])),
         _ => None,
     });
+    if protocol == protocol::SCTP
+        && let Some(len) = quoted_len(packet, headers)
+        && let Some(header) = array_mut::<{ sctp::HEADER_LEN }>(packet, l4)
+    {
+        let before = *header;
+        sctp_header(header, len, ids);
+        return delta(&before, header);
+    }
     let Some(start) = array_mut::<8>(packet, l4) else { return 0 };
     let before = *start;
     type Apply = fn(u16, u16) -> u16;
@@ -166,6 +173,18 @@ fn quoted_transport(
     let written = delta(&before, start);
     let Some(at) = checksum else { return written };
     combine(written, change_checksum(packet, l4 + at, combine(pseudo, written), apply))
+}
+
+/// How long the quoted transport packet was, as the quoted IP header says.
+fn quoted_len(packet: &[u8], headers: &Headers) -> Option<u16> {
+    let l3 = usize::from(headers.quote_l3);
+    let end = if headers.is_v4() {
+        be16(array::<{ ipv4::HEADER_LEN }>(packet, l3)?, ipv4::TOTAL_LEN)
+    } else {
+        let payload = be16(array::<{ ipv6::HEADER_LEN }>(packet, l3)?, ipv6::PAYLOAD_LEN);
+        payload.checked_add(ipv6::HEADER_LEN as u16)?
+    };
+    end.checked_sub(headers.quote_l4.checked_sub(headers.quote_l3)?)
 }
 
 /// Applies a delta to the checksum at `at`, if that is within the packet. Returns the change of the field

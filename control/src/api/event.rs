@@ -45,7 +45,7 @@ pub enum Event {
     Overrun {
         /// When, milliseconds since 1970.
         time_unix_ms: u64,
-        /// How many, of all connections: no filter was asked about them.
+        /// How many, of all connections: no filter was asked about them. 0 if that is not known.
         missed: u64,
     },
 }

@@ -83,10 +83,13 @@ impl Hub {
     }
 }
 
+/// A gap of so many events; 0 if nobody knows of how many.
+fn overrun(missed: u64) -> Event {
+    Event::Overrun { time_unix_ms: views::unix_ms(SystemTime::now()), missed }
+}
+
 /// What a follower gets next: as much as there is, within reason. `None` at the end.
 async fn next(receiver: &mut broadcast::Receiver<Arc<Event>>) -> Option<Vec<Event>> {
-    let overrun =
-        |missed| Event::Overrun { time_unix_ms: views::unix_ms(SystemTime::now()), missed };
     let mut batch = Vec::new();
     match receiver.recv().await {
         Ok(event) => batch.push((*event).clone()),
@@ -127,7 +130,9 @@ pub async fn tell(running: Running) {
                 }
             }
             Err(error) => {
+                // What an answer held that came too late is lost.
                 debug!("events: {error}");
+                let _ = sender.send(Arc::new(overrun(0)));
                 buffer = Vec::with_capacity(ANSWER);
                 tokio::time::sleep(PERIOD).await;
             }

@@ -110,7 +110,8 @@ impl Trigger {
                 return false;
             }
             if before.is_none_or(|(_, until)| deadline.since(until) > 0) {
-                holder.deadline.store(deadline.0.into(), Relaxed);
+                // Whoever sees it sees that the one before is gone (`look`).
+                holder.deadline.store(deadline.0.into(), Release);
             }
             holder.host.store(1 << 32 | u64::from(u32::from(host)), Relaxed);
             true

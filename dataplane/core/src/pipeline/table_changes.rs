@@ -18,7 +18,7 @@ pub struct Told {
     pub happened: Happened,
     /// To which connection, as it was then; `None` of [`Happened::Missed`].
     pub connection: Option<ConnectionView>,
-    /// Milliseconds since then.
+    /// Milliseconds since then; of [`Happened::Missed`] 0.
     pub ago_ms: u32,
 }
 
@@ -93,8 +93,10 @@ impl Pipeline<'_> {
 
 fn next<H: Family>(table: &mut Table<'_, H>, me: WorkerId, now: Tick) -> Option<Told> {
     let Change { happened, at, row, hot, warm, cold } = table.take_change(now)?;
-    let connection = !matches!(happened, Happened::Missed(_));
-    let connection = connection.then(|| view(&hot, &warm, &cold, me, row, at));
+    if matches!(happened, Happened::Missed(_)) {
+        return Some(Told { happened, connection: None, ago_ms: 0 });
+    }
+    let connection = Some(view(&hot, &warm, &cold, me, row, at));
     Some(Told { happened, connection, ago_ms: now.since(at).max(0) as u32 })
 }
 

@@ -5,9 +5,12 @@ use std::collections::HashMap;
 
 use postern_core::conntrack::changes::{CHANGES_MAX, Ended, Happened};
 use postern_core::conntrack::entry::flags;
-use postern_core::conntrack::tcp::State;
-use postern_core::conntrack::tuple::Tuple;
-use postern_core::pipeline::{ConnectionId, Cursor, Edit, Filter, Told};
+use postern_core::conntrack::tcp::State::{
+    self, CloseWait, Established, FinWait, SynReceived, SynSent, TimeWait,
+};
+use postern_core::conntrack::tuple::{Tuple, protocol};
+use postern_core::helper::{Helpers, Kind};
+use postern_core::pipeline::{ConnectionId, ConnectionView, Cursor, Edit, Filter, Told};
 use postern_core::units::WorkerId;
 use postern_tests::packet::{tcp, udp};
 use postern_tests::{Firewall, Flow, LAN, Setup, WAN, for_workers};
@@ -49,21 +52,22 @@ fn a_tcp_connection_is_followed_through_its_states_to_its_end() {
         let mut fw = following(setup);
         let mut flow = Flow::outward(WEB.0, WEB.1);
         flow.c2s(&mut fw, &flow.syn());
-        assert_eq!(told(&mut fw), [(New, State::SynSent)]);
+        assert_eq!(told(&mut fw), [(New, SynSent)]);
         flow.s2c(&mut fw, &flow.syn_ack());
-        assert_eq!(told(&mut fw), [(Updated, State::SynReceived)]);
+        assert_eq!(told(&mut fw), [(Updated, SynReceived)]);
         flow.c2s(&mut fw, &flow.client_segment());
-        assert_eq!(told(&mut fw), [(Updated, State::Established)]);
+        assert_eq!(told(&mut fw), [(Updated, Established)]);
         for _ in 0..20 {
             flow.talk(&mut fw);
         }
         assert_eq!(told(&mut fw), [], "data changes no state");
         flow.client_fin(&mut fw);
-        assert_eq!(told(&mut fw), [(Updated, State::CloseWait)], "FIN and ACK came as one");
+        let fin = [(Updated, FinWait), (Updated, CloseWait)];
+        assert_eq!(told(&mut fw), fin);
         flow.server_fin(&mut fw);
-        assert_eq!(told(&mut fw), [(Updated, State::TimeWait)]);
+        assert_eq!(told(&mut fw), [(Updated, State::LastAck), (Updated, TimeWait)]);
         fw.pass_secs(241);
-        assert_eq!(told(&mut fw), [(Destroyed(Ended::Closed), State::TimeWait)]);
+        assert_eq!(told(&mut fw), [(Destroyed(Ended::Closed), TimeWait)]);
         assert!(fw.connections().is_empty());
     });
 }
@@ -140,28 +144,42 @@ fn nothing_is_noted_while_nobody_follows() {
     assert_eq!(fw.values().changes_missed, 0);
 }
 
-/// A connection whose change waits is not noted again; the taker sees the newest.
+/// Once the log is half full, a connection whose change waits is not noted again; the taker sees the newest.
 #[test]
-fn changes_that_nobody_took_come_as_one() {
-    let mut fw = following(Setup::default());
+fn changes_that_nobody_takes_come_as_one_when_room_is_short() {
+    let mut fw = following(Setup::default().capacity(64));
     let mut flow = Flow::outward(WEB.0, WEB.1).open(&mut fw);
     flow.client_fin(&mut fw);
-    assert_eq!(
-        told(&mut fw),
-        [(Happened::New, State::SynSent), (Happened::Updated, fw_state(&fw))]
-    );
-    // Taken: the next one is noted again. So it is after nobody followed for a while.
+    let states: Vec<_> = told(&mut fw).into_iter().map(|(_, state)| state).collect();
+    let each = [SynSent, SynReceived, Established, FinWait, CloseWait];
+    assert_eq!(states, each, "there is room for each");
+    for port in 0..32 {
+        fw.lan(udp(("192.168.1.3", 5000 + port), "192.0.2.66:53")).out(WAN);
+    }
     flow.server_fin(&mut fw);
+    fw.edit(fw.tcp().id, Edit { mark: Some((7, u32::MAX)), timeout_ms: None }).unwrap();
+    // Taken although nobody follows any more, or the next one would find it waiting for ever.
     fw.follow(false);
-    assert_eq!(told(&mut fw).len(), 1, "what was noted stays to be taken");
+    let late = fw.changes();
+    assert_eq!(late.len(), 33);
+    let last = late[32].connection.unwrap();
+    assert_eq!((State::from_number(last.protocol_state), last.mark), (TimeWait, 7));
+    assert_eq!(fw.tcp().flags & flags::CHANGED, 0);
     fw.follow(true);
-    fw.edit(fw.connection().id, Edit { mark: Some((1, u32::MAX)), timeout_ms: None }).unwrap();
-    assert_eq!(told(&mut fw), [(Happened::Updated, State::TimeWait)]);
-    assert_eq!(fw.connection().flags & flags::CHANGED, 0);
+    fw.edit(fw.tcp().id, Edit { mark: Some((1, u32::MAX)), timeout_ms: None }).unwrap();
+    assert_eq!(told(&mut fw), [(Happened::Updated, TimeWait)]);
 }
 
-fn fw_state(fw: &Firewall) -> State {
-    State::from_number(fw.connection().protocol_state)
+trait OneTcp {
+    fn tcp(&self) -> ConnectionView;
+}
+
+impl OneTcp for Firewall {
+    /// The one TCP connection there is.
+    fn tcp(&self) -> ConnectionView {
+        let all = self.connections();
+        *all.iter().find(|c| c.original.protocol() == protocol::TCP).expect("there is one")
+    }
 }
 
 /// What there is no room for is counted where it is missing, and everything before and after is there.
@@ -346,5 +364,37 @@ fn a_dump_under_churn_repeats_and_invents_nothing() {
             let own = throughout.iter().filter(|id| id.worker() == me);
             own.for_each(|id| assert!(listed.contains_key(id)));
         }
+    });
+}
+
+/// What is listed: the helper of a connection, and what it expects, until that is past its deadline.
+#[test]
+fn a_view_names_the_helper_and_expectations_can_be_shown() {
+    for_workers([1, 2], |mut setup| {
+        setup.options.helpers = Helpers::NONE.with(Kind::Ftp);
+        let mut fw = Firewall::with(setup);
+        let shown = |fw: &Firewall| {
+            let (now, mut all) = (fw.now.tick(), Vec::new());
+            let table = &fw.snapshot().expectations;
+            let shards = (0..).take_while(|&shard| table.show(shard, now, |e| all.push(e)));
+            assert!(shards.count() > 1);
+            all
+        };
+        let control = Flow::outward("192.168.1.2:5000", "192.0.2.9:21").open(&mut fw);
+        let view = fw.connection();
+        assert_eq!(view.helper, Some(Kind::Ftp));
+        assert!(shown(&fw).is_empty());
+        let port = control.client_segment().payload("PORT 192,168,1,2,156,64\r\n");
+        fw.lan(port).out(WAN);
+        let all = shown(&fw);
+        let [expected] = &all[..] else { panic!("{all:?}") };
+        assert_eq!((expected.master, expected.protocol), (view.id.0, protocol::TCP));
+        let (server, outer) = ("192.0.2.9".parse().unwrap(), "203.0.113.2".parse().unwrap());
+        assert_eq!((expected.src, expected.dst), (Some(server), outer));
+        assert_eq!((expected.dst_port, expected.to.1), (40_000, 40_000));
+        fw.pass_secs(299);
+        assert_eq!(shown(&fw).len(), 1);
+        fw.pass_untidied(std::time::Duration::from_secs(1));
+        assert!(shown(&fw).is_empty(), "past its deadline");
     });
 }

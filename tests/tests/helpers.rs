@@ -365,39 +365,6 @@ fn an_active_server_behind_a_forward_appears_as_its_control_connection_does() {
     });
 }
 
-/// What is listed: the helper of a connection, and what it expects, until it has come.
-#[test]
-fn a_view_names_the_helper_and_expectations_can_be_shown() {
-    for_workers([1, 2], |setup| {
-        let mut fw = Firewall::with(with_helpers(setup));
-        let shown = |fw: &Firewall| {
-            let (now, mut all) = (fw.now.tick(), Vec::new());
-            let table = &fw.snapshot().expectations;
-            let shards = (0..).take_while(|&shard| table.show(shard, now, |e| all.push(e)));
-            assert!(shards.count() > 1);
-            all
-        };
-        let mut control = Control::ftp(&mut fw, CLIENT);
-        let view = fw.connection();
-        assert_eq!(view.helper, Some(Kind::Ftp));
-        assert!(shown(&fw).is_empty());
-        control.client_says(
-            &mut fw,
-            "PORT 192,168,1,2,156,64\r\n",
-            "PORT 203,0,113,100,156,64\r\n",
-        );
-        let all = shown(&fw);
-        let [expected] = &all[..] else { panic!("{all:?}") };
-        assert_eq!((expected.master, expected.protocol), (view.id.0, protocol::TCP));
-        assert_eq!((expected.src, expected.dst), (SERVER.parse().ok(), OUTER.parse().unwrap()));
-        assert_eq!((expected.dst_port, expected.to.1), (40_000, 40_000));
-        fw.pass_secs(299);
-        assert_eq!(shown(&fw).len(), 1);
-        fw.pass_untidied(std::time::Duration::from_secs(1));
-        assert!(shown(&fw).is_empty(), "past its deadline");
-    });
-}
-
 /// C114
 #[test]
 fn an_expectation_admits_its_peer_once_and_for_five_minutes() {

@@ -22,7 +22,7 @@ pub enum Event {
         /// As it was then.
         connection: Connection,
     },
-    /// Its state changed, or its mark or timeout was set. Changes that follow each other closely may come as one.
+    /// Its state changed, or its mark or timeout was set. Changes may come as one when more happen than are fetched.
     Update {
         /// When, milliseconds since 1970.
         time_unix_ms: u64,

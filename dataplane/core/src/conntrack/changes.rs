@@ -5,8 +5,8 @@
 //! worker; whoever follows takes from it between bursts, and a follower that is slow finds a gap of known size:
 //! the packet path never waits for one.
 //!
-//! A connection that changes again before its last change was taken is noted once: its row says so
-//! ([`flags::CHANGED`]), and the taker sees it as it is by then.
+//! Every change is noted while there is room. Once the log is half full, a connection that changes again before its last
+//! change was taken is noted once: its row says so ([`flags::CHANGED`]), and the taker sees it as it is by then.
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -68,6 +68,8 @@ pub struct Change<H> {
     pub happened: Happened,
     /// When.
     pub at: Tick,
+    /// Whether it stands for those that followed it before it was taken, too.
+    pub folds: bool,
     /// Where.
     pub row: EntryIdx,
     /// The row's hot part.
@@ -110,6 +112,11 @@ impl<H: Hot> Changes<H> {
     /// Whether there is nothing to take.
     pub(super) fn is_empty(&self) -> bool {
         self.len == 0 && self.missed == 0
+    }
+
+    /// Whether changes should take less room.
+    pub(super) fn is_pressed(&self) -> bool {
+        self.len >= self.ring.len() / 2
     }
 
     /// Notes a change, and first how many were missed before it; `false` if there is no room for that.

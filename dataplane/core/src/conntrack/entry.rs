@@ -40,7 +40,7 @@ pub mod flags {
     pub const CLOSED: u16 = 1 << 10;
     /// It has a helper, and a record in the side pool: its packets take the long way.
     pub const HELPED: u16 = 1 << 11;
-    /// A change of it waits in the log ([`changes`](super::super::changes)).
+    /// A change of it waits in the log that stands for all that follow ([`changes`](super::super::changes)).
     pub const CHANGED: u16 = 1 << 12;
     /// Not a flag: the table keeps a [`Span`](super::super::wheel::Span) here.
     pub const ARMED: u16 = 7 << ARMED_SHIFT;

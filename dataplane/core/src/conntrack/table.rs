@@ -659,37 +659,41 @@ impl<'m, H: Hot> Table<'m, H> {
         self.changes.is_empty()
     }
 
-    /// Notes that a live connection changed, unless that is noted already and waits. Only if it
+    /// Notes that a live connection changed, unless a change stands for it that waits. Only if it
     /// [is followed](Self::is_followed).
     #[cold]
     pub fn note_update(&mut self, row: EntryIdx, now: Tick) {
-        if self.hot(row).state().flags & flags::CHANGED == 0
-            && self.note(Happened::Updated, row, now)
-        {
+        if self.hot(row).state().flags & flags::CHANGED != 0 {
+            return;
+        }
+        let folds = self.changes.is_pressed();
+        let noted =
+            self.changes.note(&Change { folds, ..self.change(Happened::Updated, row, now) });
+        if noted && folds {
             self.rows[row.index()].both().0.state_mut().flags |= flags::CHANGED;
         }
     }
 
     #[cold]
-    fn note(&mut self, happened: Happened, row: EntryIdx, at: Tick) -> bool {
-        let (hot, warm, cold) = (*self.hot(row), *self.warm(row), *self.cold(row));
-        self.changes.note(&Change { happened, at, row, hot, warm, cold })
+    fn note(&mut self, happened: Happened, row: EntryIdx, now: Tick) {
+        self.changes.note(&self.change(happened, row, now));
     }
 
-    /// The oldest change that was not taken. A connection that lives is shown as it is now if it changed, as it was
-    /// if it is new.
+    fn change(&self, happened: Happened, row: EntryIdx, at: Tick) -> Change<H> {
+        let (hot, warm, cold) = (*self.hot(row), *self.warm(row), *self.cold(row));
+        Change { happened, at, folds: false, row, hot, warm, cold }
+    }
+
+    /// The oldest change that was not taken.
     pub fn take_change(&mut self, now: Tick) -> Option<Change<H>> {
         let change = self.changes.take()?;
-        let Change { happened, row, .. } = change;
-        let is_same = happened == Happened::Updated
-            && self.is_live(row)
-            && self.cold(row).incarnation == change.cold.incarnation;
-        if !is_same {
+        let Change { happened, folds, row, .. } = change;
+        let is_same = self.is_live(row) && self.cold(row).incarnation == change.cold.incarnation;
+        if !folds || !is_same {
             return Some(change);
         }
         self.rows[row.index()].both().0.state_mut().flags &= !flags::CHANGED;
-        let (hot, warm, cold) = (*self.hot(row), *self.warm(row), *self.cold(row));
-        Some(Change { happened, at: now, row, hot, warm, cold })
+        Some(self.change(happened, row, now))
     }
 
     fn free_row(&self) -> Option<u32> {

@@ -92,7 +92,7 @@ impl Pipeline<'_> {
 }
 
 fn next<H: Family>(table: &mut Table<'_, H>, me: WorkerId, now: Tick) -> Option<Told> {
-    let Change { happened, at, row, hot, warm, cold } = table.take_change(now)?;
+    let Change { happened, at, row, hot, warm, cold, .. } = table.take_change(now)?;
     if matches!(happened, Happened::Missed(_)) {
         return Some(Told { happened, connection: None, ago_ms: 0 });
     }

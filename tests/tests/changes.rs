@@ -229,8 +229,9 @@ fn who_heard_everything_knows_the_table() {
                 flow.server_fin(&mut fw);
             }
             if round % 11 == 0 {
-                let queries = fw.connections().into_iter().filter(|c| c.original.dst_id() == 53);
-                let deleted = queries.last().is_some_and(|c| fw.delete(c.id));
+                let mut queries =
+                    fw.connections().into_iter().filter(|c| c.original.dst_id() == 53);
+                let deleted = queries.next_back().is_some_and(|c| fw.delete(c.id));
                 assert!(deleted);
             }
             if round % 50 == 0 {

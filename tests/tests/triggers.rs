@@ -68,7 +68,7 @@ fn it_stays_open_while_the_connection_that_triggered_is_used() {
 fn it_stays_open_whatever_triggers_come_and_go_beside_it() {
     for_workers([1, 2, 4], |setup| {
         let before = setup.trigger_udp(7000, (7001, 7001), 60);
-        let mut fw = Firewall::with(with_trigger(before.clone()));
+        let mut fw = Firewall::with(with_trigger(before));
         let outer = fw.lan(pull(GAMER)).out(WAN).source();
         let beside = fw.lan(udp((GAMER, 5001), (SERVER, 7000))).out(WAN).source();
         for round in 0..20 {
@@ -77,7 +77,7 @@ fn it_stays_open_whatever_triggers_come_and_go_beside_it() {
             fw.wan(udp((SERVER, 7000), beside)).out(LAN);
             fw.change(|setup| match round % 4 {
                 0 => setup.triggers.swap(0, 1),
-                1 => _ = setup.triggers.insert(0, trigger(8000 + round)),
+                1 => setup.triggers.insert(0, trigger(8000 + round)),
                 2 => _ = setup.triggers.remove(0),
                 _ => setup.triggers.push(trigger(9000 + round)),
             });

@@ -299,7 +299,8 @@ fn another_user_is_refused_and_a_member_of_the_group_is_not() {
     let running = Running::with(Fake::default(), Limits::default(), Some(GROUP));
     // Where another user can reach it.
     let program: PathBuf = running.folder.join("postern");
-    std::fs::copy(POSTERN, &program).unwrap();
+    // By another process: one of ours that forks meanwhile would hold it open for writing (ETXTBSY).
+    assert!(Command::new("cp").arg(POSTERN).arg(&program).status().unwrap().success());
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
     let as_user = |groups: &str, line: &str| {
         Command::new("setpriv")
@@ -340,7 +341,8 @@ fn a_member_of_the_group_for_readers_may_look_only() {
     const READERS: u32 = 61_235;
     let running = Running::with_readers(Fake::default(), Limits::default(), Some(61_234), READERS);
     let program: PathBuf = running.folder.join("postern");
-    std::fs::copy(POSTERN, &program).unwrap();
+    // By another process: one of ours that forks meanwhile would hold it open for writing (ETXTBSY).
+    assert!(Command::new("cp").arg(POSTERN).arg(&program).status().unwrap().success());
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
     let as_member_of = |groups: &str, socket: &PathBuf, line: &str| {
         Command::new("setpriv")

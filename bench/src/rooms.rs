@@ -10,6 +10,7 @@ use std::time::Instant as Wall;
 
 use anyhow::{Context as _, Result, ensure};
 use postern_core::burst::{BURST_MAX, Origin};
+use postern_core::conntrack::changes::Ended;
 use postern_core::conntrack::ctstate::{CtState, CtStates};
 use postern_core::conntrack::datagram;
 use postern_core::conntrack::entry::{Cold, HotState, HotV4, Peer, Warm, flags, peer_flags};
@@ -313,7 +314,7 @@ const ROOMS: [Room; 14] = [
             site.rows[place] = inserted.unwrap_or(EntryIdx(0));
         }
         for row in site.rows {
-            site.table.remove(row);
+            site.table.remove(row, Ended::Deleted, NOW);
         }
     }),
 ];

@@ -17,7 +17,7 @@ use postern_core::snapshot::{Interface, InterfaceAddress, Interfaces, Options, i
 use postern_core::steering::{Inputs, StaticEndpoint};
 use postern_core::units::{InterfaceId, Mac};
 
-use crate::config::{ForwardError, ForwardSpec, Settings, TriggerSettings};
+use crate::config::{ForwardError, ForwardSpec, Settings, TriggerSpec};
 use crate::netlink::{KernelState, Link};
 
 /// A forward in force, with control's number for it.
@@ -130,19 +130,25 @@ pub fn timeouts(config: &Settings) -> Timeouts {
     config.timeouts.clone()
 }
 
+/// A port trigger; `None` if its interface does not exist.
+pub fn trigger(config: &Settings, trigger: &TriggerSpec) -> Option<TriggerRule> {
+    let (interface, _) = config.interface(&trigger.interface)?;
+    Some(TriggerRule {
+        interface,
+        protocol: trigger.protocol.number(),
+        outbound: (trigger.outbound.first(), trigger.outbound.last()),
+        inbound: (trigger.inbound.first(), trigger.inbound.last()),
+        timeout_ms: trigger.timeout.as_millis() as u32,
+    })
+}
+
 /// The port triggers; those that were there `before` keep their holders.
-pub fn triggers(config: &Settings, before: &Triggers) -> Triggers {
-    let rule = |trigger: &TriggerSettings| {
-        let (interface, _) = config.interface(&trigger.interface)?;
-        Some(TriggerRule {
-            interface,
-            protocol: trigger.protocol.number(),
-            outbound: (trigger.outbound.first(), trigger.outbound.last()),
-            inbound: (trigger.inbound.first(), trigger.inbound.last()),
-            timeout_ms: trigger.timeout.as_millis() as u32,
-        })
-    };
-    Triggers::new(config.triggers.iter().filter_map(rule).collect(), before)
+pub fn triggers<'t>(
+    config: &Settings,
+    specs: impl Iterator<Item = &'t TriggerSpec>,
+    before: &Triggers,
+) -> Triggers {
+    Triggers::new(specs.filter_map(|spec| trigger(config, spec)).collect(), before)
 }
 
 /// The switches.

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use common::{CONNECTIONS, Fake, Folder, Running};
+use postern_control::api::event::ConnectionEdit;
 use postern_control::api::model::RulesProgram;
 use postern_control::api::server::Limits;
 
@@ -118,10 +119,120 @@ fn connections_are_listed_counted_and_deleted() {
 }
 
 #[test]
+fn connections_are_updated_by_id_or_by_filter() {
+    let running = Running::new();
+    for (line, code, updated) in [
+        ("conntrack update -p tcp --mark 0x10/0xff", 0, "1000"),
+        ("conntrack update -p tcp --sport 1024 --timeout 60 -m 5", 0, "1"),
+        ("conntrack update 1152921504606846977 --timeout 60", 0, "1"),
+        ("conntrack -U -p udp -m 5", 1, "0"),
+        ("conntrack update 7 -m 5", 1, ""),
+        ("conntrack update -p tcp", 2, ""),
+        ("conntrack update -m 5", 2, ""),
+        ("conntrack update 1152921504606846977 -p tcp -m 5", 2, ""),
+        ("conntrack update -p tcp -m five", 2, ""),
+        ("conntrack update -p tcp --timeout 864001", 2, ""),
+        ("conntrack update -p tcp --timeout 0", 2, ""),
+    ] {
+        let done = postern(&running, line);
+        assert_eq!(done.status.code(), Some(code), "{line}: {}", err(&done));
+        if !updated.is_empty() {
+            let said = format!("postern: {updated} connections have been updated.\n");
+            assert_eq!(err(&done), said, "{line}");
+        }
+    }
+    let edits = running.fake.edits.lock().unwrap();
+    let edit = |mark, mask, timeout_s| ConnectionEdit { mark, mask, timeout_s };
+    assert_eq!(edits[0], edit(Some(0x10), Some(0xff), None));
+    assert!(edits.contains(&edit(Some(5), Some(u32::MAX), Some(60))));
+    assert!(edits.contains(&edit(None, None, Some(60))));
+}
+
+#[test]
+fn events_are_printed_as_conntrack_prints_them() {
+    let running = Running::new();
+    let tuples = "src=192.168.1.2 dst=192.0.2.9 sport=1031 dport=443";
+    let reply = "src=192.0.2.9 dst=192.168.1.2 sport=443 dport=1031";
+    let (new, update, destroy) = (
+        format!("    [NEW] tcp      6 240 SYN_SENT {tuples} [UNREPLIED] {reply}\n"),
+        format!(" [UPDATE] tcp      6 7440 ESTABLISHED {tuples} {reply} [ASSURED]\n"),
+        format!(
+            "[DESTROY] tcp      6 ESTABLISHED {tuples} packets=3 bytes=164 {reply} packets=3 bytes=164 [ASSURED] mark=5"
+        ),
+    );
+    let all = postern(&running, "conntrack events --sport 1031");
+    assert_eq!(out(&all), format!("{new}{update}{destroy}\n"));
+    assert_eq!(
+        err(&all),
+        "postern: 12 events were missed: list the table again\npostern: the appliance stops\n"
+    );
+    assert_eq!(all.status.code(), Some(1), "it ended, and nobody told it to");
+    let ends = out(&postern(&running, "conntrack -E -e DESTROY -o timestamp,reason,id"));
+    assert_eq!(
+        ends,
+        format!("[1795462316.001000]\t{destroy} reason=timeout id=1152921504606846983\n")
+    );
+    let first = postern(&running, "conntrack events --json -e NEW,UPDATE");
+    let first: Vec<serde_json::Value> =
+        out(&first).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(
+        first.iter().map(|e| &e["event"]).collect::<Vec<_>>(),
+        ["new", "update", "new", "overrun"]
+    );
+    assert_eq!(first[0]["connection"]["state"], "SYN_SENT");
+    assert_eq!(first[3]["missed"], 12);
+    let end = out(&postern(&running, "conntrack events --json -e DESTROY"));
+    let end: serde_json::Value = serde_json::from_str(end.lines().next().unwrap()).unwrap();
+    assert_eq!((&end["reason"], &end["duration_ms"]), (&"timeout".into(), &9001.into()));
+    assert_eq!(end["connection"]["original"]["bytes"], 164);
+    for line in ["conntrack events -e NEWS", "conntrack events -s x", "conntrack events -o colour"]
+    {
+        assert_eq!(postern(&running, line).status.code(), Some(2), "{line}");
+    }
+}
+
+#[test]
+fn expectations_are_printed_as_conntrack_prints_them() {
+    let running = Running::new();
+    let listed = postern(&running, "conntrack expect");
+    assert_eq!(
+        out(&listed),
+        "297 proto=6 src=192.0.2.9 dst=203.0.113.2 sport=0 dport=50012 mask-src=255.255.255.255 mask-dst=255.255.255.255 sport=0 dport=65535 master-src=192.168.1.2 master-dst=192.0.2.9 sport=1031 dport=443 class=0 helper=ftp\n"
+    );
+    assert_eq!(err(&listed), "postern: 1 expectations have been shown.\n");
+    assert_eq!(json(&postern(&running, "conntrack expect --json"))[0]["to"], "192.168.1.2");
+}
+
+#[test]
+fn triggers_are_added_listed_and_removed() {
+    let running = Running::new();
+    let added = postern(&running, "trigger add udp 6112 6113-6115 --timeout 90s");
+    assert_eq!(out(&added), "added wan udp 6112 opens 6113-6115\n");
+    let list = out(&postern(&running, "trigger list"));
+    assert_eq!(
+        list,
+        "wan  udp  6112  -> 6113-6115  open to 192.168.1.2 for 59s  (until the next start)\n"
+    );
+    assert_eq!(json(&postern(&running, "trigger list --json"))[0]["timeout_s"], 90);
+    for line in
+        ["trigger add udp 6112", "trigger add udp 1 2 --timeout 1500ms", "trigger remove udp"]
+    {
+        assert_eq!(postern(&running, line).status.code(), Some(2), "{line}");
+    }
+    let gone = postern(&running, "trigger remove udp 6113-6115");
+    assert_eq!(out(&gone), "removed wan udp 6112 opens 6113-6115\n");
+    assert_eq!(postern(&running, "trigger remove udp 6113-6115").status.code(), Some(1));
+}
+
+#[test]
 fn a_reader_that_has_seen_enough_is_no_failure() {
     let running = Running::with(Fake { endless: true, ..Fake::default() }, Limits::default(), None);
     let pipe =
         format!("{POSTERN} --control {} conntrack list | head -n 2", running.socket.display());
+    let done = Command::new("bash").args(["-o", "pipefail", "-c", &pipe]).output().unwrap();
+    assert_eq!(out(&done).lines().count(), 2);
+    assert_eq!((done.status.code(), err(&done).as_str()), (Some(0), ""));
+    let pipe = pipe.replace("list", "events");
     let done = Command::new("bash").args(["-o", "pipefail", "-c", &pipe]).output().unwrap();
     assert_eq!(out(&done).lines().count(), 2);
     assert_eq!((done.status.code(), err(&done).as_str()), (Some(0), ""));
@@ -188,7 +299,8 @@ fn another_user_is_refused_and_a_member_of_the_group_is_not() {
     let running = Running::with(Fake::default(), Limits::default(), Some(GROUP));
     // Where another user can reach it.
     let program: PathBuf = running.folder.join("postern");
-    std::fs::copy(POSTERN, &program).unwrap();
+    // By another process: one of ours that forks meanwhile would hold it open for writing (ETXTBSY).
+    assert!(Command::new("cp").arg(POSTERN).arg(&program).status().unwrap().success());
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
     let as_user = |groups: &str, line: &str| {
         Command::new("setpriv")
@@ -229,7 +341,8 @@ fn a_member_of_the_group_for_readers_may_look_only() {
     const READERS: u32 = 61_235;
     let running = Running::with_readers(Fake::default(), Limits::default(), Some(61_234), READERS);
     let program: PathBuf = running.folder.join("postern");
-    std::fs::copy(POSTERN, &program).unwrap();
+    // By another process: one of ours that forks meanwhile would hold it open for writing (ETXTBSY).
+    assert!(Command::new("cp").arg(POSTERN).arg(&program).status().unwrap().success());
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
     let as_member_of = |groups: &str, socket: &PathBuf, line: &str| {
         Command::new("setpriv")

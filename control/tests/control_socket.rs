@@ -133,19 +133,26 @@ fn every_documented_path_is_answered_and_every_error_is_json() {
         "DELETE /v1/connections",
         "DELETE /v1/connections/{id}",
         "DELETE /v1/forwards",
+        "DELETE /v1/triggers",
         "GET /v1/connections",
         "GET /v1/connections/count",
+        "GET /v1/connections/events",
         "GET /v1/connections/{id}",
         "GET /v1/drops",
+        "GET /v1/expectations",
         "GET /v1/forwards",
         "GET /v1/rules",
         "GET /v1/status",
+        "GET /v1/triggers",
         "GET /v1/version",
+        "PATCH /v1/connections",
+        "PATCH /v1/connections/{id}",
         "POST /v1/config/check",
         "POST /v1/config/reload",
         "POST /v1/connections/flush",
         "POST /v1/forwards",
         "POST /v1/rules",
+        "POST /v1/triggers",
     ];
     assert_eq!(listed, all);
     // Every schema referred to is there.
@@ -179,6 +186,16 @@ fn errors_have_their_status_and_kind() {
         ("DELETE", "/v1/connections", "", 400, "bad_request"),
         ("GET", &format!("/v1/connections/{id}"), "", 404, "not_found"),
         ("DELETE", "/v1/forwards?protocol=tcp&port=9", "", 404, "not_found"),
+        ("DELETE", "/v1/triggers?protocol=udp&inbound=9", "", 404, "not_found"),
+        ("GET", "/v1/connections/events?spot=80", "", 400, "bad_request"),
+        ("GET", "/v1/connections/events?events=NEW,OLD", "", 400, "bad_request"),
+        ("GET", "/v1/connections/events?events=NEW&src=x", "", 400, "bad_request"),
+        ("PATCH", "/v1/connections", "{\"mark\":1}", 400, "bad_request"),
+        ("PATCH", "/v1/connections?sport=1", "{}", 422, "invalid"),
+        ("PATCH", "/v1/connections?sport=1", "{\"mask\":1}", 422, "invalid"),
+        ("PATCH", "/v1/connections?sport=1", "{\"timeout_s\":864001}", 422, "invalid"),
+        ("PATCH", &format!("/v1/connections/{id}"), "{\"timeout_s\":0}", 422, "invalid"),
+        ("PATCH", &format!("/v1/connections/{id}"), "{\"timeout_s\":1}", 404, "not_found"),
         ("POST", "/v1/config/reload", "", 422, "invalid"),
     ] {
         let (got, text) = ask(&running, method, path, body);
@@ -282,6 +299,8 @@ fn who_may_only_look_changes_nothing() {
             let body = match path.as_str() {
                 "/v1/rules" => "{\"family\":\"ipv4\",\"program\":\"iptables\",\"args\":[\"-F\"]}",
                 "/v1/forwards" => "{\"protocol\":\"tcp\",\"port\":\"80\",\"to\":\"192.168.1.9\"}",
+                "/v1/triggers" => "{\"protocol\":\"udp\",\"outbound\":\"1\",\"inbound\":\"2\"}",
+                path if method == "PATCH" && path.starts_with("/v1/connections") => "{\"mark\":1}",
                 _ => "{\"text\":\"\"}",
             };
             let query = if path == "/v1/rules" { "?family=ipv4" } else { "" };
@@ -300,8 +319,10 @@ fn who_may_only_look_changes_nothing() {
             }
         }
     }
-    assert_eq!((looked, refused), (8, 8), "every path, and /v1/rules both ways");
+    assert_eq!((looked, refused), (11, 12), "every path, and /v1/rules both ways");
     assert!(running.fake.forwards.lock().unwrap().is_empty());
+    assert!(running.fake.triggers.lock().unwrap().is_empty());
+    assert!(running.fake.edits.lock().unwrap().is_empty());
     let asked = running.fake.rules.lock().unwrap();
     assert!(asked.iter().all(|request| request.program == RulesProgram::Save), "{asked:?}");
 }

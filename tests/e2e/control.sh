@@ -54,7 +54,18 @@ once_a_reader_may_look_and_change_nothing() {
     "${reader[@]}" status
     has "$("${reader[@]}" conntrack count)" '^[0-9]+$'
     has "$("${reader[@]}" iptables-save)" '^\*filter'
-    for what in 'iptables -F' 'conntrack flush' 'forward add tcp 99 192.168.1.10:99' reload; do
+    # Following is looking, too: it begins, and says nothing of what it may not.
+    canary
+    timeout 10 "${reader[@]}" conntrack events -p icmp >"$LAB_DIR/read-events" &
+    local following=$!
+    wait_for 10 "the reader to follow" reader_follows
+    canary
+    wait_for 5 "an event for the reader" grep -q NEW "$LAB_DIR/read-events"
+    kill "$following"
+    "${reader[@]}" trigger list
+    "${reader[@]}" conntrack expect
+    for what in 'iptables -F' 'conntrack flush' 'forward add tcp 99 192.168.1.10:99' reload \
+        'conntrack update -p tcp --mark 1' 'conntrack delete -p tcp' 'trigger add udp 1 2' 'trigger remove udp 2'; do
         # shellcheck disable=SC2086
         out=$(fails "${reader[@]}" $what 2>&1)
         has "$out" 'may look but not change'
@@ -65,6 +76,10 @@ once_a_reader_may_look_and_change_nothing() {
     has "$out" 'only reading is allowed'
     chmod 700 "$LAB_DIR"
     rm "$LAB_DIR/for-all"
+}
+
+reader_follows() {
+    [ "$(postern --json status | jq .followers)" = 1 ]
 }
 
 once_a_second_instance_is_refused_and_the_first_undisturbed() {

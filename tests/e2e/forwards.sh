@@ -98,6 +98,28 @@ once_overlapping_forwards_are_refused() {
     postern forward remove tcp 8100-8110
 }
 
+# C106
+case_a_trigger_of_the_run_opens_for_who_pulled_it_and_lasts_over_a_reload() {
+    local out
+    postern trigger add --timeout 30s udp 6112 7001
+    has "$(postern trigger list)" '^wan +udp +6112 +-> +7001 +closed \(opens for 30s\) +\(until the next start\)'
+    equals "$(ask wan ask udp "$WAN" 7001 --timeout 1)" silence "before"
+    ask lan ask udp "$NEAR" 6112 --timeout 1
+    equals "$(ask wan ask udp "$WAN" 7001 --sport 50020)" "203.0.113.1 50020" "the server's peer"
+    has "$(postern trigger list)" 'open to 192\.168\.1\.10 for (2[0-9]|30)s'
+    postern reload
+    has "$(postern trigger list)" 'open to 192\.168\.1\.10'
+    equals "$(ask wan ask udp "$WAN" 7001 --sport 50021)" "203.0.113.1 50021" "after the reload"
+    out=$(fails postern trigger add udp 9 7000-7002 2>&1)
+    has "$out" 'another trigger opens: wan udp 6112 opens 7001'
+    fails postern trigger add --interface nowhere udp 9 10
+    fails postern trigger add sctp 9 10
+    postern trigger remove udp 7001
+    equals "$(ask wan ask udp "$WAN" 7001 --sport 50022 --timeout 1)" silence "removed"
+    fails postern trigger remove udp 7001
+    equals "$(postern trigger list)" "" "triggers"
+}
+
 # C190
 case_forwards_come_and_go_while_a_transfer_runs() {
     local n transfer

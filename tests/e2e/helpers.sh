@@ -124,6 +124,24 @@ case_without_a_helper_nothing_is_opened() {
     got 3MB
 }
 
+# What is expected is listed while it is: a client that announces itself and asks for nothing.
+case_a_listing_names_the_helper_and_what_it_expects() {
+    local shown
+    # shellcheck disable=SC2016
+    start_here lan shy bash -c 'exec 3<>"/dev/tcp/$0/21"; read -r _ <&3
+        for line in "USER anonymous" "PASS me" "PORT 192,168,1,10,200,10"; do printf "%s\r\n" "$line" >&3; read -r _ <&3; done
+        echo announced; sleep 60' "$FAR"
+    local shy=$PID
+    wait_for 10 "its announcement" grep -q announced "$LAB_DIR/shy.log"
+    has "$(postern conntrack list -p tcp --dport 21 -u ASSURED)" ' helper=ftp use=1$'
+    shown=$(postern conntrack expect)
+    has "$shown" '^[0-9]+ proto=6 src=198\.51\.100\.1 dst=203\.0\.113\.2 sport=0 dport=[0-9]+ mask-src=255\.255\.255\.255 mask-dst=255\.255\.255\.255 sport=0 dport=65535 master-src=192\.168\.1\.10 master-dst=198\.51\.100\.1 sport=[0-9]+ dport=21 class=0 helper=ftp$'
+    equals "$(postern --json conntrack expect | jq -r '.[0].to_port')" 51210 "the port that is meant"
+    kill "$shy"
+    postern conntrack delete -p tcp --dport 21
+    equals "$(postern conntrack expect)" "" "expectations of a master that is gone"
+}
+
 # C106
 case_a_port_trigger_opens_for_a_time() {
     equals "$(ask wan ask udp "$WAN" 7000 --timeout 1)" silence "before"

@@ -9,11 +9,14 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use postern_core::burst::{BURST_MAX, Burst, Seen};
+use postern_core::conntrack::changes::Ended;
 use postern_core::counters::{Counters, Values};
 use postern_core::forward::NeighbourState;
 use postern_core::forward::neighbour::Neighbour;
 use postern_core::fragments::{self, SLOTS, Settled};
-use postern_core::pipeline::{ConnectionId, ConnectionView, Cursor, Filter, Limits, Pipeline};
+use postern_core::pipeline::{
+    ConnectionId, ConnectionView, Cursor, Edit, Filter, Limits, Pipeline, Told,
+};
 use postern_core::snapshot::Snapshot;
 use postern_core::time::Instant;
 use postern_core::units::{InterfaceId, Mac, WorkerId};
@@ -609,7 +612,30 @@ impl Firewall {
     pub fn delete(&mut self, id: ConnectionId) -> bool {
         let number = id.worker();
         let worker = &mut self.workers[number.index()];
-        worker.pipeline.delete(number, id, &worker.counters, self.now)
+        worker.pipeline.delete(number, id, Ended::Deleted, &worker.counters, self.now)
+    }
+
+    /// Begins or ends to have every worker note what happens to connections.
+    pub fn follow(&mut self, follow: bool) {
+        self.workers.iter_mut().for_each(|worker| worker.pipeline.follow(follow));
+    }
+
+    /// What happened to connections since this was asked last, worker by worker.
+    pub fn changes(&mut self) -> Vec<Told> {
+        let mut changes = Vec::new();
+        for (number, worker) in self.workers.iter_mut().enumerate() {
+            let me = WorkerId(number as u8);
+            let Worker { pipeline, counters, .. } = worker;
+            pipeline.take_changes(me, usize::MAX, counters, self.now, |told| changes.push(told));
+            assert!(pipeline.has_no_changes());
+        }
+        changes
+    }
+
+    /// Changes something about a connection; `None` if there is none of that id.
+    pub fn edit(&mut self, id: ConnectionId, edit: Edit) -> Option<ConnectionView> {
+        let number = id.worker();
+        self.workers[number.index()].pipeline.edit(number, id, &edit, self.now)
     }
 
     /// All counters, all workers together.

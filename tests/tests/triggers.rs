@@ -1,5 +1,6 @@
 //! Port triggers: a host that goes out by one port has others opened, for a while.
 
+use postern_core::nat::trigger::TriggerRule;
 use postern_core::verdict::DropReason;
 use postern_tests::packet::{Pkt, udp};
 use postern_tests::{Firewall, LAN, Setup, WAN, for_workers};
@@ -60,6 +61,35 @@ fn it_stays_open_while_the_connection_that_triggered_is_used() {
         fw.pass_secs(59);
         fw.wan(call((PEER, 7000), 6113)).out(LAN);
     });
+}
+
+/// C106: one that is removed, or put before it, makes no difference to a trigger's use.
+#[test]
+fn it_stays_open_whatever_triggers_come_and_go_beside_it() {
+    for_workers([1, 2, 4], |setup| {
+        let before = setup.trigger_udp(7000, (7001, 7001), 60);
+        let mut fw = Firewall::with(with_trigger(before));
+        let outer = fw.lan(pull(GAMER)).out(WAN).source();
+        let beside = fw.lan(udp((GAMER, 5001), (SERVER, 7000))).out(WAN).source();
+        for round in 0..20 {
+            fw.pass_secs(20);
+            fw.wan(udp((SERVER, 6112), outer)).out(LAN);
+            fw.wan(udp((SERVER, 7000), beside)).out(LAN);
+            fw.change(|setup| match round % 4 {
+                0 => setup.triggers.swap(0, 1),
+                1 => setup.triggers.insert(0, trigger(8000 + round)),
+                2 => _ = setup.triggers.remove(0),
+                _ => setup.triggers.push(trigger(9000 + round)),
+            });
+        }
+        fw.pass_secs(59);
+        fw.wan(call((PEER, 7000), 6113)).out(LAN);
+        fw.wan(call((PEER, 7000), 7001)).out(LAN);
+    });
+}
+
+fn trigger(port: u16) -> TriggerRule {
+    Setup::default().trigger_udp(port, (port, port), 60).triggers[0]
 }
 
 /// C109: the first host keeps it; a forward and a live mapping go first.

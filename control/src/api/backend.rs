@@ -3,11 +3,14 @@
 use async_trait::async_trait;
 
 use super::connection::{Connection, ConnectionId};
+use super::event::{ConnectionEdit, Events};
+use super::expectation::Expectation;
 use super::filter::ConnectionFilter;
 use super::model::{
     ConfigFault, ConnectionCount, Drops, Forward, ForwardKey, ForwardRequest, ReloadOutcome,
     RulesOutcome, RulesRequest, Status,
 };
+use super::trigger::{Trigger, TriggerKey, TriggerRequest};
 
 /// Why the backend did not do what was asked.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -72,6 +75,15 @@ pub trait Backend: Send + Sync + 'static {
     /// Removes a port forward.
     async fn remove_forward(&self, key: ForwardKey) -> Result<Forward, BackendError>;
 
+    /// All port triggers, with who holds them.
+    async fn triggers(&self) -> Result<Vec<Trigger>, BackendError>;
+
+    /// Adds a port trigger that lasts until it is removed or the appliance stops.
+    async fn add_trigger(&self, request: TriggerRequest) -> Result<Trigger, BackendError>;
+
+    /// Removes a port trigger.
+    async fn remove_trigger(&self, key: TriggerKey) -> Result<Trigger, BackendError>;
+
     /// Walks the tables from `cursor`: a bounded slice of rows, those connections in it that pass
     /// `filter`. Nothing is held for the walk between two calls.
     async fn connections(
@@ -95,6 +107,27 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Deletes one connection and returns what it was.
     async fn delete_connection(&self, id: ConnectionId) -> Result<Connection, BackendError>;
+
+    /// The same walk, but those that pass `filter` are changed: how many in this slice, and where to go on.
+    async fn update_connections(
+        &self,
+        filter: &ConnectionFilter,
+        edit: &ConnectionEdit,
+        cursor: Cursor,
+    ) -> Result<(u64, Option<Cursor>), BackendError>;
+
+    /// Changes one connection and returns what it is now.
+    async fn update_connection(
+        &self,
+        id: ConnectionId,
+        edit: &ConnectionEdit,
+    ) -> Result<Connection, BackendError>;
+
+    /// What happens to connections, from when this returns. Whoever takes it slowly finds gaps, and how large they are.
+    async fn events(&self) -> Result<Events, BackendError>;
+
+    /// All connections that helpers expect.
+    async fn expectations(&self) -> Result<Vec<Expectation>, BackendError>;
 
     /// Deletes every connection; returns how many.
     async fn flush_connections(&self) -> Result<u64, BackendError>;

@@ -141,8 +141,17 @@ pub struct Connection {
     /// Where they leave; absent if the host takes them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub original_egress: Option<String>,
+    /// A helper had announced it.
+    #[serde(default)]
+    pub expected: bool,
+    /// Its helper: `ftp`, `irc`, `tftp`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub helper: Option<String>,
     /// Seconds since it was made.
     pub age_s: u32,
+    /// When it was made, seconds since 1970, by the clock as it is set now.
+    #[serde(default)]
+    pub start_unix_s: u64,
     /// The worker that owns it.
     pub worker: u8,
 }

@@ -54,7 +54,7 @@ pub struct ConnectionQuery {
     /// TCP state: `ESTABLISHED`, `SYN_SENT`, ...
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
-    /// Of `ASSURED`, `SEEN_REPLY`, `UNREPLIED`, `SRC_NAT`, `DST_NAT`: several with commas between.
+    /// Of `ASSURED`, `SEEN_REPLY`, `UNREPLIED`, `EXPECTED`, `SRC_NAT`, `DST_NAT`: several with commas between.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
     /// Translated source: `any`, an address or a network.
@@ -167,6 +167,7 @@ enum StatusBit {
     Assured,
     SeenReply,
     Unreplied,
+    Expected,
     SrcNat,
     DstNat,
 }
@@ -179,6 +180,7 @@ impl FromStr for StatusBit {
             "ASSURED" => Self::Assured,
             "SEEN_REPLY" => Self::SeenReply,
             "UNREPLIED" => Self::Unreplied,
+            "EXPECTED" => Self::Expected,
             "SRC_NAT" | "SNAT" => Self::SrcNat,
             "DST_NAT" | "DNAT" => Self::DstNat,
             _ => return Err(()),
@@ -200,10 +202,20 @@ fn number(text: &str) -> Result<u32, ()> {
     }
 }
 
-fn mark(text: &str) -> Result<(u32, u32), ()> {
+/// Reads a mark, `VALUE` or `VALUE/MASK`, decimal or 0x.
+///
+/// # Errors
+/// What is wanted, in words.
+pub fn mark(text: &str) -> Result<(u32, u32), &'static str> {
     let (value, mask) = text.split_once('/').unwrap_or((text, "0xffffffff"));
-    Ok((number(value)?, number(mask)?))
+    match (number(value), number(mask)) {
+        (Ok(value), Ok(mask)) => Ok((value, mask)),
+        _ => Err(MARK),
+    }
 }
+
+/// What a mark looks like.
+const MARK: &str = "a mark such as 0x10 or 0x10/0xff";
 
 fn nat(text: &str) -> Result<Network, ()> {
     if text.eq_ignore_ascii_case("any") { Ok(Network::Any) } else { text.parse() }
@@ -264,14 +276,14 @@ impl TryFrom<&ConnectionQuery> for ConnectionFilter {
             status: part(
                 "status",
                 q.status.as_ref(),
-                "of ASSURED, SEEN_REPLY, UNREPLIED, SRC_NAT, DST_NAT",
+                "of ASSURED, SEEN_REPLY, UNREPLIED, EXPECTED, SRC_NAT, DST_NAT",
                 status,
             )?
             .unwrap_or_default(),
             src_nat: nat("src_nat", q.src_nat.as_ref())?,
             dst_nat: nat("dst_nat", q.dst_nat.as_ref())?,
             any_nat: nat("any_nat", q.any_nat.as_ref())?,
-            mark: part("mark", q.mark.as_ref(), "a mark such as 0x10 or 0x10/0xff", mark)?,
+            mark: part("mark", q.mark.as_ref(), MARK, mark)?,
             zone: part("zone", q.zone.as_ref(), "a zone number", str::parse)?,
             interface: q.interface.clone(),
         })
@@ -315,6 +327,7 @@ impl ConnectionFilter {
             StatusBit::Assured => c.assured,
             StatusBit::SeenReply => c.seen_reply,
             StatusBit::Unreplied => !c.seen_reply,
+            StatusBit::Expected => c.expected,
             StatusBit::SrcNat => c.snat,
             StatusBit::DstNat => c.dnat,
         };

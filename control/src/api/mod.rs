@@ -1,6 +1,7 @@
 //! The control socket: what a program may ask of a running appliance, and how.
 //!
 //! * [`model`], [`connection`]: requests and answers, as they stand in JSON. Interfaces go by name.
+//! * [`event`], [`expectation`], [`trigger`]: the same, for what happens to connections, what helpers expect, port triggers.
 //! * [`backend`]: what the API needs of the appliance; the appliance implements it, tests fake it.
 //! * [`routes`]: paths to backend calls, and the OpenAPI document made from the same list.
 //! * [`socket`]: the socket file: where, whose, with which mode, and gone at the end.
@@ -13,6 +14,8 @@
 
 pub mod backend;
 pub mod connection;
+pub mod event;
+pub mod expectation;
 pub mod filter;
 pub mod model;
 pub mod peer;
@@ -20,3 +23,4 @@ pub mod routes;
 pub mod server;
 pub mod socket;
 mod stall;
+pub mod trigger;

@@ -63,6 +63,9 @@ pub struct Status {
     pub interfaces: Vec<InterfaceStatus>,
     /// How many port forwards.
     pub forwards: u32,
+    /// How many follow what happens to connections.
+    #[serde(default)]
+    pub followers: u32,
     /// How many rules.
     pub rules: RuleCounts,
     /// Things an operator should know of: a device in copy mode, small pages, policy routing unseen.

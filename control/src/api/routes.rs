@@ -26,6 +26,9 @@ use super::model::{
     ForwardKey, ForwardRequest, Forwards, RESTORE_TEXT_MAX, ReloadOutcome, RulesOutcome,
     RulesProgram, RulesQuery, RulesRequest, Status, Version,
 };
+use super::trigger::{Trigger, TriggerKey, TriggerRequest, Triggers};
+
+mod table;
 
 /// Body of a restore: the text, and what JSON's escapes add to it.
 const RESTORE_BODY_MAX: usize = RESTORE_TEXT_MAX / 4 * 5;
@@ -97,7 +100,8 @@ fn documented() -> OpenApiRouter<Arc<dyn Backend>> {
         .description(Some(
             "HTTP and JSON over the appliance's control socket. Errors are ErrorBody objects. \
              Listings of connections are newline-delimited JSON, one Connection a line, sent as \
-             fast as the client reads. On the socket for readers (control-ro.sock, if control_read_group \
+             fast as the client reads; so are events, for as long as the client stays: one that \
+             does not keep up is told how many it missed. On the socket for readers (control-ro.sock, if control_read_group \
              is configured) every method but GET and HEAD is answered 403.",
         ))
         .contact(Some(ContactBuilder::new().name(Some("Postern")).build()))
@@ -108,10 +112,13 @@ fn documented() -> OpenApiRouter<Arc<dyn Backend>> {
         .routes(routes!(drops))
         .routes(routes!(saved_rules, rules))
         .routes(routes!(forwards, add_forward, remove_forward))
-        .routes(routes!(connections, delete_connections))
+        .routes(routes!(triggers, add_trigger, remove_trigger))
+        .routes(routes!(connections, delete_connections, table::update_connections))
         .routes(routes!(connection_count))
         .routes(routes!(flush_connections))
-        .routes(routes!(connection, delete_connection))
+        .routes(routes!(table::events))
+        .routes(routes!(table::expectations))
+        .routes(routes!(connection, delete_connection, table::update_connection))
         .routes(routes!(check_config))
         .routes(routes!(reload))
 }
@@ -187,6 +194,32 @@ async fn remove_forward(
     Parameters(key): Parameters<ForwardKey>,
 ) -> Answer<Forward> {
     Ok(Json(backend.remove_forward(key).await?))
+}
+
+/// All port triggers, with who holds them.
+#[utoipa::path(get, path = "/v1/triggers", responses((status = 200, body = Triggers)))]
+async fn triggers(State(backend): Appliance) -> Answer<Triggers> {
+    Ok(Json(Triggers { triggers: backend.triggers().await? }))
+}
+
+/// Adds a port trigger, in effect when the answer comes.
+#[utoipa::path(post, path = "/v1/triggers", request_body = TriggerRequest,
+    responses((status = 201, body = Trigger), (status = "4XX", body = ErrorBody)))]
+async fn add_trigger(
+    State(backend): Appliance,
+    Json(request): Json<TriggerRequest>,
+) -> Result<(StatusCode, Json<Trigger>), ApiError> {
+    Ok((StatusCode::CREATED, Json(backend.add_trigger(request).await?)))
+}
+
+/// Removes a port trigger; connections that it let in go on.
+#[utoipa::path(delete, path = "/v1/triggers", params(TriggerKey),
+    responses((status = 200, body = Trigger), (status = "4XX", body = ErrorBody)))]
+async fn remove_trigger(
+    State(backend): Appliance,
+    Parameters(key): Parameters<TriggerKey>,
+) -> Answer<Trigger> {
+    Ok(Json(backend.remove_trigger(key).await?))
 }
 
 /// Lists connections, one JSON object a line.

@@ -1,29 +1,37 @@
 //! The running appliance as the control socket sees it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
+use postern_core::helper::expect::{EXPECTATIONS_MAX, Expectation as CoreExpectation};
 use postern_core::pipeline::{
-    ConnectionId as CoreId, ConnectionView, Cursor as CoreCursor, Filter,
+    ConnectionId as CoreId, ConnectionView, Cursor as CoreCursor, Edit, Filter,
 };
 use postern_core::snapshot::Snapshot;
 use postern_core::units::InterfaceId;
 use postern_io::runtime::{Answer, Command, Handle};
 use postern_io::xdp::socket::CopyMode;
 
-use super::board::{ActiveForward, Board, BoardError};
+use super::board::{ActiveForward, ActiveTrigger, Board, BoardError};
+use super::events::Hub;
 use super::start::{self, Taken};
 use super::{policy, reload, views};
 use crate::api::backend::{Backend, BackendError, ConnectionPage, Cursor};
-use crate::api::connection::{Connection, ConnectionId};
+use crate::api::connection::{Connection, ConnectionId, Protocol, TupleInfo};
+use crate::api::event::{ConnectionEdit, Events};
+use crate::api::expectation::Expectation;
 use crate::api::filter::ConnectionFilter;
 use crate::api::model::{
     Books, ConfigFault, ConnectionCount, DeviceMode, DropCount, Drops, FamilyRuleCounts, Forward,
     ForwardKey, ForwardRequest, InterfaceStatus, ReloadOutcome, RuleCounts, RulesOutcome,
     RulesRequest, Status, TableUse, WorkerStatus,
 };
-use crate::config::{self, ForwardError, ForwardSpec, PortRange, ThisHost};
+use crate::api::trigger::{Holder, Trigger, TriggerKey, TriggerRequest};
+use crate::compile;
+use crate::config::{
+    self, ForwardError, ForwardSpec, PortRange, ThisHost, TriggerError, TriggerSpec,
+};
 
 /// How long a worker may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -44,6 +52,8 @@ pub struct Shared {
     pub cores: Vec<u16>,
     /// What the operator should know.
     pub warnings: Mutex<Vec<String>>,
+    /// Who follows what happens to connections.
+    pub events: Hub,
     /// When it started.
     pub started: Instant,
 }
@@ -89,10 +99,16 @@ impl Running {
     }
 
     fn show(&self, view: &ConnectionView) -> Connection {
+        let mut shown = self.show_all(std::slice::from_ref(view));
+        shown.remove(0)
+    }
+
+    fn show_all(&self, views: &[ConnectionView]) -> Vec<Connection> {
         let board = self.0.board();
-        let config = board.config();
+        let (config, now) = (board.config(), SystemTime::now());
         let name = |id: InterfaceId| Some(config.interfaces.get(id.index())?.name.clone());
-        views::connection(view, config.conntrack.accounting, name)
+        let accounting = config.conntrack.accounting;
+        views.iter().map(|view| views::connection(view, now, accounting, name)).collect()
     }
 
     /// The connections of a slice of rows that pass `filter`, and where to go on.
@@ -121,25 +137,82 @@ impl Running {
             }
             None => None,
         };
-        let shown = buffer.iter().map(|view| self.show(view));
-        Ok(ConnectionPage { connections: shown.filter(|c| filter.matches(c)).collect(), next })
+        let mut connections = self.show_all(&buffer);
+        connections.retain(|connection| filter.matches(connection));
+        Ok(ConnectionPage { connections, next })
     }
 
-    async fn delete(&self, ids: Vec<CoreId>) -> Result<u64, BackendError> {
-        let mut deleted = 0;
+    /// Has each worker do something to those of these connections that are its own; how many it was done to.
+    async fn each_own(
+        &self,
+        ids: &[CoreId],
+        command: impl Fn(Vec<CoreId>) -> Command + Send,
+    ) -> Result<u64, BackendError> {
+        let mut done = 0;
         for worker in 0..self.0.handle.workers.len() {
             let own: Vec<_> =
                 ids.iter().copied().filter(|id| usize::from(id.worker().0) == worker).collect();
             if own.is_empty() {
                 continue;
             }
-            if let Answer::Deleted { count, .. } =
-                self.ask(worker, Command::Delete { ids: own }).await?
-            {
-                deleted += count;
+            match self.ask(worker, command(own)).await? {
+                Answer::Deleted { count, .. } | Answer::Edited { count, .. } => done += count,
+                _ => {
+                    return Err(BackendError::Internal(
+                        "not an answer to what was asked".to_owned(),
+                    ));
+                }
             }
         }
-        Ok(deleted)
+        Ok(done)
+    }
+
+    async fn delete(&self, ids: &[CoreId]) -> Result<u64, BackendError> {
+        self.each_own(ids, |ids| Command::Delete { ids }).await
+    }
+
+    async fn edit(&self, ids: &[CoreId], edit: Edit) -> Result<u64, BackendError> {
+        self.each_own(ids, |ids| Command::Edit { ids, edit }).await
+    }
+
+    /// An expectation as the API shows it; `None` if its master is gone, and so it will be in a moment.
+    async fn show_expected(&self, expected: &CoreExpectation) -> Option<Expectation> {
+        let master = self.view(ConnectionId(expected.master)).await.ok()?;
+        let remaining = expected.deadline.since(self.0.handle.clock.now().tick());
+        let master = self.show(&master);
+        Some(Expectation {
+            timeout_s: remaining.max(0) as u32 / 1000,
+            protocol: Protocol(expected.protocol),
+            protocol_number: expected.protocol,
+            src: expected.src,
+            dst: expected.dst,
+            dport: expected.dst_port,
+            to: expected.to.0,
+            to_port: expected.to.1,
+            master: master.id,
+            master_original: TupleInfo { counted: None, ..master.original },
+            helper: master.helper,
+        })
+    }
+
+    fn show_trigger(&self, board: &Board, active: &ActiveTrigger) -> Trigger {
+        let spec = &active.spec;
+        let now = self.0.handle.clock.now().tick();
+        let rule = compile::trigger(board.config(), spec);
+        let live = board.snapshot().triggers.iter().find(|live| Some(live.rule) == rule);
+        let holder = live.and_then(|live| live.look(now)).map(|(host, deadline)| Holder {
+            host,
+            remaining_s: deadline.since(now).max(0) as u32 / 1000,
+        });
+        Trigger {
+            interface: spec.interface.clone(),
+            protocol: spec.protocol.to_string(),
+            outbound: spec.outbound.to_string(),
+            inbound: spec.inbound.to_string(),
+            timeout_s: spec.timeout.as_secs() as u32,
+            origin: active.origin,
+            holder,
+        }
     }
 
     async fn view(&self, ConnectionId(id): ConnectionId) -> Result<ConnectionView, BackendError> {
@@ -219,6 +292,7 @@ impl Backend for Running {
             drops: self.drop_counts().into_iter().filter(|d| d.packets > 0).collect(),
             interfaces: interfaces(&board, &shared.taken),
             forwards: board.forwards().len() as u32,
+            followers: shared.events.followers() as u32,
             rules: rule_counts(&board),
             warnings: shared.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         })
@@ -265,6 +339,33 @@ impl Backend for Running {
         Ok(forward(&removed))
     }
 
+    async fn triggers(&self) -> Result<Vec<Trigger>, BackendError> {
+        let board = self.0.board();
+        Ok(board.triggers().iter().map(|active| self.show_trigger(&board, active)).collect())
+    }
+
+    async fn add_trigger(&self, request: TriggerRequest) -> Result<Trigger, BackendError> {
+        let TriggerRequest { interface, protocol, outbound, inbound, timeout_s } = request;
+        let interface = self.forward_interface(interface.as_deref())?;
+        let timeout = timeout_s.map(|seconds| Duration::from_secs(seconds.into()));
+        let spec = TriggerSpec::parse(&interface, &protocol, &outbound, &inbound, timeout)
+            .map_err(BoardError::from)?;
+        let (added, snapshot) = self.0.board().add_trigger(spec)?;
+        self.0.put_into_force(snapshot).await;
+        Ok(self.show_trigger(&self.0.board(), &added))
+    }
+
+    async fn remove_trigger(&self, key: TriggerKey) -> Result<Trigger, BackendError> {
+        let interface = self.forward_interface(key.interface.as_deref())?;
+        let inbound: PortRange = key.inbound.parse().map_err(refused)?;
+        let protocol = key.protocol.parse().map_err(refused)?;
+        let (removed, snapshot) = self.0.board().remove_trigger(|spec| {
+            spec.interface == interface && spec.protocol == protocol && spec.inbound == inbound
+        })?;
+        self.0.put_into_force(snapshot).await;
+        Ok(self.show_trigger(&self.0.board(), &removed))
+    }
+
     async fn connections(
         &self,
         filter: &ConnectionFilter,
@@ -288,17 +389,56 @@ impl Backend for Running {
         cursor: Cursor,
     ) -> Result<(u64, Option<Cursor>), BackendError> {
         let page = self.page(filter, cursor).await?;
-        let ids = page.connections.iter().map(|c| CoreId(c.id.0)).collect();
-        Ok((self.delete(ids).await?, page.next))
+        let ids: Vec<_> = page.connections.iter().map(|c| CoreId(c.id.0)).collect();
+        Ok((self.delete(&ids).await?, page.next))
     }
 
     async fn delete_connection(&self, id: ConnectionId) -> Result<Connection, BackendError> {
         let view = self.view(id).await?;
         let shown = self.show(&view);
-        match self.delete(vec![view.id]).await? {
+        match self.delete(&[view.id]).await? {
             0 => Err(BackendError::NotFound(format!("there is no connection {id}"))),
             _ => Ok(shown),
         }
+    }
+
+    async fn update_connections(
+        &self,
+        filter: &ConnectionFilter,
+        edit: &ConnectionEdit,
+        cursor: Cursor,
+    ) -> Result<(u64, Option<Cursor>), BackendError> {
+        let edit = edit.to_core().map_err(BackendError::Invalid)?;
+        let page = self.page(filter, cursor).await?;
+        let ids: Vec<_> = page.connections.iter().map(|c| CoreId(c.id.0)).collect();
+        Ok((self.edit(&ids, edit).await?, page.next))
+    }
+
+    async fn update_connection(
+        &self,
+        id: ConnectionId,
+        edit: &ConnectionEdit,
+    ) -> Result<Connection, BackendError> {
+        let edit = edit.to_core().map_err(BackendError::Invalid)?;
+        self.edit(&[self.view(id).await?.id], edit).await?;
+        Ok(self.show(&self.view(id).await?))
+    }
+
+    async fn events(&self) -> Result<Events, BackendError> {
+        self.0.events.follow().await
+    }
+
+    async fn expectations(&self) -> Result<Vec<Expectation>, BackendError> {
+        let buffer = Vec::with_capacity(EXPECTATIONS_MAX);
+        let Answer::Expected(expected) = self.ask(0, Command::Expectations { buffer }).await?
+        else {
+            return Err(BackendError::Internal("not an answer to what was asked".to_owned()));
+        };
+        let mut shown = Vec::with_capacity(expected.len());
+        for expected in &expected {
+            shown.extend(self.show_expected(expected).await);
+        }
+        Ok(shown)
     }
 
     async fn flush_connections(&self) -> Result<u64, BackendError> {
@@ -361,14 +501,16 @@ fn refused(error: ForwardError) -> BackendError {
 impl From<BoardError> for BackendError {
     fn from(error: BoardError) -> Self {
         match error {
-            BoardError::NoForward => Self::NotFound(error.to_string()),
-            BoardError::ConfiguredForward | BoardError::Forward(ForwardError::Overlap(_)) => {
-                Self::Conflict(error.to_string())
-            }
+            BoardError::NoForward | BoardError::NoTrigger => Self::NotFound(error.to_string()),
+            BoardError::ConfiguredForward
+            | BoardError::ConfiguredTrigger
+            | BoardError::Trigger(TriggerError::Overlap(_) | TriggerError::TooMany)
+            | BoardError::Forward(ForwardError::Overlap(_)) => Self::Conflict(error.to_string()),
             BoardError::Kernel(_) => Self::Internal(error.to_string()),
-            BoardError::Forward(_) | BoardError::Policy(_) | BoardError::Rules(_) => {
-                Self::Invalid(error.to_string())
-            }
+            BoardError::Forward(_)
+            | BoardError::Trigger(_)
+            | BoardError::Policy(_)
+            | BoardError::Rules(_) => Self::Invalid(error.to_string()),
         }
     }
 }

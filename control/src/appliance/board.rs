@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use arrayvec::ArrayVec;
 use postern_core::conntrack::siphash::SipKey;
 use postern_core::forward::Neighbours;
+use postern_core::nat::trigger::Triggers;
 use postern_core::rules::Family;
 use postern_core::snapshot::{EPOCHS_MAX, Snapshot};
 use postern_core::steering::Steering;
@@ -21,7 +22,7 @@ use super::policy::{self, PolicyError, Source, Sources};
 use super::reload;
 use crate::api::model::{ForwardOrigin, RulesProgram, RulesRequest};
 use crate::compile::{self, NumberedForward};
-use crate::config::{Config, ForwardError, ForwardSpec};
+use crate::config::{Config, ForwardError, ForwardSpec, TriggerError, TriggerSpec};
 use crate::netlink::KernelState;
 
 /// How long an older steering is kept before anybody asks whether a connection needs it.
@@ -48,6 +49,15 @@ pub enum BoardError {
     /// A forward of the configuration file.
     #[error("this forward stands in the configuration file: take it out there and reload")]
     ConfiguredForward,
+    /// A port trigger.
+    #[error(transparent)]
+    Trigger(#[from] TriggerError),
+    /// There is no such trigger.
+    #[error("there is no such trigger")]
+    NoTrigger,
+    /// A trigger of the configuration file.
+    #[error("this trigger stands in the configuration file: take it out there and reload")]
+    ConfiguredTrigger,
 }
 
 /// A port forward in force.
@@ -55,6 +65,15 @@ pub enum BoardError {
 pub struct ActiveForward {
     /// Its number and what it says.
     pub forward: NumberedForward,
+    /// Where it comes from.
+    pub origin: ForwardOrigin,
+}
+
+/// A port trigger in force.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ActiveTrigger {
+    /// What it says.
+    pub spec: TriggerSpec,
     /// Where it comes from.
     pub origin: ForwardOrigin,
 }
@@ -76,6 +95,7 @@ pub struct Board {
     retiring: Vec<Retiring>,
     forwards: Vec<ActiveForward>,
     next_forward: u32,
+    triggers: Vec<ActiveTrigger>,
     workers: u8,
     key: SipKey,
     /// When each of the snapshot's older epochs ended, newest first.
@@ -112,6 +132,7 @@ impl Board {
         let next_forward = forwards.len() as u32 + 1;
         Ok(Self {
             sources: policy::sources(&config),
+            triggers: configured_triggers(&config),
             config,
             kernel,
             rulesets,
@@ -144,6 +165,11 @@ impl Board {
     /// The port forwards in force.
     pub fn forwards(&self) -> &[ActiveForward] {
         &self.forwards
+    }
+
+    /// The port triggers in force.
+    pub fn triggers(&self) -> &[ActiveTrigger] {
+        &self.triggers
     }
 
     /// Takes over the kernel's side. Returns the snapshot to publish, if anything changed.
@@ -207,6 +233,49 @@ impl Board {
         let removed = forwards.remove(place);
         let snapshot = self.set_forwards(forwards)?;
         Ok((removed, snapshot))
+    }
+
+    /// Adds a port trigger. Returns the snapshot to publish.
+    ///
+    /// # Errors
+    /// If another one opens a port of it, there are too many, or its interface does not exist.
+    pub fn add_trigger(
+        &mut self,
+        spec: TriggerSpec,
+    ) -> Result<(ActiveTrigger, Arc<Snapshot>), BoardError> {
+        spec.check(&self.config.interfaces, self.triggers.iter().map(|t| &t.spec))?;
+        let added = ActiveTrigger { spec, origin: ForwardOrigin::Runtime };
+        self.triggers.push(added.clone());
+        Ok((added, self.publish_triggers()))
+    }
+
+    /// Removes the port trigger that `is_it` points at; what it let in goes on. Returns the snapshot to publish.
+    ///
+    /// # Errors
+    /// If there is none, or it stands in the configuration file.
+    pub fn remove_trigger(
+        &mut self,
+        is_it: impl Fn(&TriggerSpec) -> bool,
+    ) -> Result<(ActiveTrigger, Arc<Snapshot>), BoardError> {
+        let place = self.triggers.iter().position(|t| is_it(&t.spec));
+        let place = place.ok_or(BoardError::NoTrigger)?;
+        if self.triggers[place].origin == ForwardOrigin::Config {
+            return Err(BoardError::ConfiguredTrigger);
+        }
+        let removed = self.triggers.remove(place);
+        Ok((removed, self.publish_triggers()))
+    }
+
+    fn publish_triggers(&mut self) -> Arc<Snapshot> {
+        let triggers = self.compiled_triggers();
+        let next = Snapshot { triggers, ..(*self.snapshot).clone() };
+        self.publish(next)
+    }
+
+    /// The triggers in force, compiled; those that were there before keep their holders.
+    fn compiled_triggers(&self) -> Arc<Triggers> {
+        let specs = self.triggers.iter().map(|trigger| &trigger.spec);
+        Arc::new(compile::triggers(&self.config, specs, &self.snapshot.triggers))
     }
 
     /// Runs one of the iptables programs. Returns what it printed, and the snapshot to publish if the rules
@@ -289,6 +358,12 @@ impl Board {
             compile::check_forward(&config, &numbers(&forwards), &kept.forward.spec)?;
             forwards.push(kept);
         }
+        let mut triggers = configured_triggers(&config);
+        let runtime = self.triggers.iter().filter(|t| t.origin == ForwardOrigin::Runtime).cloned();
+        for kept in runtime {
+            kept.spec.check(&config.interfaces, triggers.iter().map(|t| &t.spec))?;
+            triggers.push(kept);
+        }
         let before: Vec<_> = self.forwards.iter().map(|f| f.forward.spec.clone()).collect();
         if forwards.iter().map(|f| &f.forward.spec).ne(&before) {
             changes.push(format!("{} port forwards are in force", forwards.len()));
@@ -304,13 +379,14 @@ impl Board {
         let mut next = (*self.snapshot).clone();
         self.config = config;
         self.forwards = forwards;
+        self.triggers = triggers;
         self.rulesets = rulesets;
         self.sources = sources;
         self.retire(compiled);
         next.policy = Arc::clone(self.compiled.policy());
         next.interfaces = Arc::new(compile::interfaces(&self.config, &self.kernel));
         next.timeouts = Arc::new(compile::timeouts(&self.config));
-        next.triggers = Arc::new(compile::triggers(&self.config, &next.triggers));
+        next.triggers = self.compiled_triggers();
         next.options = compile::options(&self.config);
         self.refresh_forwards(&mut next);
         Ok((changes, self.publish(next)))
@@ -424,6 +500,12 @@ fn configured(config: &Config, first: u32) -> Vec<ActiveForward> {
             origin: ForwardOrigin::Config,
         })
         .collect()
+}
+
+fn configured_triggers(config: &Config) -> Vec<ActiveTrigger> {
+    let active =
+        |spec: &TriggerSpec| ActiveTrigger { spec: spec.clone(), origin: ForwardOrigin::Config };
+    config.triggers.iter().map(|settings| active(&settings.spec)).collect()
 }
 
 #[cfg(test)]
@@ -604,6 +686,65 @@ mod tests {
         assert!(board.forget_epochs(&asked, 0, long_ago).is_none(), "they are young");
         assert!(board.forget_epochs(&asked, 0, days_later).is_some());
         assert!(board.epochs_to_ask_about(days_later).is_none() && epochs(&board) == 0);
+    }
+
+    fn trigger(text: &str) -> TriggerSpec {
+        let words: Vec<_> = text.split(' ').collect();
+        TriggerSpec::parse(words[0], words[1], words[2], words[3], None).unwrap()
+    }
+
+    fn inbound(board: &Board) -> Vec<(u16, u16)> {
+        board.snapshot().triggers.iter().map(|trigger| trigger.rule.inbound).collect()
+    }
+
+    /// C106: one of a run lasts over a reload, and whoever holds it goes on holding it; one of the file is changed there.
+    #[test]
+    fn triggers_come_and_go_and_a_reload_keeps_those_of_the_run_and_every_holder() {
+        let of_file = |ports: &str| {
+            format!(
+                "{TEXT}[[trigger]]\ninterface = 'wan'\nprotocol = 'udp'\noutbound = 6112\ninbound = '{ports}'\n"
+            )
+        };
+        let mut board = board();
+        reload(&mut board, config(&of_file("6113-6115")));
+        let (_, snapshot) = board.add_trigger(trigger("wan udp 7000 7001")).unwrap();
+        assert!(Arc::ptr_eq(&snapshot, board.snapshot()));
+        board.add_trigger(trigger("wan tcp 7000 6113-6115")).unwrap();
+        assert_eq!(inbound(&board), [(6113, 6115), (7001, 7001), (6113, 6115)]);
+        let now = postern_core::time::Tick(1000);
+        let held = board.snapshot().triggers.get(1).unwrap().clone();
+        assert!(held.hold([192, 168, 1, 2].into(), now.plus_ms(60_000), now));
+
+        let overlap = board.add_trigger(trigger("wan udp 1 6115-6116"));
+        assert!(matches!(overlap, Err(BoardError::Trigger(TriggerError::Overlap(_)))));
+        let nowhere = board.add_trigger(trigger("dsl udp 1 2"));
+        assert!(matches!(nowhere, Err(BoardError::Trigger(TriggerError::UnknownInterface(_)))));
+        // One that the run's would open as well is refused whole.
+        let clash = board.reload(config(&of_file("7001")), |_, _| Ok(()));
+        assert!(matches!(clash, Err(BoardError::Trigger(TriggerError::Overlap(_)))));
+        assert_eq!(inbound(&board).len(), 3);
+
+        reload(&mut board, config(TEXT));
+        assert_eq!(inbound(&board), [(7001, 7001), (6113, 6115)]);
+        let holder = board.snapshot().triggers.get(0).unwrap().look(now);
+        assert_eq!(holder, Some(([192, 168, 1, 2].into(), now.plus_ms(60_000))));
+        reload(&mut board, config(&of_file("8000")));
+        let of_file = |spec: &TriggerSpec| spec.inbound == trigger("wan udp 1 8000").inbound;
+        assert!(matches!(board.remove_trigger(of_file), Err(BoardError::ConfiguredTrigger)));
+        board.remove_trigger(|spec| *spec == trigger("wan udp 7000 7001")).unwrap();
+        let gone = board.remove_trigger(|spec| *spec == trigger("wan udp 7000 7001"));
+        assert!(matches!(gone, Err(BoardError::NoTrigger)));
+        assert_eq!(inbound(&board), [(8000, 8000), (6113, 6115)]);
+    }
+
+    #[test]
+    fn there_are_as_many_triggers_as_there_may_be_and_no_more() {
+        let mut board = board();
+        for port in 1..=postern_core::nat::trigger::TRIGGERS_MAX {
+            board.add_trigger(trigger(&format!("wan udp 9 {port}"))).unwrap();
+        }
+        let more = board.add_trigger(trigger("wan udp 9 9999"));
+        assert!(matches!(more, Err(BoardError::Trigger(TriggerError::TooMany))));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! - [`board`]: what is in force, and the snapshots made of it.
 //! - [`reload`]: what of a changed configuration can be put into force; [`carrier`]: the cards' links.
 //! - [`epochs`]: how long older steering is kept.
+//! - [`events`]: what happens to connections, for those who follow.
 //! - [`backend`]: what the control socket asks for; [`views`]: how it is shown.
 //! - here: the control loop, which follows the kernel, the threads and signals; and `guard` and `release`.
 //!
@@ -28,6 +29,7 @@ pub mod backend;
 pub mod board;
 pub mod carrier;
 pub mod epochs;
+pub mod events;
 pub mod parts;
 pub mod policy;
 pub mod reload;
@@ -141,6 +143,7 @@ async fn control(server: Server, started: Started) -> Result<(), ApplianceError>
         taken,
         cores,
         warnings: Mutex::new(warnings),
+        events: events::Hub::default(),
         started: Instant::now(),
     });
     let (notes, mut heard) = mpsc::channel(1024);
@@ -151,15 +154,19 @@ async fn control(server: Server, started: Started) -> Result<(), ApplianceError>
         let _ = stopped.await;
     }));
     let seeing_to_epochs = tokio::spawn(epochs::see_to(Running(Arc::clone(&shared))));
+    let telling = tokio::spawn(events::tell(Running(Arc::clone(&shared))));
     info!("running");
     sd_notify("READY=1");
 
     let why = follow(&shared, &backend, &mut kernel, &mut heard).await;
     sd_notify("STOPPING=1");
+    shared.events.close();
     let _ = stop_server.send(());
     let _ = serving.await;
     seeing_to_epochs.abort();
     let _ = seeing_to_epochs.await;
+    telling.abort();
+    let _ = telling.await;
     shared.handle.stop();
     drop(heard);
     let _ = bridge.join();

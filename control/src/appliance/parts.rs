@@ -56,6 +56,7 @@ pub struct Inputs<'a> {
 pub fn first_snapshot(inputs: Inputs<'_>) -> Snapshot {
     let Inputs { config, kernel, forwards, rules, neighbours, workers, key } = inputs;
     let steering = compile::steering_inputs(config, kernel, forwards, workers, key);
+    let triggers = config.triggers.iter().map(|trigger| &trigger.spec);
     Snapshot {
         generation: Generation::default().next(),
         stamps: Stamps::FIRST,
@@ -67,7 +68,7 @@ pub fn first_snapshot(inputs: Inputs<'_>) -> Snapshot {
         older_steering: ArrayVec::new(),
         routes: Arc::new(compile::routes(kernel)),
         neighbours: Arc::clone(neighbours),
-        triggers: Arc::new(compile::triggers(config, &Triggers::default())),
+        triggers: Arc::new(compile::triggers(config, triggers, &Triggers::default())),
         expectations: Arc::default(),
         timeouts: Arc::new(compile::timeouts(config)),
         options: compile::options(config),

@@ -3,7 +3,7 @@
 
 use postern_core::helper::Kind;
 
-use crate::config::{InterfaceSettings, Settings, TriggerSettings};
+use crate::config::{InterfaceSettings, Settings};
 
 /// The keys whose change needs a restart, of those that differ. Empty: `new` can be put into force.
 pub fn needs_restart(old: &Settings, new: &Settings) -> Vec<String> {
@@ -51,13 +51,7 @@ pub fn differences(old: &Settings, new: &Settings) -> Vec<String> {
     for (old, new) in old.interfaces.iter().zip(&new.interfaces) {
         interface(old, new, &mut changes);
     }
-    let triggers = |settings: &Settings| -> Vec<_> {
-        let trigger = |t: &TriggerSettings| {
-            (t.interface.clone(), t.protocol, t.outbound, t.inbound, t.timeout)
-        };
-        settings.triggers.iter().map(trigger).collect()
-    };
-    if triggers(old) != triggers(new) {
+    if old.triggers != new.triggers {
         changes.push("the port triggers changed".to_owned());
     }
     let (old, new) = (&old.conntrack, &new.conntrack);

@@ -1,6 +1,7 @@
 //! What can be typed.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -53,6 +54,9 @@ pub enum Command {
     /// Port forwards.
     #[command(subcommand)]
     Forward(ForwardCommand),
+    /// Port triggers.
+    #[command(subcommand)]
+    Trigger(TriggerCommand),
     /// The connection table.
     #[command(subcommand)]
     Conntrack(Box<ConntrackCommand>),
@@ -209,6 +213,46 @@ impl ForwardRemove {
     }
 }
 
+/// `trigger ...`
+#[derive(Subcommand, Debug)]
+pub enum TriggerCommand {
+    /// Adds a port trigger, in effect at once: trigger add udp 6112 6113-6115 --timeout 60s
+    Add(TriggerAdd),
+    /// Lists the port triggers, with who holds them.
+    List,
+    /// Removes a port trigger, named by the ports it opens: trigger remove udp 6113-6115
+    Remove(TriggerRemove),
+}
+
+/// `trigger add`
+#[derive(Args, Debug)]
+pub struct TriggerAdd {
+    /// The interface outside; needed if more than one masquerades.
+    #[arg(short, long)]
+    pub interface: Option<String>,
+    /// How long the ports stay open without use: 90s, 5m; a minute if not said.
+    #[arg(long, value_parser = crate::config::duration)]
+    pub timeout: Option<Duration>,
+    /// tcp or udp.
+    pub protocol: String,
+    /// The destination ports that trigger: 6112, or 6112-6119.
+    pub outbound: String,
+    /// The ports opened towards who triggered.
+    pub inbound: String,
+}
+
+/// `trigger remove`
+#[derive(Args, Debug)]
+pub struct TriggerRemove {
+    /// The interface; needed if more than one masquerades.
+    #[arg(short, long)]
+    pub interface: Option<String>,
+    /// tcp or udp.
+    pub protocol: String,
+    /// The ports opened, as it was added.
+    pub inbound: String,
+}
+
 /// `conntrack ...`
 #[derive(Subcommand, Debug)]
 pub enum ConntrackCommand {
@@ -246,15 +290,45 @@ pub enum ConntrackCommand {
         #[command(flatten)]
         filter: Filter,
     },
+    /// Sets mark or remaining time of connections, by id or by filter; exit code 1 if there was none.
+    #[command(visible_alias = "-U")]
+    Update {
+        /// Its id, as `list -o id` shows it.
+        id: Option<String>,
+        /// Which ones.
+        #[command(flatten)]
+        filter: UnmarkedFilter,
+        /// The mark to set: VALUE, or VALUE/MASK for the bits of MASK alone.
+        #[arg(short = 'm', long, value_name = "MARK", value_parser = crate::api::filter::mark)]
+        mark: Option<(u32, u32)>,
+        /// Seconds until they expire unless a packet comes.
+        #[arg(short = 't', long, value_name = "SECONDS")]
+        timeout: Option<u32>,
+    },
     /// Deletes every connection.
     #[command(visible_alias = "-F")]
     Flush,
+    /// Shows what happens to connections, a line each as `conntrack -E`, until it is ended.
+    #[command(visible_alias = "-E")]
+    Events {
+        /// Which ones.
+        #[command(flatten)]
+        filter: Filter,
+        /// Of NEW, UPDATE, DESTROY, ALL; several with commas between. All if left out.
+        #[arg(short = 'e', long = "event-mask", value_name = "EVENTS")]
+        events: Option<String>,
+        /// How.
+        #[command(flatten)]
+        show: Show,
+    },
+    /// Lists the connections that helpers expect, a line each as `conntrack -L expect`.
+    Expect,
 }
 
 /// How connections are listed.
 #[derive(Args, Debug, Default)]
 pub struct Show {
-    /// What to show besides: id (the connection's id), extended (the address family).
+    /// What to show besides, several with commas between.
     #[arg(short = 'o', long, value_delimiter = ',', value_enum, value_name = "WHAT")]
     pub output: Vec<Extra>,
 }
@@ -266,11 +340,27 @@ pub enum Extra {
     Id,
     /// The address family, in front.
     Extended,
+    /// When it was made, and for how long it has been there.
+    Ktimestamp,
+    /// Of an event: when it happened, in front.
+    Timestamp,
+    /// Of an end: why.
+    Reason,
 }
 
 /// conntrack(8)'s filter options.
 #[derive(Args, Debug, Default)]
 pub struct Filter {
+    #[command(flatten)]
+    others: UnmarkedFilter,
+    /// Connection mark: VALUE or VALUE/MASK.
+    #[arg(short = 'm', long, value_name = "MARK")]
+    mark: Option<String>,
+}
+
+/// All but the mark.
+#[derive(Args, Debug, Default)]
+pub struct UnmarkedFilter {
     /// Transport protocol, by name or number.
     #[arg(short = 'p', long = "protonum", visible_alias = "proto", value_name = "PROTO")]
     protocol: Option<String>,
@@ -307,7 +397,7 @@ pub struct Filter {
     /// TCP state, such as ESTABLISHED.
     #[arg(long, value_name = "STATE")]
     state: Option<String>,
-    /// Of ASSURED, SEEN_REPLY, UNREPLIED, SRC_NAT, DST_NAT; several with commas between.
+    /// Of ASSURED, SEEN_REPLY, UNREPLIED, EXPECTED, SRC_NAT, DST_NAT; several with commas between.
     #[arg(short = 'u', long, value_name = "STATUS")]
     status: Option<String>,
     /// Source translated, to this address if one is given.
@@ -319,9 +409,6 @@ pub struct Filter {
     /// Source or destination translated, to this address if one is given.
     #[arg(short = 'j', long = "any-nat", value_name = "IP", num_args = 0..=1, default_missing_value = "any")]
     any_nat: Option<String>,
-    /// Connection mark: VALUE or VALUE/MASK.
-    #[arg(short = 'm', long, value_name = "MARK")]
-    mark: Option<String>,
     /// Conntrack zone.
     #[arg(short = 'w', long, value_name = "ZONE")]
     zone: Option<String>,
@@ -334,7 +421,13 @@ pub struct Filter {
 }
 
 impl From<Filter> for ConnectionQuery {
-    fn from(f: Filter) -> Self {
+    fn from(Filter { others, mark }: Filter) -> Self {
+        Self { mark, ..others.into() }
+    }
+}
+
+impl From<UnmarkedFilter> for ConnectionQuery {
+    fn from(f: UnmarkedFilter) -> Self {
         Self {
             family: f.family,
             protocol: f.protocol,
@@ -353,7 +446,7 @@ impl From<Filter> for ConnectionQuery {
             src_nat: f.src_nat,
             dst_nat: f.dst_nat,
             any_nat: f.any_nat,
-            mark: f.mark,
+            mark: None,
             zone: f.zone,
             interface: f.interface,
         }

@@ -101,6 +101,57 @@ fn conntrack_takes_the_options_of_conntrack() {
 }
 
 #[test]
+fn every_filter_option_is_asked_for_by_its_name() {
+    let asked = |line: &str| {
+        let Command::Conntrack(command) = parse(line).unwrap().command else { panic!("{line}") };
+        let query: ConnectionQuery = match *command {
+            ConntrackCommand::List { filter, .. }
+            | ConntrackCommand::Get { filter, .. }
+            | ConntrackCommand::Delete { filter, .. }
+            | ConntrackCommand::Events { filter, .. } => filter.into(),
+            ConntrackCommand::Update { filter, .. } => filter.into(),
+            _ => panic!("{line}"),
+        };
+        serde_urlencoded::to_string(query).unwrap()
+    };
+    for (options, query) in [
+        ("-f 4|--family 4", "family=4"),
+        ("-p tcp|--protonum tcp|--proto tcp", "protocol=tcp"),
+        ("-s ::1|--orig-src ::1|--src ::1", "src=%3A%3A1"),
+        ("-d ::1|--orig-dst ::1|--dst ::1", "dst=%3A%3A1"),
+        ("-r ::1|--reply-src ::1", "reply_src=%3A%3A1"),
+        ("-q ::1|--reply-dst ::1", "reply_dst=%3A%3A1"),
+        ("--sport 1|--orig-port-src 1", "sport=1"),
+        ("--dport 1|--orig-port-dst 1", "dport=1"),
+        ("--reply-port-src 1", "reply_sport=1"),
+        ("--reply-port-dst 1", "reply_dport=1"),
+        ("--icmp-type 8|--icmpv6-type 8", "icmp_type=8"),
+        ("--icmp-id 8|--icmpv6-id 8", "icmp_id=8"),
+        ("--state CLOSE", "state=CLOSE"),
+        ("-u ASSURED|--status ASSURED", "status=ASSURED"),
+        ("-n|--src-nat", "src_nat=any"),
+        ("-n 10.0.0.1", "src_nat=10.0.0.1"),
+        ("-g|--dst-nat", "dst_nat=any"),
+        ("-j|--any-nat", "any_nat=any"),
+        ("-w 0|--zone 0", "zone=0"),
+        ("-i wan|--interface wan", "interface=wan"),
+    ] {
+        for option in options.split('|') {
+            for command in
+                ["list", "-L", "get", "-G", "delete", "-D", "events", "-E", "update", "-U"]
+            {
+                let line = format!("postern conntrack {command} {option}");
+                assert_eq!(asked(&line), query, "{line}");
+            }
+        }
+    }
+    // What `-m` says is met, or set.
+    assert_eq!(asked("postern conntrack list -m 1/3"), "mark=1%2F3");
+    assert_eq!(asked("postern conntrack events --mark 1"), "mark=1");
+    assert_eq!(asked("postern conntrack update -m 1/3"), "");
+}
+
+#[test]
 fn json_and_the_socket_may_be_named_anywhere() {
     for line in [
         "postern --json --control /tmp/s conntrack list",

@@ -29,7 +29,10 @@ fn connection(protocol: u8, timeout_s: u32, original: TupleInfo, reply: TupleInf
         zone: 0,
         original_ingress: Some("lan".to_owned()),
         original_egress: Some("wan".to_owned()),
+        expected: false,
+        helper: None,
         age_s: 1,
+        start_unix_s: 0,
         worker: 0,
     }
 }
@@ -121,6 +124,53 @@ fn gre_and_a_protocol_without_a_name() {
 }
 
 #[test]
+fn a_connection_with_a_helper_and_its_times() {
+    let mut connection = Connection {
+        state: Some("ESTABLISHED".to_owned()),
+        assured: true,
+        helper: Some("ftp".to_owned()),
+        start_unix_s: 1_795_462_307,
+        ..connection(
+            6,
+            431_999,
+            tuple("127.0.0.1", "127.0.0.1", ports(59990, 21), Some((4, 239))),
+            tuple("127.0.0.1", "127.0.0.1", ports(21, 59990), Some((3, 172))),
+        )
+    };
+    let begin = "tcp      6 431999 ESTABLISHED src=127.0.0.1 dst=127.0.0.1 sport=59990 dport=21 packets=4 bytes=239 src=127.0.0.1 dst=127.0.0.1 sport=21 dport=59990 packets=3 bytes=172 [ASSURED] mark=0 ";
+    assert_eq!(line(&connection, &show(&[])), format!("{begin}helper=ftp use=1"));
+    connection.helper = None;
+    let start = local_time::asctime(connection.start_unix_s);
+    assert_eq!(
+        line(&connection, &show(&[Extra::Ktimestamp, Extra::Id])),
+        format!("{begin}delta-time=1 [start={start}] use=1 id=2253857837")
+    );
+}
+
+/// Taken from `conntrack -E` on Linux 6.18 but for the names of the connection's parts.
+#[test]
+fn the_end_of_an_echo_that_was_deleted() {
+    let connection = connection(
+        1,
+        28,
+        tuple("127.0.0.1", "127.0.0.1", icmp(8, 25709), Some((1, 84))),
+        tuple("127.0.0.1", "127.0.0.1", icmp(0, 25709), Some((1, 84))),
+    );
+    let event = |connection: &Connection| Event::Destroy {
+        time_unix_ms: 1_795_462_308_384,
+        connection: connection.clone(),
+        reason: crate::api::event::EndReason::Deleted,
+        duration_ms: 1000,
+    };
+    assert_eq!(
+        event_line(&event(&connection), &show(&[Extra::Timestamp])),
+        "[1795462308.384000]\t[DESTROY] icmp     1 28 src=127.0.0.1 dst=127.0.0.1 type=8 code=0 id=25709 packets=1 bytes=84 src=127.0.0.1 dst=127.0.0.1 type=0 code=0 id=25709 packets=1 bytes=84"
+    );
+    let expired = Connection { timeout_s: 0, ..connection };
+    assert!(event_line(&event(&expired), &show(&[])).starts_with("[DESTROY] icmp     1 src="));
+}
+
+#[test]
 fn every_option_of_a_filter_decides() {
     let connection = Connection {
         state: Some("ESTABLISHED".to_owned()),
@@ -159,6 +209,9 @@ fn every_option_of_a_filter_decides() {
         (&|q, v| q.mark = Some(v), "0x10/0xf0", "0x10"),
         (&|q, v| q.zone = Some(v), "0", "1"),
         (&|q, v| q.interface = Some(v), "wan", "dmz"),
+        (&|q, v| q.interface = Some(v), "lan", "ppp0"),
+        (&|q, v| q.status = Some(v), "src_nat", "EXPECTED"),
+        (&|q, v| q.status = Some(v), "SEEN_REPLY", "UNREPLIED"),
     ];
     for (edit, yes, no) in rows {
         assert!(matches(edit, yes), "{yes}");

@@ -11,6 +11,7 @@
 pub mod args;
 pub mod client;
 pub mod conntrack;
+mod local_time;
 pub mod replay;
 pub mod rules;
 pub mod status;
@@ -20,6 +21,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 
@@ -27,9 +29,10 @@ use crate::api::model::{
     ConfigFault, Drops, Forward, ForwardKey, ForwardRequest, Forwards, ReloadOutcome, Status,
     Version,
 };
+use crate::api::trigger::{Trigger, TriggerKey, TriggerRequest, Triggers};
 use crate::appliance;
 use crate::config;
-use args::{Cli, Command, ForwardCommand};
+use args::{Cli, Command, ForwardCommand, TriggerCommand, TriggerRemove};
 use client::{Client, ClientError, Method, NO_BODY};
 use text::{escaped, print_json};
 
@@ -123,6 +126,7 @@ pub fn run(cli: Cli, output: &mut Output<'_>) -> Result<u8, CliError> {
         }
         Command::Rules(command) => return rules::run(&client, command, output),
         Command::Forward(command) => forward(&client, command, output)?,
+        Command::Trigger(command) => trigger(&client, command, output)?,
         Command::Conntrack(command) => return conntrack::run(&client, *command, output),
         Command::Reload => {
             let done: ReloadOutcome = client.call(Method::POST, "/v1/config/reload", NO_BODY)?;
@@ -226,4 +230,41 @@ fn forward(
         }
     }
     Ok(())
+}
+
+fn trigger(
+    client: &Client,
+    command: TriggerCommand,
+    output: &mut Output<'_>,
+) -> Result<(), CliError> {
+    match command {
+        TriggerCommand::List => {
+            let Triggers { triggers } = client.call(Method::GET, "/v1/triggers", NO_BODY)?;
+            print(output, &triggers, |out| status::write_triggers(&triggers, out))?;
+        }
+        TriggerCommand::Add(what) => {
+            let request = TriggerRequest {
+                interface: what.interface,
+                protocol: what.protocol,
+                outbound: what.outbound,
+                inbound: what.inbound,
+                timeout_s: what.timeout.map(whole_seconds).transpose()?,
+            };
+            let added: Trigger = client.call(Method::POST, "/v1/triggers", Some(&request))?;
+            print(output, &added, |out| writeln!(out, "added {}", status::trigger_line(&added)))?;
+        }
+        TriggerCommand::Remove(what) => {
+            let TriggerRemove { interface, protocol, inbound } = what;
+            let key = TriggerKey { interface, protocol, inbound };
+            let path = client::with_query("/v1/triggers", &key);
+            let gone: Trigger = client.call(Method::DELETE, &path, NO_BODY)?;
+            print(output, &gone, |out| writeln!(out, "removed {}", status::trigger_line(&gone)))?;
+        }
+    }
+    Ok(())
+}
+
+fn whole_seconds(time: Duration) -> Result<u32, CliError> {
+    let whole = u32::try_from(time.as_secs()).ok().filter(|_| time.subsec_nanos() == 0);
+    whole.ok_or_else(|| CliError::Usage("a trigger's timeout is whole seconds".to_owned()))
 }

@@ -1,4 +1,4 @@
-//! `status`, `drops` and `forward list` as text.
+//! `status`, `drops`, `forward list` and `trigger list` as text.
 
 use std::io::{self, Write};
 
@@ -7,6 +7,7 @@ use crate::api::model::{
     DeviceMode, DropCount, Drops, Forward, ForwardOrigin, InterfaceStatus, Status, TableUse,
     WorkerStatus,
 };
+use crate::api::trigger::Trigger;
 
 use Align::{Left, Right};
 
@@ -186,6 +187,36 @@ pub fn write_forwards(forwards: &[Forward], out: &mut dyn Write) -> io::Result<(
 pub fn forward_line(forward: &Forward) -> String {
     let Forward { interface, protocol, port, to, .. } = forward;
     escaped(&format!("{interface} {protocol} {port} -> {to}")).into_owned()
+}
+
+/// Prints port triggers, a line each.
+///
+/// # Errors
+/// If printing fails.
+pub fn write_triggers(triggers: &[Trigger], out: &mut dyn Write) -> io::Result<()> {
+    let rows: Vec<_> = triggers
+        .iter()
+        .map(|t| {
+            let opens = format!("-> {}", t.inbound);
+            let holder = match t.holder {
+                Some(holder) => format!("open to {} for {}s", holder.host, holder.remaining_s),
+                None => format!("closed (opens for {}s)", t.timeout_s),
+            };
+            let origin = match t.origin {
+                ForwardOrigin::Config => "",
+                ForwardOrigin::Runtime => "(until the next start)",
+            };
+            let (interface, protocol) = (t.interface.clone(), t.protocol.clone());
+            vec![interface, protocol, t.outbound.clone(), opens, holder, origin.to_owned()]
+        })
+        .collect();
+    print_columns(&[Left; 6], &rows, "", out)
+}
+
+/// A port trigger in a line: `wan udp 6112 opens 6113-6115`.
+pub fn trigger_line(trigger: &Trigger) -> String {
+    let Trigger { interface, protocol, outbound, inbound, .. } = trigger;
+    escaped(&format!("{interface} {protocol} {outbound} opens {inbound}")).into_owned()
 }
 
 /// `12 of 1000000 (0.0%)`

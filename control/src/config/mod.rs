@@ -25,6 +25,7 @@ mod host;
 mod interface;
 mod reader;
 mod root;
+mod trigger;
 mod value;
 
 #[cfg(test)]
@@ -33,6 +34,7 @@ mod tests;
 pub use fault::{At, Fault, Position};
 pub use forward::{ForwardError, ForwardProtocol, ForwardSpec, ForwardTarget, PortRange};
 pub use host::{HostFacts, ThisHost, check_host};
+pub use trigger::{TRIGGER_TIMEOUT, TriggerError, TriggerSpec};
 pub use value::{device_name, duration, interface_address, show_duration};
 
 use fault::Faults;
@@ -239,16 +241,8 @@ impl Default for ConntrackSettings {
 /// One `[[trigger]]`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TriggerSettings {
-    /// The interface outside.
-    pub interface: String,
-    /// TCP or UDP.
-    pub protocol: ForwardProtocol,
-    /// Destination ports that trigger.
-    pub outbound: PortRange,
-    /// Ports opened.
-    pub inbound: PortRange,
-    /// How long they stay open without use: 1 s to 10 days.
-    pub timeout: Duration,
+    /// What opens what.
+    pub spec: TriggerSpec,
     /// Where it was written.
     pub at: At,
 }

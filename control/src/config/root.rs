@@ -13,6 +13,7 @@ use toml_edit::Table;
 use super::fault::{At, Faults, Position, did_you_mean};
 use super::forward::{ForwardError, ForwardSpec};
 use super::reader::{Placed, Section, kind, kind_of_value};
+use super::trigger::{TRIGGER_TIMEOUT, TRIGGER_TIMEOUTS, TriggerSpec};
 use super::{
     CONTROL_DEFAULT, ConntrackSettings, ForwardSettings, Idle, InterfaceSettings, Places,
     RUN_DIR_DEFAULT, Settings, TriggerSettings, WORKERS_MAX, Workers, interface, value,
@@ -333,8 +334,7 @@ fn triggers(top: &mut Section<'_>, interfaces: &[InterfaceSettings]) -> Vec<Trig
         let faults = section.faults();
         let Some(trigger) = trigger(section, interfaces) else { continue };
         for other in &all {
-            let same = (&trigger.interface, trigger.protocol) == (&other.interface, other.protocol);
-            if same && trigger.inbound.overlaps(other.inbound) {
+            if trigger.spec.overlaps(&other.spec) {
                 let message =
                     format!("opens ports that the trigger of line {} opens", other.at.0.line);
                 faults.push(trigger.at, message);
@@ -349,8 +349,6 @@ fn triggers(top: &mut Section<'_>, interfaces: &[InterfaceSettings]) -> Vec<Trig
 }
 
 fn trigger(mut section: Section<'_>, interfaces: &[InterfaceSettings]) -> Option<TriggerSettings> {
-    /// Without one, a minute.
-    const TIMEOUT: Duration = Duration::from_secs(60);
     let faults = section.faults();
     let at = section.at();
     let interface = section.string("interface");
@@ -359,20 +357,20 @@ fn trigger(mut section: Section<'_>, interfaces: &[InterfaceSettings]) -> Option
     let protocol = section.require(protocol, "protocol", "protocol = \"udp\"");
     let outbound = port(&mut section, "outbound", "outbound = 6112");
     let inbound = port(&mut section, "inbound", "inbound = \"6113-6115\"");
-    let timeout = section.duration("timeout", Duration::from_secs(1)..=TIMEOUT_MAX);
+    let timeout = section.duration("timeout", TRIGGER_TIMEOUTS);
     section.finish();
 
     check_interface(faults, interface, interfaces);
     let protocol = protocol.and_then(|p| noted(faults, p.at, p.value.parse()));
     let ports = |p: Placed<String>| noted(faults, p.at, p.value.parse());
-    Some(TriggerSettings {
+    let spec = TriggerSpec {
         interface: interface?.value.to_owned(),
         protocol: protocol?,
         outbound: outbound.and_then(ports)?,
         inbound: inbound.and_then(ports)?,
-        timeout: timeout.map_or(TIMEOUT, |t| t.value),
-        at,
-    })
+        timeout: timeout.map_or(TRIGGER_TIMEOUT, |t| t.value),
+    };
+    Some(TriggerSettings { spec, at })
 }
 
 /// `port = 8080` or `port = "8000-8010"`, as text.

@@ -524,7 +524,7 @@ fn triggers_are_read_and_no_two_open_the_same_port() {
     let trigger = |more: &str| format!("[[trigger]]\ninterface = 'wan'\nprotocol = 'udp'\n{more}");
     let text = trigger("outbound = 6112\ninbound = '6113-6115'\n");
     let config = good(&format!("[interface.wan]\ndevice = 'eth0'\n{text}"));
-    let [read] = &config.triggers[..] else { panic!("one trigger") };
+    let [TriggerSettings { spec: read, .. }] = &config.triggers[..] else { panic!("one trigger") };
     assert_eq!((read.interface.as_str(), read.protocol), ("wan", ForwardProtocol::Udp));
     assert_eq!(Some(read.outbound), PortRange::new(6112, 6112));
     assert_eq!(Some(read.inbound), PortRange::new(6113, 6115));

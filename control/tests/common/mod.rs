@@ -11,13 +11,19 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::stream;
 use nix::unistd::Gid;
 use postern_control::api::backend::{Backend, BackendError, ConnectionPage, Cursor};
-use postern_control::api::connection::{Connection, ConnectionId, Ids, Protocol, TupleInfo};
+use postern_control::api::connection::{
+    Connection, ConnectionId, Counted, Ids, Protocol, TupleInfo,
+};
+use postern_control::api::event::{ConnectionEdit, EndReason, Event, Events};
+use postern_control::api::expectation::Expectation;
 use postern_control::api::filter::ConnectionFilter;
 use postern_control::api::model::*;
 use postern_control::api::server::{Limits, Server};
 use postern_control::api::socket::reading_path;
+use postern_control::api::trigger::{Holder, Trigger, TriggerKey, TriggerRequest};
 use tokio::sync::oneshot;
 
 /// A folder that goes with the test.
@@ -59,6 +65,9 @@ pub(crate) struct Fake {
     pub(crate) endless: bool,
     pub(crate) rules: Mutex<Vec<RulesRequest>>,
     pub(crate) forwards: Mutex<Vec<Forward>>,
+    pub(crate) triggers: Mutex<Vec<Trigger>>,
+    /// What was asked to be changed about connections.
+    pub(crate) edits: Mutex<Vec<ConnectionEdit>>,
 }
 
 fn connection(number: u64) -> Connection {
@@ -82,7 +91,10 @@ fn connection(number: u64) -> Connection {
         zone: 0,
         original_ingress: Some("lan".to_owned()),
         original_egress: Some("wan".to_owned()),
+        expected: false,
+        helper: (number == 7).then(|| "ftp".to_owned()),
         age_s: 1,
+        start_unix_s: 1_795_462_307,
         worker: 0,
     }
 }
@@ -135,6 +147,31 @@ impl Backend for Fake {
             .ok_or_else(|| BackendError::NotFound("no such forward".to_owned()))
     }
 
+    async fn triggers(&self) -> Result<Vec<Trigger>, BackendError> {
+        Ok(self.triggers.lock().unwrap().clone())
+    }
+
+    async fn add_trigger(&self, request: TriggerRequest) -> Result<Trigger, BackendError> {
+        let trigger = Trigger {
+            interface: request.interface.unwrap_or_else(|| "wan".to_owned()),
+            protocol: request.protocol,
+            outbound: request.outbound,
+            inbound: request.inbound,
+            timeout_s: request.timeout_s.unwrap_or(60),
+            origin: ForwardOrigin::Runtime,
+            holder: Some(Holder { host: [192, 168, 1, 2].into(), remaining_s: 59 }),
+        };
+        self.triggers.lock().unwrap().push(trigger.clone());
+        Ok(trigger)
+    }
+
+    async fn remove_trigger(&self, key: TriggerKey) -> Result<Trigger, BackendError> {
+        let mut triggers = self.triggers.lock().unwrap();
+        let at = triggers.iter().position(|there| there.inbound == key.inbound);
+        at.map(|at| triggers.remove(at))
+            .ok_or_else(|| BackendError::NotFound("no such trigger".to_owned()))
+    }
+
     async fn connections(
         &self,
         filter: &ConnectionFilter,
@@ -169,6 +206,81 @@ impl Backend for Fake {
 
     async fn delete_connection(&self, id: ConnectionId) -> Result<Connection, BackendError> {
         self.connection(id).await
+    }
+
+    async fn update_connections(
+        &self,
+        filter: &ConnectionFilter,
+        edit: &ConnectionEdit,
+        cursor: Cursor,
+    ) -> Result<(u64, Option<Cursor>), BackendError> {
+        self.edits.lock().unwrap().push(*edit);
+        self.delete_connections(filter, cursor).await
+    }
+
+    async fn update_connection(
+        &self,
+        id: ConnectionId,
+        edit: &ConnectionEdit,
+    ) -> Result<Connection, BackendError> {
+        self.edits.lock().unwrap().push(*edit);
+        let mark = edit.mark.unwrap_or_default();
+        Ok(Connection { mark, ..self.connection(id).await? })
+    }
+
+    /// A short life of connection 7, then a gap, then the end; or, if it is endless, one connection after another.
+    async fn events(&self) -> Result<Events, BackendError> {
+        let at = |ms: u64| 1_795_462_307_000 + ms;
+        if self.endless {
+            let new = move |n| Event::New {
+                time_unix_ms: at(n),
+                connection: connection(n % CONNECTIONS),
+            };
+            return Ok(Box::pin(stream::iter((0..).map(move |n| vec![new(n)]))));
+        }
+        let first = Connection {
+            state: Some("SYN_SENT".to_owned()),
+            seen_reply: false,
+            assured: false,
+            timeout_s: 240,
+            ..connection(7)
+        };
+        let mut last = Connection { timeout_s: 0, mark: 5, ..connection(7) };
+        for tuple in [&mut last.original, &mut last.reply] {
+            tuple.counted = Some(Counted { packets: 3, bytes: 164 });
+        }
+        let destroy = Event::Destroy {
+            time_unix_ms: at(9_001),
+            connection: last,
+            reason: EndReason::Timeout,
+            duration_ms: 9_001,
+        };
+        let update = Event::Update { time_unix_ms: at(1), connection: connection(7) };
+        let other = Event::New { time_unix_ms: at(2), connection: connection(8) };
+        let batches = [
+            vec![Event::New { time_unix_ms: at(0), connection: first }, update],
+            vec![other],
+            vec![destroy],
+            vec![Event::Overrun { time_unix_ms: at(9_002), missed: 12 }],
+        ];
+        Ok(Box::pin(stream::iter(batches)))
+    }
+
+    async fn expectations(&self) -> Result<Vec<Expectation>, BackendError> {
+        let master = connection(7);
+        Ok(vec![Expectation {
+            timeout_s: 297,
+            protocol: Protocol(6),
+            protocol_number: 6,
+            src: Some([192, 0, 2, 9].into()),
+            dst: [203, 0, 113, 2].into(),
+            dport: 50_012,
+            to: [192, 168, 1, 2].into(),
+            to_port: 50_012,
+            master: master.id,
+            master_original: master.original,
+            helper: master.helper,
+        }])
     }
 
     async fn flush_connections(&self) -> Result<u64, BackendError> {

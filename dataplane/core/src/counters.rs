@@ -125,6 +125,8 @@ counters! {
     connections_gone;
     /// Of those, evicted to make room for a new one.
     connections_evicted;
+    /// Changes of connections that whoever followed them was not told of, because he was behind.
+    changes_missed;
     /// Connections that helpers expected, from now on until they come or their master goes.
     expectations_made;
     /// Of those, the ones that came.

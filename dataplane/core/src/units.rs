@@ -88,7 +88,7 @@ impl Stamps {
 }
 
 /// A row of one worker's connection slab. Rows never move.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct EntryIdx(pub u32);
 
 impl EntryIdx {

@@ -14,12 +14,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use lab::{Lab, Shape, count, drops, inside, outside};
+use postern_core::helper::expect::EXPECTATIONS_MAX;
 use postern_core::pipeline::{Cursor, Filter};
 use postern_core::snapshot::Snapshot;
 use postern_core::verdict::DropReason;
 use postern_io::frame::{FramePool, FrameSpan};
 use postern_io::runtime::testing::{LAN, STRANGER, WAN, WAN_ADDRESS, arp_request, read_udp, udp};
-use postern_io::runtime::{Command, Door, MemoryDoor};
+use postern_io::runtime::{Answer, Command, Door, MemoryDoor};
 use postern_io::xdp::socket::{Kick, SocketError};
 
 thread_local! {
@@ -118,6 +119,15 @@ fn a_running_worker_neither_allocates_nor_frees() {
         let visit = Command::Visit { filter, cursor: Cursor::default(), buffer };
         worker.commands.ask(visit, lab::PATIENCE).expect("an answer");
         worker.commands.ask(Command::Usage, lab::PATIENCE).expect("an answer");
+        let follow = Command::Follow { buffer: Vec::with_capacity(300) };
+        let followed = worker.commands.ask(follow, lab::PATIENCE).expect("an answer");
+        assert!(matches!(followed, Answer::Followed(told) if told.capacity() == 300));
+        if round % 10 == 9 {
+            worker.commands.ask(Command::Unfollow, lab::PATIENCE).expect("an answer");
+            let buffer = Vec::with_capacity(EXPECTATIONS_MAX);
+            let expected = Command::Expectations { buffer };
+            worker.commands.ask(expected, lab::PATIENCE).expect("an answer");
+        }
         if round % 50 == 49 {
             let flush = Command::DeleteMatching { filter };
             worker.commands.ask(flush, lab::PATIENCE).expect("an answer");

@@ -40,6 +40,8 @@ pub mod flags {
     pub const CLOSED: u16 = 1 << 10;
     /// It has a helper, and a record in the side pool: its packets take the long way.
     pub const HELPED: u16 = 1 << 11;
+    /// A change of it waits in the log that stands for all that follow ([`changes`](super::super::changes)).
+    pub const CHANGED: u16 = 1 << 12;
     /// Not a flag: the table keeps a [`Span`](super::super::wheel::Span) here.
     pub const ARMED: u16 = 7 << ARMED_SHIFT;
     pub(super) const ARMED_SHIFT: u32 = 13;

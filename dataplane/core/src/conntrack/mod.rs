@@ -1,5 +1,6 @@
 //! Connection tracking: who talks with whom, and how far along they are.
 
+pub mod changes;
 pub mod ctstate;
 pub mod datagram;
 pub mod entry;

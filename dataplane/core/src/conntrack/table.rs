@@ -18,6 +18,7 @@
 use arrayvec::ArrayVec;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::changes::{Change, Changes, Ended, Happened};
 use super::entry::{Cold, Hot, Pair, Warm, flags};
 use super::rowset::RowSet;
 use super::siphash::{ABREAST, Pairs, SipKey};
@@ -188,6 +189,7 @@ pub struct Table<'m, H: Hot> {
     /// Live rows of [`Worth::Little`].
     little: RowSet<'m>,
     departed: Departed,
+    changes: Changes<H>,
 }
 
 /// Rows with a helper that went, each with its incarnation then.
@@ -241,6 +243,7 @@ impl<'m, H: Hot> Table<'m, H> {
             unreplied: RowSet::new(layout.capacity, unreplied),
             little: RowSet::new(layout.capacity, little),
             departed: Departed::default(),
+            changes: Changes::new(layout.capacity as u32),
         }
     }
 
@@ -523,13 +526,16 @@ impl<'m, H: Hot> Table<'m, H> {
         if let Some(set) = self.evictable(worth) {
             set.insert(row);
         }
+        if self.changes.is_open() {
+            self.note(Happened::New, EntryIdx(row), Tick(cold.created));
+        }
         Ok(EntryIdx(row))
     }
 
     /// Removes a connection. The row must be live.
-    pub fn remove(&mut self, row: EntryIdx) {
+    pub fn remove(&mut self, row: EntryIdx, why: Ended, now: Tick) {
         self.wheel.disarm(self.cold, row.0);
-        self.forget(row.0);
+        self.forget(row.0, why, now);
     }
 
     /// Turns the wheel towards `now` and removes what has expired: at most `steps` of work. Returns
@@ -545,8 +551,10 @@ impl<'m, H: Hot> Table<'m, H> {
     /// Turns the wheel towards `now` until one connection has expired, and removes that.
     fn expire_one(&mut self, now: Tick, steps: &mut u32) -> bool {
         while let Some(row) = self.wheel.pop(self.cold, now, steps) {
-            if now.reached(deadline(self.rows[row as usize].hot().state())) {
-                self.forget(row);
+            let state = self.rows[row as usize].hot().state();
+            if now.reached(deadline(state)) {
+                let why = Ended::by_itself(state);
+                self.forget(row, why, now);
                 return true;
             }
             self.arm(row);
@@ -573,8 +581,10 @@ impl<'m, H: Hot> Table<'m, H> {
             return Some(Room::Expired);
         }
         let row = self.unreplied.next_in_turn().or_else(|| self.little.next_in_turn())?;
-        let expired = now.reached(deadline(self.rows[row as usize].hot().state()));
-        self.remove(EntryIdx(row));
+        let state = self.rows[row as usize].hot().state();
+        let expired = now.reached(deadline(state));
+        let why = if expired { Ended::by_itself(state) } else { Ended::Evicted };
+        self.remove(EntryIdx(row), why, now);
         Some(if expired { Room::Expired } else { Room::Evicted })
     }
 
@@ -594,9 +604,12 @@ impl<'m, H: Hot> Table<'m, H> {
     }
 
     /// Removes from the index and puts the row on the free list. The row is not armed.
-    fn forget(&mut self, row: u32) {
+    fn forget(&mut self, row: u32, why: Ended, now: Tick) {
         let hot = *self.rows[row as usize].hot();
         debug_assert!(hot.state().flags & flags::LIVE != 0);
+        if self.changes.is_open() {
+            self.note(Happened::Destroyed(why), EntryIdx(row), now);
+        }
         for direction in [Direction::Original, Direction::Reply] {
             let hash = self.hash(hot.tuple(direction));
             self.unindex(hash, row << 1 | direction as u32);
@@ -628,6 +641,59 @@ impl<'m, H: Hot> Table<'m, H> {
     /// The rows with a helper that went since the last call.
     pub fn take_departed(&mut self) -> Departed {
         core::mem::take(&mut self.departed)
+    }
+
+    /// Whether somebody follows what happens to connections.
+    #[inline]
+    pub fn is_followed(&self) -> bool {
+        self.changes.is_open()
+    }
+
+    /// Begins or ends to note what happens to connections.
+    pub fn follow(&mut self, follow: bool) {
+        self.changes.open(follow);
+    }
+
+    /// Whether [`take_change`](Self::take_change) has nothing to say.
+    pub fn has_no_changes(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// Notes that a live connection changed, unless a change stands for it that waits. Only if it
+    /// [is followed](Self::is_followed).
+    #[cold]
+    pub fn note_update(&mut self, row: EntryIdx, now: Tick) {
+        if self.hot(row).state().flags & flags::CHANGED != 0 {
+            return;
+        }
+        let folds = self.changes.is_pressed();
+        let noted =
+            self.changes.note(&Change { folds, ..self.change(Happened::Updated, row, now) });
+        if noted && folds {
+            self.rows[row.index()].both().0.state_mut().flags |= flags::CHANGED;
+        }
+    }
+
+    #[cold]
+    fn note(&mut self, happened: Happened, row: EntryIdx, now: Tick) {
+        self.changes.note(&self.change(happened, row, now));
+    }
+
+    fn change(&self, happened: Happened, row: EntryIdx, at: Tick) -> Change<H> {
+        let (hot, warm, cold) = (*self.hot(row), *self.warm(row), *self.cold(row));
+        Change { happened, at, folds: false, row, hot, warm, cold }
+    }
+
+    /// The oldest change that was not taken.
+    pub fn take_change(&mut self, now: Tick) -> Option<Change<H>> {
+        let change = self.changes.take()?;
+        let Change { happened, folds, row, .. } = change;
+        let is_same = self.is_live(row) && self.cold(row).incarnation == change.cold.incarnation;
+        if !folds || !is_same {
+            return Some(change);
+        }
+        self.rows[row.index()].both().0.state_mut().flags &= !flags::CHANGED;
+        Some(self.change(happened, row, now))
     }
 
     fn free_row(&self) -> Option<u32> {

@@ -77,7 +77,7 @@ fn a_connection_is_found_by_either_tuple_and_not_after_removal() {
     assert_eq!(find(&table, &tuple(7)), Some((row, Direction::Original)));
     assert_eq!(find(&table, &tuple(7).inverted()), Some((row, Direction::Reply)));
     assert_eq!(find(&table, &tuple(8)), None);
-    table.remove(row);
+    table.remove(row, Ended::Deleted, Tick(0));
     assert_eq!(find(&table, &tuple(7)), None);
     assert_eq!(find(&table, &tuple(7).inverted()), None);
     assert!(table.is_empty());
@@ -325,7 +325,7 @@ proptest! {
                     let found = find(&table, &tuple(n));
                     prop_assert_eq!(found.is_some(), model.remove(&n).is_some());
                     if let Some((row, _)) = found {
-                        table.remove(row);
+                        table.remove(row, Ended::Deleted, Tick(0));
                     }
                 }
                 Op::Become(n, set, cleared, ms) => {

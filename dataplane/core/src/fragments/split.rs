@@ -90,6 +90,9 @@ impl Split<'_> {
 
     /// Writes a part into `out`, Ethernet header first; how long it is. `None` if there is no such part, or no room for it.
     pub fn write(&self, part: usize, out: &mut [u8]) -> Option<usize> {
+        if part >= self.parts {
+            return None;
+        }
         let [first, later] = self.steps;
         let begin = if part == 0 { 0 } else { first + (part - 1) * later };
         let step = if part == 0 { first } else { later };

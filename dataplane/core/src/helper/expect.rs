@@ -232,6 +232,23 @@ impl Expectations {
         });
     }
 
+    /// Shows what one shard holds, those past their deadline left out. Returns whether there is such a shard: to be
+    /// asked for 0, 1, 2 and so on.
+    pub fn show(&self, shard: usize, now: Tick, mut take: impl FnMut(Expectation)) -> bool {
+        let Some(Shard { live, .. }) = self.shards.get(shard) else { return false };
+        if live.load(Acquire) != 0 {
+            // Copied out first: `take` is not ours.
+            let held: [Option<Expectation>; PLACES] = self.locked(shard, |places| {
+                core::array::from_fn(|place| places[place].read().map(|(_, held)| held))
+            });
+            held.into_iter()
+                .flatten()
+                .filter(|held| !now.reached(held.deadline))
+                .for_each(&mut take);
+        }
+        true
+    }
+
     /// Frees a place of a locked shard.
     fn clear(&self, shard: usize, place: &Place, handle: u64) {
         debug_assert_eq!(place.handle.load(Relaxed), handle);

@@ -209,6 +209,13 @@ impl<'m> Pool<'m> {
         (record.incarnation == incarnation).then_some(record)
     }
 
+    /// The same, to be looked at.
+    pub fn peek(&self, key: Key, incarnation: u32) -> Option<&Record> {
+        let number = self.places[self.place(key)?].checked_sub(1)?;
+        let record = &self.records[number as usize];
+        (record.incarnation == incarnation).then_some(record)
+    }
+
     /// A new record for a row; `None` if there is no room. One of an earlier incarnation goes.
     pub fn insert(
         &mut self,

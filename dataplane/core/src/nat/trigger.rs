@@ -86,6 +86,22 @@ impl Trigger {
         self.holder.locked(|holder| holder.read(now)).map(|(host, _)| host)
     }
 
+    /// Who holds it and until when, to be shown. Takes no lock: whoever looks may be put to sleep by the kernel, and
+    /// workers must not wait for that.
+    pub fn look(&self, now: Tick) -> Option<(Ipv4Addr, Tick)> {
+        /// Holders hardly ever change while we look; this often never.
+        const TRIES: usize = 8;
+        for _ in 0..TRIES {
+            let host = self.holder.host.load(Acquire);
+            let deadline = Tick(self.holder.deadline.load(Acquire) as u32);
+            if self.holder.host.load(Acquire) == host {
+                let held = host != 0 && !now.reached(deadline);
+                return held.then(|| (Ipv4Addr::from(host as u32), deadline));
+            }
+        }
+        None
+    }
+
     /// Has `host` hold it until `deadline` at least, unless another one holds it. Whether it does now.
     pub fn hold(&self, host: Ipv4Addr, deadline: Tick, now: Tick) -> bool {
         self.holder.locked(|holder| {
@@ -94,7 +110,8 @@ impl Trigger {
                 return false;
             }
             if before.is_none_or(|(_, until)| deadline.since(until) > 0) {
-                holder.deadline.store(deadline.0.into(), Relaxed);
+                // Whoever sees it sees that the one before is gone (`look`).
+                holder.deadline.store(deadline.0.into(), Release);
             }
             holder.host.store(1 << 32 | u64::from(u32::from(host)), Relaxed);
             true

@@ -10,6 +10,7 @@ use super::leg::{self, Leg, Oversize};
 use super::refuse::{Refusal, refuse};
 use super::{Context, Desk, helped, stray, triggered};
 use crate::burst::{Origin, Packet};
+use crate::conntrack::changes::Ended;
 use crate::conntrack::ctstate::CtState;
 use crate::conntrack::datagram;
 use crate::conntrack::entry::{Cold, Warm, flags};
@@ -441,7 +442,8 @@ fn confirm<H: Family>(
 
     // A connection past its deadline that still holds the reply tuple makes way.
     if let Some((row, _)) = table.find(hashes[1], &reply) {
-        table.remove(row);
+        let why = Ended::by_itself(table.hot(row).state());
+        table.remove(row, why, context.tick);
         context.counters.connections_gone.add(1);
     }
     let row = insert(table, first, hashes, context)?;
@@ -449,7 +451,7 @@ fn confirm<H: Family>(
     // An expectation comes true once, and only with a place in the table: whoever else met it meanwhile is refused.
     if let Some((handle, _)) = *expected {
         if !context.snapshot.expectations.take(handle) {
-            table.remove(row);
+            table.remove(row, Ended::Closed, context.tick);
             return Err(Refusal::Drop(DropReason::TupleInUse));
         }
         context.counters.expectations_met.add(1);

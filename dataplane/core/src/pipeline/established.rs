@@ -9,6 +9,7 @@ use super::leg::{self, Leg, NextHop, Oversize};
 use super::refuse::{Refusal, refuse};
 use super::{Context, Desk, admit, fragments, helped, stray};
 use crate::burst::{Accepted, Origin, Packet, Seen};
+use crate::conntrack::changes::Ended;
 use crate::conntrack::ctstate::{CtState, CtStates};
 use crate::conntrack::datagram;
 use crate::conntrack::entry::{HotState, flags};
@@ -46,7 +47,8 @@ pub(super) fn pass<H: Family>(
     let helped = before.flags & flags::HELPED != 0;
     if context.tick.reached(deadline(&before)) {
         // Past its deadline it counts as absent, even if the wheel has not come to it.
-        return anew(table, desk, packet, hash, row, direction, context);
+        let why = Ended::by_itself(&before);
+        return anew(table, desk, packet, hash, row, direction, why, context);
     }
 
     // What its sender may claim comes before what it does to the state.
@@ -71,15 +73,20 @@ pub(super) fn pass<H: Family>(
             table.settle(row, before.flags, before.timeout_ms); // it may live shorter now
             return stray::invalid(desk, packet, &headers, reason, context);
         }
-        Outcome::Reopen => return anew(table, desk, packet, hash, row, direction, context),
+        Outcome::Reopen => {
+            return anew(table, desk, packet, hash, row, direction, Ended::Reopened, context);
+        }
     }
     table.settle(row, before.flags, before.timeout_ms);
+    if table.is_followed() {
+        tell(table, row, &before, context);
+    }
     let ctstate = ctstate(&before, direction);
 
     // The decision and the way out: cached, or made again.
     let decided = decide(table, packet, &headers, row, direction, ctstate, context);
     if matches!(decided, Err(Refusal::Drop(DropReason::AddressGone))) {
-        table.remove(row);
+        table.remove(row, Ended::AddressGone, context.tick);
         context.counters.connections_gone.add(1);
         if direction == Direction::Original {
             // It may begin anew behind the current address.
@@ -102,7 +109,7 @@ pub(super) fn pass<H: Family>(
         Err(refusal) => refuse(refusal, packet, desk, context),
     };
     if outcome == Outcome::Delete {
-        table.remove(row);
+        table.remove(row, Ended::Closed, context.tick);
         context.counters.connections_gone.add(1);
     }
     verdict
@@ -130,6 +137,7 @@ pub(super) fn may_come_here(
 
 /// Removes what is over and takes the packet for a first one.
 #[cold]
+#[allow(clippy::too_many_arguments)] // the corridor's luggage
 fn anew<H: Family>(
     table: &mut Table<'_, H>,
     desk: &mut Desk,
@@ -137,12 +145,28 @@ fn anew<H: Family>(
     hash: TupleHash,
     row: EntryIdx,
     direction: Direction,
+    why: Ended,
     context: &Context<'_>,
 ) -> Verdict {
     let tuple = *table.hot(row).tuple(direction);
-    table.remove(row);
+    table.remove(row, why, context.tick);
     context.counters.connections_gone.add(1);
     admit::pass(table, desk, packet, hash, &tuple, context)
+}
+
+/// Tells who follows, if the packet changed what conntrack calls the connection's state.
+#[cold]
+fn tell<H: Family>(
+    table: &mut Table<'_, H>,
+    row: EntryIdx,
+    before: &HotState,
+    context: &Context<'_>,
+) {
+    const TOLD: u16 = flags::SEEN_REPLY | flags::ASSURED | flags::CLOSED;
+    let state = table.hot(row).state();
+    if (state.flags ^ before.flags) & TOLD != 0 || state.protocol_state != before.protocol_state {
+        table.note_update(row, context.tick);
+    }
 }
 
 /// Protocol state, window, timeout, counters.

@@ -56,9 +56,11 @@ mod refuse;
 mod related;
 mod resume;
 mod stray;
+mod table_changes;
 mod table_view;
 mod triggered;
 
+pub use table_changes::{Edit, Told};
 pub use table_view::{ConnectionId, ConnectionView, Cursor, Filter};
 
 /// How large a worker's tables are.
@@ -463,7 +465,7 @@ impl<'m> Pipeline<'m> {
         if !snapshot.triggers.is_empty() {
             triggered::keep(&self.v4, &mut self.desk.triggered, snapshot, now.tick());
         }
-        let reviewing = self.review(snapshot, counters, steps);
+        let reviewing = self.review(snapshot, counters, now, steps);
         more_v4 || more_v6 || reviewing
     }
 

@@ -2,17 +2,20 @@
 //! millions costs the packet path a bounded amount a turn.
 
 use super::Pipeline;
-use super::established::{came_in_by, has_lost_address};
+use super::established::has_lost_address;
 use super::family::Family;
+use crate::conntrack::changes::Ended;
 use crate::conntrack::datagram;
-use crate::conntrack::entry::{HotState, flags};
+use crate::conntrack::entry::{Cold, HotState, Warm, flags};
 use crate::conntrack::sctp;
 use crate::conntrack::table::{Table, deadline};
 use crate::conntrack::tcp;
 use crate::conntrack::timeouts::Timeouts;
 use crate::conntrack::tuple::{Direction, FamilyTuple, Tuple, protocol};
 use crate::counters::Counters;
-use crate::rules::PathId;
+use crate::helper::Kind as Helper;
+use crate::helper::pool::{Key, Pool, Record};
+use crate::rules::{self, PathId};
 use crate::snapshot::Snapshot;
 use crate::time::{Instant, Tick};
 use crate::units::{EntryIdx, InterfaceId, NeighbourIdx, Stamps, WorkerId};
@@ -42,11 +45,11 @@ impl ConnectionId {
         WorkerId((self.0 >> Self::WORKER_SHIFT) as u8 & 0x0f)
     }
 
-    const fn is_v6(self) -> bool {
+    pub(super) const fn is_v6(self) -> bool {
         self.0 >> Self::FAMILY_BIT & 1 != 0
     }
 
-    const fn row(self) -> EntryIdx {
+    pub(super) const fn row(self) -> EntryIdx {
         EntryIdx(self.0 as u32 & ((1 << Self::ROW_BITS) - 1))
     }
 }
@@ -75,6 +78,10 @@ pub struct ConnectionView {
     pub mark: u32,
     /// The interface its first packet came in by; [`InterfaceId::NONE`] if from the host.
     pub ingress: InterfaceId,
+    /// The interface that packets of the original direction leave by; [`InterfaceId::NONE`] if the host takes them.
+    pub egress: InterfaceId,
+    /// Its helper, if it has one that has not given up.
+    pub helper: Option<Helper>,
     /// Milliseconds since it was made, modulo 2^32.
     pub age_ms: u32,
 }
@@ -186,9 +193,9 @@ impl Pipeline<'_> {
         let end = used.min(row.saturating_add(rows));
         for row in (row..end).map(EntryIdx) {
             let view = if v6 {
-                view(&self.v6, me, true, row, tick)
+                live(&self.v6, &self.desk.helpers, me, row, tick)
             } else {
-                view(&self.v4, me, false, row, tick)
+                live(&self.v4, &self.desk.helpers, me, row, tick)
             };
             if let Some(view) = view.filter(|view| filter.matches(view)) {
                 take(view);
@@ -203,10 +210,11 @@ impl Pipeline<'_> {
 
     /// One connection, if it lives.
     pub fn get(&self, me: WorkerId, id: ConnectionId, now: Instant) -> Option<ConnectionView> {
+        let (row, tick) = (id.row(), now.tick());
         let found = if id.is_v6() {
-            view(&self.v6, me, true, id.row(), now.tick())
+            live(&self.v6, &self.desk.helpers, me, row, tick)
         } else {
-            view(&self.v4, me, false, id.row(), now.tick())
+            live(&self.v4, &self.desk.helpers, me, row, tick)
         };
         found.filter(|view| view.id == id)
     }
@@ -216,6 +224,7 @@ impl Pipeline<'_> {
         &mut self,
         me: WorkerId,
         id: ConnectionId,
+        why: Ended,
         counters: &Counters,
         now: Instant,
     ) -> bool {
@@ -223,9 +232,9 @@ impl Pipeline<'_> {
             return false;
         }
         if id.is_v6() {
-            self.v6.remove(id.row());
+            self.v6.remove(id.row(), why, now.tick());
         } else {
-            self.v4.remove(id.row());
+            self.v4.remove(id.row(), why, now.tick());
         }
         counters.connections_gone.add(1);
         true
@@ -234,7 +243,13 @@ impl Pipeline<'_> {
     /// Goes on with, or begins, the round that a change asked for: at most `rows` rows. Whether there is more to
     /// do. Another change in the midst of it makes the round longer; it does not start over, so that no row
     /// waits for ever.
-    pub(super) fn review(&mut self, snapshot: &Snapshot, counters: &Counters, rows: u32) -> bool {
+    pub(super) fn review(
+        &mut self,
+        snapshot: &Snapshot,
+        counters: &Counters,
+        now: Instant,
+        rows: u32,
+    ) -> bool {
         if self.review.number != snapshot.reviews {
             self.review.number = snapshot.reviews;
             self.review.round = Some((self.review.cursor, 0));
@@ -248,9 +263,9 @@ impl Pipeline<'_> {
         let end = last.min(row.saturating_add(rows));
         for row in (row..end).map(EntryIdx) {
             let removed = if v6 {
-                review_row(&mut self.v6, row, snapshot)
+                review_row(&mut self.v6, row, snapshot, now.tick())
             } else {
-                review_row(&mut self.v4, row, snapshot)
+                review_row(&mut self.v4, row, snapshot, now.tick())
             };
             counters.connections_gone.add(u64::from(removed));
         }
@@ -267,12 +282,17 @@ impl Pipeline<'_> {
 
 /// Removes a connection whose external address is gone; otherwise has it begin anew under these stamps, and end
 /// under these timeouts. Whether it was removed.
-fn review_row<H: Family>(table: &mut Table<'_, H>, row: EntryIdx, snapshot: &Snapshot) -> bool {
+fn review_row<H: Family>(
+    table: &mut Table<'_, H>,
+    row: EntryIdx,
+    snapshot: &Snapshot,
+    now: Tick,
+) -> bool {
     if !table.is_live(row) {
         return false;
     }
     if has_lost_address(table.hot(row), snapshot) {
-        table.remove(row);
+        table.remove(row, Ended::AddressGone, now);
         return true;
     }
     let protocol = table.hot(row).tuple(Direction::Original).protocol();
@@ -301,33 +321,53 @@ fn longest_timeout(ip_protocol: u8, state: &HotState, timeouts: &Timeouts) -> u3
     }
 }
 
-fn view<H: Family>(
+/// A connection that lives.
+fn live<H: Family>(
     table: &Table<'_, H>,
+    helpers: &Pool<'_>,
     me: WorkerId,
-    v6: bool,
     row: EntryIdx,
     now: Tick,
 ) -> Option<ConnectionView> {
     if !table.is_live(row) {
         return None;
     }
-    let hot = table.hot(row);
-    let remaining = deadline(hot.state()).since(now);
-    if remaining <= 0 {
+    let (hot, cold) = (table.hot(row), table.cold(row));
+    if now.reached(deadline(hot.state())) {
         return None;
     }
-    let (warm, cold) = (table.warm(row), table.cold(row));
-    Some(ConnectionView {
+    let mut view = view(hot, table.warm(row), cold, me, row, now);
+    if hot.state().flags & flags::HELPED != 0 {
+        let key = Key::new(view.id.is_v6(), row);
+        view.helper = helpers.peek(key, cold.incarnation).and_then(Record::kind);
+    }
+    Some(view)
+}
+
+/// A row as a value, whether it lives or not.
+pub(super) fn view<H: Family>(
+    hot: &H,
+    warm: &Warm,
+    cold: &Cold,
+    me: WorkerId,
+    row: EntryIdx,
+    now: Tick,
+) -> ConnectionView {
+    let v6 = matches!(H::FAMILY, rules::Family::V6);
+    let [ingress, egress] = hot.state().interfaces[Direction::Original.index()].map(InterfaceId);
+    ConnectionView {
         id: ConnectionId::new(me, v6, row.0, cold.incarnation),
         original: (*hot.tuple(Direction::Original)).into(),
         reply: (*hot.tuple(Direction::Reply)).into(),
-        flags: hot.state().flags & !flags::ARMED,
+        flags: hot.state().flags & !(flags::ARMED | flags::CHANGED),
         protocol_state: hot.state().protocol_state,
-        remaining_ms: remaining as u32,
+        remaining_ms: deadline(hot.state()).since(now).max(0) as u32,
         packets: warm.packets(),
         bytes: warm.bytes(),
         mark: cold.mark,
-        ingress: came_in_by(hot),
+        ingress,
+        egress,
+        helper: None,
         age_ms: now.0.wrapping_sub(cold.created),
-    })
+    }
 }

@@ -94,6 +94,15 @@ fn note<H: Family>(
     }
 }
 
+/// Puts each note where its trigger is now; triggers that went take theirs along.
+#[cold]
+fn sort_anew(uses: &mut [Option<Use>; TRIGGERS_MAX], snapshot: &Snapshot) {
+    let before = core::mem::replace(uses, [None; TRIGGERS_MAX]);
+    for (noted, trigger) in uses.iter_mut().zip(snapshot.triggers.iter()) {
+        *noted = before.iter().flatten().find(|noted| noted.rule == trigger.rule).copied();
+    }
+}
+
 /// Between bursts: whoever holds a trigger keeps it as long as its last connection there has packets.
 pub(super) fn keep(
     table: &Table<'_, HotV4>,
@@ -101,9 +110,16 @@ pub(super) fn keep(
     snapshot: &Snapshot,
     now: Tick,
 ) {
+    let is_in_place = |(place, noted): (usize, &Option<Use>)| {
+        let there = snapshot.triggers.get(place).map(|trigger| trigger.rule);
+        noted.is_none_or(|noted| there == Some(noted.rule))
+    };
+    if !uses.iter().enumerate().all(is_in_place) {
+        sort_anew(uses, snapshot);
+    }
     for (place, noted) in uses.iter_mut().enumerate() {
         let Some(Use { row, incarnation, rule }) = *noted else { continue };
-        let trigger = snapshot.triggers.get(place).filter(|trigger| trigger.rule == rule);
+        let trigger = snapshot.triggers.get(place);
         let lives = table.is_live(row) && table.cold(row).incarnation == incarnation;
         let (Some(trigger), true) = (trigger, lives) else {
             *noted = None;

@@ -10,8 +10,10 @@ use std::time::{Duration, Instant as StdInstant};
 
 use arrayvec::ArrayVec;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use postern_core::conntrack::changes::Ended;
 use postern_core::counters::Counters;
-use postern_core::pipeline::{ConnectionId, ConnectionView, Cursor, Filter, Pipeline};
+use postern_core::helper::expect::{Expectation, Expectations};
+use postern_core::pipeline::{ConnectionId, ConnectionView, Cursor, Edit, Filter, Pipeline, Told};
 use postern_core::time::Instant;
 use postern_core::units::WorkerId;
 
@@ -43,6 +45,26 @@ pub enum Command {
     Delete {
         /// Which.
         ids: Vec<ConnectionId>,
+    },
+    /// Change something about these.
+    Edit {
+        /// Which.
+        ids: Vec<ConnectionId>,
+        /// What.
+        edit: Edit,
+    },
+    /// What happened to connections since this was asked last? As much as `buffer` has capacity for. From the first
+    /// time on the worker takes notes, until it is told [`Command::Unfollow`].
+    Follow {
+        /// Empty; its capacity bounds the answer.
+        buffer: Vec<Told>,
+    },
+    /// Nobody wants to know any more.
+    Unfollow,
+    /// What do helpers expect? The answer is the same from every worker.
+    Expectations {
+        /// Empty, with room for [`EXPECTATIONS_MAX`](postern_core::helper::expect::EXPECTATIONS_MAX).
+        buffer: Vec<Expectation>,
     },
     /// Delete all that `filter` means.
     DeleteMatching {
@@ -77,6 +99,19 @@ pub enum Answer {
         /// The list, back.
         ids: Vec<ConnectionId>,
     },
+    /// To [`Command::Edit`].
+    Edited {
+        /// How many were there.
+        count: u64,
+        /// The list, back.
+        ids: Vec<ConnectionId>,
+    },
+    /// To [`Command::Follow`].
+    Followed(Vec<Told>),
+    /// To [`Command::Unfollow`].
+    Unfollowed,
+    /// To [`Command::Expectations`].
+    Expected(Vec<Expectation>),
     /// To [`Command::DeleteMatching`]: how many.
     DeletedMatching(u64),
     /// To [`Command::Count`].
@@ -146,6 +181,10 @@ pub(crate) struct Clerk {
 enum Job {
     Visit { filter: Filter, cursor: Cursor, buffer: Vec<ConnectionView> },
     Delete { ids: Vec<ConnectionId>, next: usize, count: u64 },
+    Edit { ids: Vec<ConnectionId>, edit: Edit, next: usize, count: u64 },
+    Follow { buffer: Vec<Told> },
+    Unfollow,
+    Expectations { buffer: Vec<Expectation>, shard: usize },
     DeleteMatching { filter: Filter, cursor: Cursor, count: u64 },
     Count { filter: Filter, cursor: Cursor, count: u64 },
 }
@@ -155,6 +194,7 @@ pub(crate) struct Office<'a> {
     pub(crate) pipeline: &'a mut Pipeline<'static>,
     pub(crate) me: WorkerId,
     pub(crate) counters: &'a Counters,
+    pub(crate) expectations: &'a Expectations,
     pub(crate) now: Instant,
 }
 
@@ -190,8 +230,8 @@ impl Clerk {
     }
 
     #[cold]
-    fn slice(&mut self, office: Office<'_>) {
-        let Some(Numbered { serial, what }) = self.job.take().or_else(|| self.begin(&office))
+    fn slice(&mut self, mut office: Office<'_>) {
+        let Some(Numbered { serial, what }) = self.job.take().or_else(|| self.begin(&mut office))
         else {
             return;
         };
@@ -202,12 +242,22 @@ impl Clerk {
     }
 
     /// Takes the next question; answers it at once if it is a short one.
-    fn begin(&self, office: &Office<'_>) -> Option<Numbered<Job>> {
+    fn begin(&self, office: &mut Office<'_>) -> Option<Numbered<Job>> {
         let Numbered { serial, what } = self.commands.try_recv().ok()?;
         let cursor = Cursor::default();
         let what = match what {
             Command::Visit { filter, cursor, buffer } => Job::Visit { filter, cursor, buffer },
             Command::Delete { ids } => Job::Delete { ids, next: 0, count: 0 },
+            Command::Edit { ids, edit } => Job::Edit { ids, edit, next: 0, count: 0 },
+            Command::Follow { buffer } => {
+                office.pipeline.follow(true);
+                Job::Follow { buffer }
+            }
+            Command::Unfollow => {
+                office.pipeline.follow(false);
+                Job::Unfollow
+            }
+            Command::Expectations { buffer } => Job::Expectations { buffer, shard: 0 },
             Command::DeleteMatching { filter } => Job::DeleteMatching { filter, cursor, count: 0 },
             Command::Count { filter } => Job::Count { filter, cursor, count: 0 },
             Command::Get { id } => {
@@ -236,7 +286,7 @@ enum Progress {
 
 impl Job {
     fn advance(self, office: Office<'_>) -> Progress {
-        let Office { pipeline, me, counters, now } = office;
+        let Office { pipeline, me, counters, expectations, now } = office;
         match self {
             Self::Visit { filter, cursor, mut buffer } => {
                 let room = (buffer.capacity() - buffer.len()).min(SLICE as usize) as u32;
@@ -252,7 +302,7 @@ impl Job {
             Self::Delete { ids, next, mut count } => {
                 let end = ids.len().min(next + SLICE as usize);
                 for &id in &ids[next..end] {
-                    count += u64::from(pipeline.delete(me, id, counters, now));
+                    count += u64::from(pipeline.delete(me, id, Ended::Deleted, counters, now));
                 }
                 if end < ids.len() {
                     Progress::More(Self::Delete { ids, next: end, count })
@@ -260,12 +310,56 @@ impl Job {
                     Progress::Done(Answer::Deleted { count, ids })
                 }
             }
+            Self::Edit { ids, edit, next, mut count } => {
+                let end = ids.len().min(next + SLICE as usize);
+                for &id in &ids[next..end] {
+                    count += u64::from(pipeline.edit(me, id, &edit, now).is_some());
+                }
+                if end < ids.len() {
+                    Progress::More(Self::Edit { ids, edit, next: end, count })
+                } else {
+                    Progress::Done(Answer::Edited { count, ids })
+                }
+            }
+            Self::Follow { mut buffer } => {
+                let room = (buffer.capacity() - buffer.len()).min(SLICE as usize);
+                pipeline.take_changes(me, room, counters, now, |told| buffer.push(told));
+                if pipeline.has_no_changes() || buffer.len() == buffer.capacity() {
+                    Progress::Done(Answer::Followed(buffer))
+                } else {
+                    Progress::More(Self::Follow { buffer })
+                }
+            }
+            Self::Unfollow => {
+                pipeline.take_changes(me, SLICE as usize, counters, now, drop);
+                if pipeline.has_no_changes() {
+                    Progress::Done(Answer::Unfollowed)
+                } else {
+                    Progress::More(Self::Unfollow)
+                }
+            }
+            Self::Expectations { mut buffer, shard } => {
+                let room = buffer.capacity();
+                let keep = |expected| {
+                    // Never full, if it was made as asked.
+                    if buffer.len() < room {
+                        buffer.push(expected);
+                    }
+                };
+                if expectations.show(shard, now.tick(), keep) {
+                    Progress::More(Self::Expectations { buffer, shard: shard + 1 })
+                } else {
+                    Progress::Done(Answer::Expected(buffer))
+                }
+            }
             Self::DeleteMatching { filter, cursor, mut count } => {
+                let all = filter == Filter::default();
+                let why = if all { Ended::Flushed } else { Ended::Deleted };
                 let mut ids = ArrayVec::<ConnectionId, { SLICE as usize }>::new();
                 let next =
                     pipeline.visit(me, cursor, SLICE, &filter, now, |view| ids.push(view.id));
                 for id in ids {
-                    count += u64::from(pipeline.delete(me, id, counters, now));
+                    count += u64::from(pipeline.delete(me, id, why, counters, now));
                 }
                 match next {
                     Some(cursor) => Progress::More(Self::DeleteMatching { filter, cursor, count }),

@@ -278,7 +278,9 @@ impl<D: Door> Worker<D> {
         let Self { pipeline, exits, snapshots, clerk, .. } = self;
         let counters = &*exits.counters;
         let behind = pipeline.housekeep(snapshots.current(), counters, now, HOUSEKEEPING);
-        let worked = clerk.work(Office { pipeline, me: exits.me, counters, now }) || behind;
+        let expectations = &*snapshots.current().expectations;
+        let office = Office { pipeline, me: exits.me, counters, expectations, now };
+        let worked = clerk.work(office) || behind;
         if self.pipeline.has_settled() {
             self.settle_fragments(now);
             return true;

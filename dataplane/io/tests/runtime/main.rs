@@ -10,10 +10,11 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use lab::{Dice, Lab, Shape, count, drops, inside, outside};
+use postern_core::conntrack::changes::{Ended, Happened};
 use postern_core::conntrack::siphash::SipKey;
 use postern_core::conntrack::tuple::protocol;
 use postern_core::forward::neighbour::{Neighbour, NeighbourState};
-use postern_core::pipeline::{ConnectionView, Cursor, Filter};
+use postern_core::pipeline::{ConnectionId, ConnectionView, Cursor, Edit, Filter, Told};
 use postern_core::snapshot::{InterfaceAddress, Snapshot};
 use postern_core::steering::{Inputs, StaticEndpoint, Steering};
 use postern_core::units::InterfaceId;
@@ -456,6 +457,69 @@ fn visit_all(lab: &Lab, worker: usize, capacity: usize) -> Vec<ConnectionView> {
         }
     }
     all
+}
+
+/// What both workers noted since they were asked last.
+fn follow(lab: &Lab) -> Vec<Told> {
+    let mut all = Vec::new();
+    for worker in &lab.handle.workers {
+        loop {
+            let command = Command::Follow { buffer: Vec::with_capacity(64) };
+            let Ok(Answer::Followed(told)) = worker.commands.ask(command, lab::PATIENCE) else {
+                panic!("an answer")
+            };
+            let full = told.len() == 64;
+            all.extend(told);
+            if !full {
+                break;
+            }
+        }
+    }
+    all
+}
+
+/// Every connection of running workers is told of once as it comes and once as it goes; packets wait for nobody.
+#[test]
+fn workers_are_followed_under_load() {
+    let mut lab = Lab::new(Shape::default());
+    assert!(follow(&lab).is_empty());
+    let mut told = Vec::new();
+    ping_pong_while(&mut lab, 300, 4, |lab| told.extend(follow(lab)));
+    let ids = |happened: &[Told], wanted: fn(&Happened) -> bool| -> Vec<ConnectionId> {
+        let of = happened.iter().filter(|told| wanted(&told.happened));
+        of.map(|told| told.connection.expect("nothing was missed").id).collect()
+    };
+    let new: HashSet<_> = ids(&told, |h| *h == Happened::New).into_iter().collect();
+    assert_eq!(new.len(), 300);
+    assert_eq!(ids(&told, |h| *h == Happened::New).len(), 300);
+    assert!(ids(&told, |h| *h == Happened::Updated).iter().all(|id| new.contains(id)));
+
+    let ask = |worker: usize, command| {
+        lab.handle.workers[worker].commands.ask(command, lab::PATIENCE).expect("an answer")
+    };
+    let owned = |worker| new.iter().copied().filter(|id| id.worker().index() == worker).collect();
+    for worker in 0..2 {
+        let ids: Vec<_> = owned(worker);
+        let (count, edit) = (ids.len() as u64, Edit { mark: Some((9, 0xff)), timeout_ms: None });
+        let edited = ask(worker, Command::Edit { ids, edit });
+        assert!(matches!(edited, Answer::Edited { count: done, .. } if done == count));
+    }
+    let marked = follow(&lab);
+    assert!(marked.iter().all(|told| told.connection.is_some_and(|c| c.mark == 9)));
+    assert_eq!(ids(&marked, |h| *h == Happened::Updated).len(), 300);
+    for worker in 0..2 {
+        ask(worker, Command::DeleteMatching { filter: Filter::default() });
+    }
+    let gone = follow(&lab);
+    let flushed = ids(&gone, |h| *h == Happened::Destroyed(Ended::Flushed));
+    assert_eq!(flushed.into_iter().collect::<HashSet<_>>(), new);
+    for worker in 0..2 {
+        assert!(matches!(ask(worker, Command::Unfollow), Answer::Unfollowed));
+    }
+    ping_pong(&mut lab, 100, 1);
+    assert!(follow(&lab).is_empty(), "nobody followed");
+    assert_eq!(lab.settle().changes_missed, 0);
+    lab.stop();
 }
 
 #[test]

@@ -158,7 +158,7 @@ fn connection(table: &Table<'_, HotV4>, number: u32) -> (HotV4, [TupleHash; 2]) 
     let state = HotState {
         last_seen: NOW.0,
         timeout_ms: 300_000,
-        flags: flags::SEEN_REPLY | flags::ASSURED | flags::UDP_STREAM | flags::SNAT,
+        flags: flags::SEEN_REPLY | flags::ASSURED | flags::SNAT,
         protocol_state: tcp::State::Established as u8,
         l3_delta: deltas.l3,
         l4_delta: deltas.l4,

@@ -66,7 +66,7 @@ fn a_udp_stream_lives_longer_is_refreshed_outbound_and_ends() {
         flow.exchange(&mut fw);
         fw.pass_secs(3);
         flow.exchange(&mut fw);
-        assert_ne!(fw.connection().flags & flags::UDP_STREAM, 0);
+        assert_ne!(fw.connection().flags & flags::ASSURED, 0);
         let [before, after] = around(stream);
         fw.pass(before);
         flow.c2s(&mut fw, &flow.ask());

@@ -34,7 +34,7 @@ pub fn settled(ip_protocol: u8, timeouts: &Timeouts, hot: &HotState) -> Option<u
     let Some(stream) = stream(ip_protocol).filter(|_| hot.flags & flags::SEEN_REPLY != 0) else {
         return Some(timeouts.ms(kind(ip_protocol)));
     };
-    (hot.flags & flags::UDP_STREAM != 0).then(|| timeouts.ms(stream))
+    (hot.flags & flags::ASSURED != 0).then(|| timeouts.ms(stream))
 }
 
 /// The timeout of a flow that both sides keep up, if the protocol has one of its own for that.
@@ -50,7 +50,7 @@ const fn stream(ip_protocol: u8) -> Option<TimeoutKind> {
 #[cold]
 fn promote(ip_protocol: u8, hot: &mut HotState, cold: &Cold, now: Tick) {
     if ip_protocol != protocol::UDP || now.since(Tick(cold.created)) > STREAM_AFTER_MS {
-        hot.flags |= flags::UDP_STREAM | flags::ASSURED;
+        hot.flags |= flags::ASSURED;
     }
 }
 

@@ -20,7 +20,8 @@ pub mod flags {
     pub const LIVE: u16 = 1 << 0;
     /// A packet in reply direction was seen (Linux `IPS_SEEN_REPLY`).
     pub const SEEN_REPLY: u16 = 1 << 1;
-    /// Worth keeping under pressure (Linux `IPS_ASSURED`).
+    /// Worth keeping under pressure (Linux `IPS_ASSURED`): TCP and SCTP after the handshake, and of other protocols a flow
+    /// that lived long enough, both ways, to get the stream timeout.
     pub const ASSURED: u16 = 1 << 2;
     /// The source is translated (Linux `IPS_SRC_NAT`).
     pub const SNAT: u16 = 1 << 3;
@@ -32,8 +33,6 @@ pub mod flags {
     pub const FROM_HOST: u16 = 1 << 6;
     /// The original direction ends at the host (INPUT).
     pub const TO_HOST: u16 = 1 << 7;
-    /// A UDP flow that lived long enough, both ways, to get the stream timeout.
-    pub const UDP_STREAM: u16 = 1 << 8;
     /// Expected by a helper: its packets before any reply are RELATED.
     pub const EXPECTED: u16 = 1 << 9;
     /// Closed: admits nothing new from outside; lingers for its timeout.

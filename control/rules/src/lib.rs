@@ -7,7 +7,7 @@
 //! ```
 //!
 //! [`Rulesets`] is the model: both families' tables, chains by name, rules as they were written. Every change is made to a copy
-//! and swapped in whole, so an error leaves everything as it was. Only the table `filter` exists so far; whatever is not
+//! and swapped in whole, so an error leaves everything as it was. The tables are `raw`, `filter` and `nat`; whatever is not
 //! supported is refused by name and place, never skipped.
 //!
 //! # Counters
@@ -31,6 +31,7 @@ mod execute;
 mod list;
 mod model;
 mod names;
+mod nat;
 mod options;
 mod parse;
 mod print;

@@ -36,6 +36,7 @@ mod options;
 mod parse;
 mod print;
 mod save;
+mod sides;
 mod spec;
 mod values;
 
@@ -45,6 +46,7 @@ pub use error::{Error, RestoreError, VERSION};
 pub use execute::{Output, execute, execute_restore, execute_save};
 pub use model::{Chain, Counts, Rule, RuleId, Ruleset, Rulesets, Spec};
 pub use save::{RestoreOptions, Restored, restore, save};
+pub use sides::{NamedAddresses, nat_sides};
 
 use postern_core::rules::Family;
 

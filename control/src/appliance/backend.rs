@@ -437,7 +437,8 @@ fn interfaces(board: &Board, taken: &[Taken]) -> Vec<InterfaceStatus> {
 fn rule_counts(board: &Board) -> RuleCounts {
     let family = |family| {
         let ruleset = board.rulesets().family(family);
-        let chains = TableId::ALL.into_iter().flat_map(|table| ruleset.chains(table));
+        let chains =
+            postern_core::rules::TableId::ALL.into_iter().flat_map(|table| ruleset.chains(table));
         chains.fold(FamilyRuleCounts::default(), |sum, (_, chain)| FamilyRuleCounts {
             chains: sum.chains + 1,
             rules: sum.rules + chain.rules().len() as u32,

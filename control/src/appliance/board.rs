@@ -12,7 +12,6 @@ use postern_core::conntrack::siphash::SipKey;
 use postern_core::forward::Neighbours;
 use postern_core::rules::Family;
 use postern_core::snapshot::{EPOCHS_MAX, Snapshot};
-use postern_core::steering::Steering;
 use postern_core::units::Generation;
 use postern_rules::{Compiled, Counts, Output, Rulesets};
 
@@ -104,6 +103,7 @@ impl Board {
             config: &config,
             kernel: &kernel,
             forwards: &numbered,
+            rulesets: &rulesets,
             rules: &compiled,
             neighbours: &neighbours,
             workers,
@@ -369,6 +369,7 @@ impl Board {
         self.retire(compiled);
         let mut next = (*self.snapshot).clone();
         next.policy = Arc::clone(self.compiled.policy());
+        self.refresh_forwards(&mut next);
         Ok(self.publish(next))
     }
 
@@ -385,7 +386,7 @@ impl Board {
         let nat = compile::nat_rules(&self.config, &self.kernel, &forwards);
         let inputs =
             compile::steering_inputs(&self.config, &self.kernel, &forwards, self.workers, self.key);
-        let steering = Steering::new(inputs);
+        let steering = compile::steering(inputs, &self.config, &self.kernel, &self.rulesets);
         let nat_changed = nat != *next.nat;
         if nat_changed {
             next.nat = Arc::new(nat);

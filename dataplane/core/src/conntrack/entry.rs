@@ -40,6 +40,8 @@ pub mod flags {
     pub const CLOSED: u16 = 1 << 10;
     /// It has a helper, and a record in the side pool: its packets take the long way.
     pub const HELPED: u16 = 1 << 11;
+    /// A nat rule said how it is translated, or that it is not: addresses of interfaces do not decide over it.
+    pub const RULED: u16 = 1 << 12;
     /// Not a flag: the table keeps a [`Span`](super::super::wheel::Span) here.
     pub const ARMED: u16 = 7 << ARMED_SHIFT;
     pub(super) const ARMED_SHIFT: u32 = 13;

@@ -27,7 +27,7 @@ mod paths;
 mod policy;
 #[cfg(test)]
 mod tests;
-mod translation;
+pub(crate) mod translation;
 
 pub use compile::{CompileError, Fault};
 pub use paths::{AcceptedPath, PATHS_MAX};

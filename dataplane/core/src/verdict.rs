@@ -130,7 +130,7 @@ drop_reasons! {
     FragmentLimit = "fragment_limit", "more fragments wait than may: of one datagram, one source, one interface, or of all";
     FragmentExpired = "fragment_expired", "the rest of the datagram did not come in time";
     FragmentRefused = "fragment_refused", "another fragment of the same datagram was refused";
-    FragmentUnsupported = "fragment_unsupported", "fragments of an ICMP error, of SCTP whose port is translated, or of what the raw table does not track";
+    FragmentUnsupported = "fragment_unsupported", "fragments of an ICMP error, of SCTP whose port is translated, of a text that a helper reads, or of what the raw table does not track";
     TtlZero = "ttl_zero", "it arrived with TTL or hop limit 0";
     MartianSource = "martian_source", "the source address can be nobody's: loopback, multicast, broadcast, unspecified or our own";
     MartianDestination = "martian_destination", "the destination address may not be forwarded to";

@@ -49,7 +49,7 @@ case_hosts_appear_behind_a_pool() {
 # C099: shared by client; a client stays with its server.
 case_a_service_is_shared_between_two_servers() {
     local n first answers=
-    load "-A PREROUTING -i wan -d $WAN -p tcp --dport 8080 -j DNAT --to-destination 192.168.1.10-192.168.1.11:8081"
+    load "-A PREROUTING -d $WAN -p tcp --dport 8080 -j DNAT --to-destination 192.168.1.10-192.168.1.11:8081"
     for n in $(seq 101 112); do
         in_ns wan ip addr add "203.0.113.$n/24" dev eth0
         first=$(fetch wan --interface "203.0.113.$n" "http://$WAN:8080/")
@@ -104,14 +104,14 @@ case_what_is_not_tracked_leaves_no_connection() {
 -A PREROUTING -p udp --sport 53 -j CT --notrack"
     postern iptables -I FORWARD -m conntrack --ctstate UNTRACKED -j ACCEPT
     canary
-    equals "$(in_ns lan dig +short +time=2 +tries=3 "@$NEAR" name.example)" 192.0.2.80 "the answer"
-    equals "$(postern conntrack list -p udp | grep -c 'dport=53 ' || true)" 0 "connections for names"
+    equals "$(in_ns lan dig -b "$INSIDE#41053" +short +time=2 +tries=3 "@$NEAR" name.example)" 192.0.2.80 "the answer"
+    equals "$(postern conntrack list -p udp | grep -c 'sport=41053 ' || true)" 0 "connections for names"
     has "$(ask lan ask udp "$NEAR" 7000 --sport 40020)" "^203\.0\.113\.2 40020$"
     postern iptables -D FORWARD 1
     load ""
     in_ns wan ip route del 192.168.1.0/24 via "$WAN"
-    equals "$(in_ns lan dig +short +time=2 +tries=2 "@$NEAR" name.example)" 192.0.2.80 "the answer, tracked"
-    has "$(postern conntrack list -p udp)" "dport=53 "
+    equals "$(in_ns lan dig -b "$INSIDE#41054" +short +time=2 +tries=2 "@$NEAR" name.example)" 192.0.2.80 "the answer, tracked"
+    has "$(postern conntrack list -p udp)" "sport=41054 dport=53 "
 }
 
 # C091 C192

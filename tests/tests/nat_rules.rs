@@ -722,7 +722,7 @@ fn fragments_are_translated_by_rules_too() {
     });
 }
 
-/// C191: a packet of a table without rules is asked nothing.
+/// While a table has no rules, nobody is asked, and nothing counted.
 #[test]
 fn empty_tables_are_not_asked() {
     let mut fw = Firewall::new();

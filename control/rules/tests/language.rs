@@ -510,9 +510,9 @@ fn a_dump_of_several_tables_is_taken_whole_and_printed_again() {
     let before = rules.clone();
     let broken = "*raw\nCOMMIT\n*nat\n-A PREROUTING -j SNAT --to 192.0.2.1\nCOMMIT\n";
     let read = execute_restore(Family::V4, &[], broken, &mut rules, Counts::default);
-    assert_eq!((read.code, &rules == &before), (1, true), "{}", read.stderr);
+    assert_eq!((read.code, rules == before), (1, true), "{}", read.stderr);
     let read = execute_restore(Family::V4, &words("-T nat"), broken, &mut rules, Counts::default);
-    assert_eq!((read.code, &rules == &before), (1, true), "{}", read.stderr);
+    assert_eq!((read.code, rules == before), (1, true), "{}", read.stderr);
     let one = "*filter\n-A INPUT -j DROP\nCOMMIT\n*nat\n-A POSTROUTING -j MASQUERADE\nCOMMIT\n";
     let read = execute_restore(Family::V4, &words("-T nat"), one, &mut rules, Counts::default);
     assert_eq!(read.code, 0, "{}", read.stderr);

@@ -12,8 +12,10 @@ use postern_core::forward::neighbour::{Neighbour, NeighbourState, Neighbours};
 use postern_core::forward::route::{Prefix, Route, RouteKind, Routes};
 use postern_core::nat::NatRules;
 use postern_core::pipeline::{Limits, Pipeline};
-use postern_core::rules::model::{BaseChain, ChainPolicy, Filter, Filters, Rule, Target, Test};
-use postern_core::rules::{InterfaceSet, Policy};
+use postern_core::rules::model::{
+    BaseChain, ChainPolicy, FamilyTables, Rule, Tables, Target, Test,
+};
+use postern_core::rules::{Hook, InterfaceSet, Policy};
 use postern_core::snapshot::{
     Interface, InterfaceAddress, Interfaces, Options, ReversePath, Snapshot,
 };
@@ -111,7 +113,7 @@ fn prefixes() -> Result<Vec<Prefix>> {
 
 /// `-m conntrack --ctstate INVALID -j DROP`, `ESTABLISHED,RELATED -j ACCEPT`, `-i lan -o wan NEW -j ACCEPT`,
 /// policy DROP.
-fn filters() -> Filters {
+fn filters() -> Tables {
     let states = |states: &[CtState]| {
         let all = states.iter().fold(CtStates::default(), |sum, &s| sum.union(CtStates::of(s)));
         Test::States(all)
@@ -129,9 +131,9 @@ fn filters() -> Filters {
             rule(vec![Test::Ingress(only(LAN)), Test::Egress(only(WAN))], Target::Accept),
         ],
     };
-    let filter =
-        Filter { base: [BaseChain::default(), forward, BaseChain::default()], chains: vec![] };
-    Filters([filter.clone(), filter])
+    let mut filter = FamilyTables::default();
+    filter.base[Hook::Forward.index()] = forward;
+    Tables([filter.clone(), filter])
 }
 
 /// A pipeline of one worker with room for `capacity` connections of the family that is used, and what kind of

@@ -14,8 +14,10 @@ use postern_core::forward::route::{Prefix, Route, RouteKind};
 use postern_core::nat::trigger::{TriggerRule, Triggers};
 use postern_core::nat::{Forward, NatRules};
 use postern_core::snapshot::{Interface, InterfaceAddress, Interfaces, Options, is_link_local};
-use postern_core::steering::{Inputs, StaticEndpoint};
+use postern_core::steering::{Inputs, StaticEndpoint, Steering};
 use postern_core::units::{InterfaceId, Mac};
+
+use postern_rules::{Rulesets, nat_sides};
 
 use crate::config::{ForwardError, ForwardSpec, Settings, TriggerSpec};
 use crate::netlink::{KernelState, Link};
@@ -118,6 +120,24 @@ pub fn steering_inputs(
     statics.sort();
     statics.dedup();
     Inputs { workers, key, ours, statics, inside: inside(config, kernel) }
+}
+
+/// The steering part: the [inputs](steering_inputs), and what the nat rules translate.
+pub fn steering(
+    inputs: Inputs,
+    config: &Settings,
+    kernel: &KernelState,
+    rules: &Rulesets,
+) -> Steering {
+    let interfaces: Vec<_> = (0..)
+        .map(InterfaceId)
+        .zip(&config.interfaces)
+        .map(|(id, interface)| {
+            let addresses = kernel.addresses(id).iter().map(|own| own.address);
+            (interface.name.as_str(), addresses.collect())
+        })
+        .collect();
+    Steering::with_nat(inputs, &nat_sides(rules, &interfaces))
 }
 
 /// The kernel's routes, compiled.
@@ -257,8 +277,6 @@ pub fn assumed_kernel(config: &Settings) -> KernelState {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-
-    use postern_core::steering::Steering;
 
     use super::*;
     use crate::config::{self, Config};

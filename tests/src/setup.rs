@@ -19,7 +19,7 @@ use postern_core::snapshot::{
 use postern_core::steering::{Inputs, StaticEndpoint, Steering};
 use postern_core::units::{Generation, InterfaceId, Mac, Stamps};
 
-use postern_rules::{Counts, InterfaceRole, Rulesets, builtin, compile, execute};
+use postern_rules::{Counts, InterfaceRole, Rulesets, builtin, compile, execute, nat_sides};
 
 use crate::packet::{Address, Endpoint};
 
@@ -329,13 +329,16 @@ impl Setup {
             last: first + (f.last - f.first),
         };
         let sides = |f: &Forward| [side(f.address, f.first, f), side(f.to, f.to_port, f)];
-        Steering::new(Inputs {
+        let inputs = Inputs {
             workers: self.workers,
             key: self.key(1),
             ours: self.ours(),
             statics: self.forwards.iter().flat_map(sides).collect(),
             inside: networks.copied().collect(),
-        })
+        };
+        let addresses = |i: &Interface| i.addresses.iter().map(|own| own.address).collect();
+        let named: Vec<_> = NAMES.into_iter().zip(self.interfaces.iter().map(addresses)).collect();
+        Steering::with_nat(inputs, &nat_sides(&self.rules, &named))
     }
 
     /// The first snapshot, or the one after another, made of another set-up: what did not change is taken over,

@@ -71,8 +71,15 @@ fn setup(workers: u8, seed: u64) -> Setup {
 
 /// Runs a case for every number of workers. `case` gives a new connection for each draw.
 fn for_every_worker_count(case: impl Fn(&mut Draw) -> Flow) {
+    with_nat_rules(&[], case);
+}
+
+/// The same with these rules in the table `nat`.
+fn with_nat_rules(rules: &[&str], case: impl Fn(&mut Draw) -> Flow) {
     for workers in 1..=16 {
-        let mut fw = Firewall::with(setup(workers, u64::from(workers) * 77));
+        let mut setup = setup(workers, u64::from(workers) * 77);
+        rules.iter().for_each(|rule| setup.iptables(&format!("-t nat {rule}")));
+        let mut fw = Firewall::with(setup);
         let mut draw = Draw::new(u64::from(workers));
         for _ in 0..DRAWS {
             let mut flow = case(&mut draw);
@@ -128,6 +135,120 @@ fn meets_its_owner(fw: &mut Firewall, flow: &mut Flow) {
 fn is_of(original: Tuple, flow: &Flow) -> bool {
     let sides = (at(original.src(), original.src_id()), at(original.dst(), original.dst_id()));
     sides == (flow.client, flow.dialled)
+}
+
+/// C092: behind a pool, whichever address of it; also the target of a forward, from its forwarded port.
+#[test]
+fn a_pool() {
+    with_nat_rules(
+        &["-A POSTROUTING -o wan -j SNAT --to-source 203.0.113.8-203.0.113.11"],
+        |draw| match draw.below(4) {
+            0 => Flow::outward(("192.168.1.10", 53), at(remote(draw), draw.port())),
+            _ => Flow::outward(at(inside(draw), draw.port()), at(remote(draw), draw.port())),
+        },
+    );
+}
+
+/// C080: behind a range of ports, of which every worker has some.
+#[test]
+fn a_pool_with_a_range_of_ports() {
+    with_nat_rules(
+        &["-A POSTROUTING -o wan -p udp -j SNAT --to-source 203.0.113.8:20000-29999"],
+        |draw| Flow::outward(at(inside(draw), draw.port()), at(remote(draw), draw.port())),
+    );
+}
+
+/// C099: rules for certain ports of our address, of any address, and for several servers.
+#[test]
+fn rules_that_lead_inside() {
+    with_nat_rules(
+        &[
+            "-A PREROUTING -i wan -d 203.0.113.2 -p udp --dport 700 -j DNAT --to 192.168.1.12:70",
+            "-A PREROUTING -p udp --dport 1000:1099 -j DNAT --to-destination 192.168.1.13",
+            "-A PREROUTING -i wan -p udp --dport 1500:1599 -j DNAT --to 192.168.1.14:500-599/1500",
+        ],
+        |draw| {
+            let client = at(remote(draw), draw.port());
+            let offset = draw.below(100) as u16;
+            match draw.below(4) {
+                0 => Flow::inward(client, ours(700), "192.168.1.12:70"),
+                1 => Flow::inward(client, ours(1000 + offset), ("192.168.1.13", 1000 + offset)),
+                2 => Flow::inward(client, ours(1500 + offset), ("192.168.1.14", 500 + offset)),
+                _ => Flow::outward(at(inside(draw), draw.port()), at(remote(draw), draw.port())),
+            }
+        },
+    );
+}
+
+/// A transparent rule for whatever address is asked, to a server in another LAN or to the appliance; those it is not for.
+#[test]
+fn transparent_rules() {
+    with_nat_rules(
+        &[
+            "-A PREROUTING -i lan -p udp --dport 53 -j DNAT --to-destination 192.168.2.53",
+            "-A PREROUTING -i lan -p udp --dport 123 -j REDIRECT",
+            "-A PREROUTING -i lan -p udp -m multiport --dports 80,443 -j REDIRECT --to-ports 3128",
+        ],
+        |draw| {
+            // The source port of some is the one that the rule is for, too.
+            let port = *draw.of(&[53, 80, 123, 5000, 50_001]);
+            let client = at(inside(draw), port);
+            let far = remote(draw);
+            match draw.below(5) {
+                0 => Flow {
+                    dialled: at(far, 53),
+                    ..Flow::between(LAN, client, LAN2, "192.168.2.53:53")
+                },
+                1 => Flow {
+                    dialled: at(far, 123),
+                    ..Flow::between(LAN, client, HOST_LAN, "192.168.1.1:123")
+                },
+                2 => Flow {
+                    dialled: at(far, *draw.of(&[80, 443])),
+                    ..Flow::between(LAN, client, HOST_LAN, "192.168.1.1:3128")
+                },
+                3 => {
+                    let client = at([192, 168, 2, 2 + draw.below(200) as u8].into(), draw.port());
+                    Flow::between(LAN2, client, WAN, at(far, *draw.of(&[53, 80, 123, 443])))
+                }
+                _ => Flow::between(HOST_WAN, ours(draw.port()), WAN, at(far, 53)),
+            }
+        },
+    );
+}
+
+/// NETMAP, and DNAT with SNAT for one host: in, out, and from another LAN by the outer address.
+#[test]
+fn one_to_one() {
+    for outside in ["198.51.100", "203.0.113"] {
+        let (dnat, snat) = (
+            format!("-A PREROUTING -d {outside}.160/28 -j NETMAP --to 192.168.1.224/28"),
+            format!("-A POSTROUTING -o wan -s 192.168.1.224/28 -j NETMAP --to {outside}.160/28"),
+        );
+        let (one_in, one_out) = (
+            format!("-A PREROUTING -d {outside}.9 -j DNAT --to-destination 192.168.1.9"),
+            format!("-A POSTROUTING -o wan -s 192.168.1.9 -j SNAT --to-source {outside}.9"),
+        );
+        with_nat_rules(&[&dnat, &snat, &one_in, &one_out], |draw| {
+            let port = draw.port();
+            let last = draw.below(16) as u8;
+            let (inner, outer) = match draw.below(2) {
+                0 => (format!("192.168.1.{}", 224 + last), format!("{outside}.{}", 160 + last)),
+                _ => ("192.168.1.9".to_owned(), format!("{outside}.9")),
+            };
+            let (inner, outer) = (inner.parse().unwrap(), outer.parse().unwrap());
+            let far = at(remote(draw), draw.port());
+            match draw.below(3) {
+                0 => Flow::outward(at(inner, port), far),
+                1 => Flow::inward(far, at(outer, port), at(inner, port)),
+                _ => {
+                    let client = at([192, 168, 2, 2 + draw.below(200) as u8].into(), draw.port());
+                    let dialled = at(outer, port);
+                    Flow { dialled, ..Flow::between(LAN2, client, LAN, at(inner, port)) }
+                }
+            }
+        });
+    }
 }
 
 /// C041, C049: masquerade and its replies, errors of the server, of the client and of routers.

@@ -4,40 +4,51 @@
 use std::sync::Arc;
 
 use postern_core::rules::model::ChainPolicy;
-use postern_core::rules::{Count, Family, Hook};
+use postern_core::rules::{Count, Family, Hook, TableId};
 
 use crate::RESERVED_PREFIX;
 use crate::command::{Action, NewRules};
 use crate::compile;
 use crate::error::{Error, visible};
-use crate::model::{Chain, Counts, Rule, Rulesets, Spec, Table, Target, hook_of, is_reserved};
+use crate::model::{Chain, Counts, Rule, Rulesets, Spec, Table, Target, is_reserved};
 
 /// One edit of one family's table.
 pub(crate) struct Edit<'a> {
     pub(crate) rulesets: &'a mut Rulesets,
     pub(crate) family: Family,
+    pub(crate) table: TableId,
     pub(crate) live: &'a Counts,
 }
 
 impl Edit<'_> {
     pub(crate) fn table(&mut self) -> &mut Table {
-        &mut self.rulesets.families[self.family.index()].filter
+        self.rulesets.families[self.family.index()].table_mut(self.table)
     }
 
     /// Does what the command says.
     pub(crate) fn apply(&mut self, action: Action) -> Result<(), Error> {
-        let adds_jumps = match &action {
+        let leads_on = match &action {
             Action::Append { rules, .. }
             | Action::Insert { rules, .. }
-            | Action::Replace { rules, .. } => rules.jump(),
+            | Action::Replace { rules, .. } => rules.lead_on(),
             _ => false,
         };
         self.apply_unchecked(action)?;
-        if adds_jumps { compile::check(self.rulesets, self.family) } else { Ok(()) }
+        if leads_on { compile::check(self.rulesets, self.family) } else { Ok(()) }
     }
 
     /// The same, but nobody looks whether packets can leave all chains: that is for the end of many commands.
     pub(crate) fn apply_unchecked(&mut self, action: Action) -> Result<(), Error> {
+        let looks = matches!(
+            action,
+            Action::Check { .. }
+                | Action::List { .. }
+                | Action::ListRules { .. }
+                | Action::Version
+                | Action::Help
+                | Action::OtherFamily
+        );
+        self.table().present |= !looks;
         match action {
             Action::Append { chain, rules } => self.append(&chain, rules),
             Action::Insert { chain, number, rules } => self.insert(&chain, number, rules),
@@ -78,7 +89,7 @@ impl Edit<'_> {
     /// Refuses a jump to a chain that does not exist.
     fn check_target(&mut self, target: &Target) -> Result<(), Error> {
         let Target::Jump(to) = target else { return Ok(()) };
-        if hook_of(to).is_some() {
+        if self.table().hook_of(to).is_some() {
             let error = Error::refused("Invalid argument.");
             return Err(error.hint(format!("a rule cannot jump to the built-in chain {to}")));
         }
@@ -160,15 +171,16 @@ impl Edit<'_> {
         let (family, live) = (self.family.index(), self.live);
         let table = self.table();
         let Some(name) = chain else {
-            for hook in Hook::ALL {
-                zero_chain(&mut table.base[hook.index()], live, Some((family, hook)));
+            for (hook, chain) in table.base_mut() {
+                zero_chain(chain, live, Some((family, hook)));
             }
             table.user.values_mut().for_each(|chain| zero_chain(chain, live, None));
             return Ok(());
         };
+        let hook = table.hook_of(name);
         let chain = table.chain_mut(name).ok_or_else(Error::no_chain)?;
         match number {
-            None => zero_chain(chain, live, hook_of(name).map(|hook| (family, hook))),
+            None => zero_chain(chain, live, hook.map(|hook| (family, hook))),
             Some(number) => {
                 let rule = chain.rules.get_mut(number - 1);
                 let rule = rule.ok_or_else(|| Error::refused("Index of zeroing too big."))?;
@@ -189,7 +201,7 @@ impl Edit<'_> {
 
     fn delete_chain(&mut self, name: &str) -> Result<(), Error> {
         not_reserved(name)?;
-        if hook_of(name).is_some() {
+        if self.table().hook_of(name).is_some() {
             let error = Error::refused("Invalid argument.");
             return Err(error.hint(format!("{name} is a built-in chain and cannot be deleted")));
         }
@@ -236,11 +248,12 @@ impl Edit<'_> {
         policy: Option<ChainPolicy>,
         count: Option<Count>,
     ) -> Result<(), Error> {
-        let hook = hook_of(chain).ok_or_else(|| Error::refused("Bad built-in chain name."))?;
+        let hook = self.table().hook_of(chain);
+        let hook = hook.ok_or_else(|| Error::refused("Bad built-in chain name."))?;
         let bad = || Error::refused("Bad policy name. Run `dmesg' for more information.");
         let policy = policy.ok_or_else(|| bad().hint("a policy is ACCEPT or DROP"))?;
         let live = self.live.policies[self.family.index()][hook.index()];
-        let chain = &mut self.table().base[hook.index()];
+        let chain = self.table().chain_mut(chain).ok_or_else(Error::no_chain)?;
         chain.policy = policy;
         if let Some(count) = count {
             chain.base = count.minus(live);
@@ -296,7 +309,7 @@ pub(crate) fn not_reserved(chain: &str) -> Result<(), Error> {
 }
 
 impl Rulesets {
-    /// Writes a chain that belongs to the daemon: its name begins with [`RESERVED_PREFIX`]. `rules` are options as one would type
+    /// Writes a chain of `filter` that belongs to the daemon: its name begins with [`RESERVED_PREFIX`]. `rules` are options as one would type
     /// them behind `-A CHAIN`. Rules that were there before keep their counters.
     ///
     /// When the chain is new, a jump to it is put first into the base chain `from`. Later calls leave the jump where the user
@@ -320,14 +333,15 @@ impl Rulesets {
             let mut tokens = vec!["-A".to_owned(), chain.to_owned()];
             tokens.extend_from_slice(options);
             let source = crate::parse::Source::Shell;
-            let command =
-                crate::parse::command(&tokens, family, source).map_err(|e| e.at(place))?;
+            let command = crate::parse::command(&tokens, family, source, TableId::Filter)
+                .map_err(|e| e.at(place))?;
             if let Action::Append { rules, .. } = command.action {
                 specs.extend(rules.specs);
             }
         }
         let mut new = self.clone();
-        let mut edit = Edit { rulesets: &mut new, family, live: &Counts::default() };
+        let (table, live) = (TableId::Filter, &Counts::default());
+        let mut edit = Edit { rulesets: &mut new, family, table, live };
         edit.replace_reserved(chain, from, specs)?;
         *self = new;
         Ok(())
@@ -335,7 +349,7 @@ impl Rulesets {
 
     /// Removes a chain that belongs to the daemon, and every jump to it.
     pub fn remove_reserved(&mut self, family: Family, chain: &str) {
-        let table = &mut self.families[family.index()].filter;
+        let table = self.families[family.index()].table_mut(TableId::Filter);
         if is_reserved(chain) && table.user.remove(chain).is_some() {
             let to = Target::Jump(chain.to_owned());
             table.chains_mut().for_each(|chain| chain.rules.retain(|rule| rule.spec.target != to));
@@ -351,7 +365,8 @@ impl Edit<'_> {
                 self.table().user.insert(chain.to_owned(), Chain::default());
                 let spec = Spec { target: Target::Jump(chain.to_owned()), ..Spec::default() };
                 let jump = self.rule(spec, Count::default());
-                self.table().base[from.index()].rules.insert(0, jump);
+                let base = self.table().chain_mut(from.chain_name());
+                base.ok_or_else(Error::no_chain)?.rules.insert(0, jump);
                 Vec::new()
             }
         };

@@ -1,13 +1,15 @@
 //! A command line as it was understood: what to do, with which rules.
 
-use postern_core::rules::Count;
 use postern_core::rules::model::ChainPolicy;
+use postern_core::rules::{Count, TableId};
 
 use crate::model::{Spec, Target};
 
 /// A command.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Command {
+    /// `-t`
+    pub(crate) table: TableId,
     pub(crate) action: Action,
     pub(crate) format: Format,
     /// `-Z` beside `-L` or `-S`.
@@ -96,8 +98,11 @@ pub(crate) struct NewRules {
 }
 
 impl NewRules {
-    /// Whether they jump to a chain.
-    pub(crate) fn jump(&self) -> bool {
-        self.specs.first().is_some_and(|spec| matches!(spec.target, Target::Jump(_)))
+    /// Whether it matters to others where they stand: they jump to a chain, or have a target that only some hooks may lead to.
+    pub(crate) fn lead_on(&self) -> bool {
+        let plain = |target: &Target| {
+            matches!(target, Target::None | Target::Accept | Target::Return | Target::Drop)
+        };
+        self.specs.first().is_some_and(|spec| !plain(&spec.target))
     }
 }

@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use postern_core::rules::model::{
-    BaseChain, ChainRef, Condition, Filter, Filters, Network, Rule as CoreRule, Side,
+    BaseChain, ChainRef, Condition, FamilyTables, Network, Rule as CoreRule, Side, Tables,
     Target as CoreTarget, Test,
 };
-use postern_core::rules::{CompileError, Family, Fault, Hook, InterfaceSet, Policy};
+use postern_core::rules::{CompileError, Family, Fault, Hook, InterfaceSet, Policy, TableId};
 use postern_core::units::InterfaceId;
 
 use crate::error::Error;
-use crate::model::{Counts, Interface, Match, Rule, RuleId, Rulesets, Spec, Table, Target};
+use crate::model::{Counts, Interface, Match, Rule, RuleId, Ruleset, Rulesets, Spec, Target};
 use crate::names::ICMP_ANY;
 
 /// A policy, and which rule is which in it.
@@ -50,31 +50,42 @@ pub fn compile(
     interfaces: &[(&str, InterfaceId)],
     workers: usize,
 ) -> Result<Compiled, Error> {
-    let (filters, rules) = filters(rulesets, interfaces);
-    let policy = Policy::compile(&filters, workers).map_err(|error| explain(rulesets, error))?;
+    let (tables, rules) = tables(rulesets, interfaces);
+    let policy = Policy::compile(&tables, workers).map_err(|error| explain(rulesets, error))?;
     Ok(Compiled { policy: Arc::new(policy), rules: rules.into() })
 }
 
 /// Refuses jumps that lead in circles or too deep.
 pub(crate) fn check(rulesets: &Rulesets, family: Family) -> Result<(), Error> {
-    let mut filters = Filters::default();
-    let table = &rulesets.family(family).filter;
-    filters.0[family.index()] = filter(table, &[], &mut Vec::new());
-    filters.check().map_err(|error| explain(rulesets, error))
+    let mut all = Tables::default();
+    all.0[family.index()] = family_tables(rulesets.family(family), &[], &mut Vec::new());
+    all.check().map_err(|error| explain(rulesets, error))
 }
 
-fn filters(rulesets: &Rulesets, interfaces: &[(&str, InterfaceId)]) -> (Filters, Vec<RuleId>) {
+fn tables(rulesets: &Rulesets, interfaces: &[(&str, InterfaceId)]) -> (Tables, Vec<RuleId>) {
     let mut ids = Vec::new();
-    let filters =
-        Family::ALL.map(|family| filter(&rulesets.family(family).filter, interfaces, &mut ids));
-    (Filters(filters), ids)
+    let families =
+        Family::ALL.map(|family| family_tables(rulesets.family(family), interfaces, &mut ids));
+    (Tables(families), ids)
 }
 
-/// A family's table in the core's words. Adds the rules' ids in the order that numbers them there.
-fn filter(table: &Table, interfaces: &[(&str, InterfaceId)], ids: &mut Vec<RuleId>) -> Filter {
-    let places: HashMap<_, _> =
-        table.user.keys().enumerate().map(|(place, name)| (name.as_str(), place)).collect();
-    let mut rules = |rules: &[Rule]| -> Vec<CoreRule> {
+/// Where the user chains of a table are in the core's list of all tables' chains: from here on, by name.
+fn first_user(ruleset: &Ruleset, table: TableId) -> usize {
+    ruleset.tables.iter().take(table.index()).map(|earlier| earlier.user.len()).sum()
+}
+
+/// A family's tables in the core's words. Adds the rules' ids in the order that numbers them there.
+fn family_tables(
+    ruleset: &Ruleset,
+    interfaces: &[(&str, InterfaceId)],
+    ids: &mut Vec<RuleId>,
+) -> FamilyTables {
+    let places = TableId::ALL.map(|table| {
+        let names = ruleset.table(table).user.keys().map(String::as_str);
+        names.zip(first_user(ruleset, table)..).collect::<HashMap<_, _>>()
+    });
+    let mut rules = |table: TableId, rules: &[Rule]| -> Vec<CoreRule> {
+        let places = &places[table.index()];
         ids.extend(rules.iter().map(|rule| rule.id));
         rules
             .iter()
@@ -86,6 +97,8 @@ fn filter(table: &Table, interfaces: &[(&str, InterfaceId)], ids: &mut Vec<RuleI
                     Target::Drop => CoreTarget::Drop,
                     Target::Return => CoreTarget::Return,
                     Target::Reject(kind) => CoreTarget::Reject(*kind),
+                    Target::Nat(translation, _) => CoreTarget::Translate(*translation),
+                    Target::NoTrack { .. } => CoreTarget::NoTrack,
                     // A chain that is not there is refused by the core.
                     Target::Jump(to) => {
                         CoreTarget::Jump(places.get(to.as_str()).copied().unwrap_or(usize::MAX))
@@ -95,10 +108,16 @@ fn filter(table: &Table, interfaces: &[(&str, InterfaceId)], ids: &mut Vec<RuleI
             .collect()
     };
     let base = Hook::ALL.map(|hook| {
-        let chain = &table.base[hook.index()];
-        BaseChain { policy: chain.policy, rules: rules(&chain.rules) }
+        let chain = ruleset.table(hook.table()).base_chain(hook);
+        chain.map_or_else(BaseChain::default, |chain| BaseChain {
+            policy: chain.policy,
+            rules: rules(hook.table(), &chain.rules),
+        })
     });
-    Filter { base, chains: table.user.values().map(|chain| rules(&chain.rules)).collect() }
+    let user = TableId::ALL
+        .into_iter()
+        .flat_map(|id| ruleset.table(id).user.values().map(move |chain| (id, &chain.rules)));
+    FamilyTables { base, chains: user.map(|(id, chain)| rules(id, chain)).collect() }
 }
 
 fn conditions(spec: &Spec, interfaces: &[(&str, InterfaceId)]) -> Vec<Condition> {
@@ -164,10 +183,11 @@ fn set_of(interfaces: &[(&str, InterfaceId)], is_in: impl Fn(&str) -> bool) -> I
 
 /// The core's complaint with the chain's name.
 fn explain(rulesets: &Rulesets, error: CompileError) -> Error {
-    let table = &rulesets.family(error.family).filter;
+    let ruleset = rulesets.family(error.family);
+    let mut user = ruleset.tables.iter().flat_map(|table| table.user.keys());
     let chain = match error.chain {
         ChainRef::Base(hook) => hook.chain_name(),
-        ChainRef::User(place) => table.user.keys().nth(place).map_or("?", String::as_str),
+        ChainRef::User(place) => user.nth(place).map_or("?", String::as_str),
     };
     let message = match error.fault {
         Fault::Loop | Fault::TooDeep => "Too many levels of symbolic links.",

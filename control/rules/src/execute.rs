@@ -1,6 +1,6 @@
 //! The three programs: `iptables`, `iptables-save`, `iptables-restore`, and their IPv6 twins.
 
-use postern_core::rules::Family;
+use postern_core::rules::{Family, TableId};
 
 use crate::apply::Edit;
 use crate::command::{Action, Command};
@@ -42,7 +42,7 @@ pub fn execute(
 ) -> Output {
     let program = program(family);
     let parsed = check_spelling(program, args)
-        .and_then(|()| parse::command(args, family, Source::Shell))
+        .and_then(|()| parse::command(args, family, Source::Shell, TableId::Filter))
         .and_then(|command| run(family, command, rulesets, live));
     parsed.unwrap_or_else(|error| Output::failed(&error, program))
 }
@@ -53,7 +53,7 @@ fn run(
     rulesets: &mut Rulesets,
     live: impl Fn() -> Counts,
 ) -> Result<Output, Error> {
-    let Command { action, format, zero } = command;
+    let Command { table, action, format, zero } = command;
     let mut out = Output::default();
     let zeroes = zero || matches!(action, Action::Zero { .. });
     let counts = if zeroes || format.verbose || matches!(action, Action::Policy { .. }) {
@@ -61,11 +61,11 @@ fn run(
     } else {
         Counts::default()
     };
-    let ruleset = rulesets.family(family);
-    let listing = Listing { ruleset, family, live: &counts, format };
+    let shown = rulesets.family(family).table(table);
+    let listing = Listing { table: shown, family, live: &counts, format };
     let chosen = match &action {
         Action::List { chain, number } => {
-            out.stdout = listing.table(chain.as_deref(), *number);
+            out.stdout = listing.show(chain.as_deref(), *number);
             Some((chain, number))
         }
         Action::ListRules { chain, number } => {
@@ -83,7 +83,7 @@ fn run(
         _ => None,
     };
     if let Some((Some(chain), _)) = chosen
-        && ruleset.chain(chain).is_none()
+        && shown.chain(chain).is_none()
     {
         return Err(Error::no_chain());
     }
@@ -94,14 +94,14 @@ fn run(
     };
     let zeroes = matches!(action, Action::Zero { .. });
     let mut new = rulesets.clone();
-    Edit { rulesets: &mut new, family, live: &counts }.apply(action)?;
+    Edit { rulesets: &mut new, family, table, live: &counts }.apply(action)?;
     // Ids of rules that came to nothing do not count as a change, nor do counters: the packets' way is the same.
     out.changed = !zeroes && new.families != rulesets.families;
     *rulesets = new;
     Ok(out)
 }
 
-/// Runs `iptables-save`: `-c` for counts, `-t filter`.
+/// Runs `iptables-save`: `-c` for counts, `-t nat` for one table.
 pub fn execute_save(
     family: Family,
     args: &[String],
@@ -109,7 +109,7 @@ pub fn execute_save(
     live: impl Fn() -> Counts,
 ) -> Output {
     let program = format!("{}-save", program(family));
-    let mut with_counts = false;
+    let (mut with_counts, mut only) = (false, None);
     let mut args_left = args.iter();
     while let Some(arg) = args_left.next() {
         let done = match arg.as_str() {
@@ -117,14 +117,15 @@ pub fn execute_save(
                 with_counts = true;
                 Ok(())
             }
-            "-t" | "--table" => parse::check_table(args_left.next().map_or("", String::as_str)),
+            "-t" | "--table" => parse::table_named(args_left.next().map_or("", String::as_str))
+                .map(|table| only = Some(table)),
             other => Err(bad_argument(other)),
         };
         if let Err(error) = done {
             return Output::failed(&error, &program);
         }
     }
-    let stdout = save(rulesets, family, &live(), with_counts);
+    let stdout = save(rulesets, family, only, &live(), with_counts);
     Output { stdout, ..Output::default() }
 }
 
@@ -151,8 +152,9 @@ pub fn execute_restore(
             }
             "-T" | "--table" => {
                 let table = args_left.next().map_or("", String::as_str);
-                if let Err(error) = parse::check_table(table) {
-                    return Output::failed(&error, &program);
+                match parse::table_named(table) {
+                    Ok(table) => options.only = Some(table),
+                    Err(error) => return Output::failed(&error, &program),
                 }
             }
             other => return Output::failed(&bad_argument(other), &program),
@@ -192,13 +194,16 @@ Usage: {program} -[ACD] chain rule-specification [options]
        {program} -E old-chain-name new-chain-name
        {program} -P chain target [options]
 
-Options:   -t filter  -v  -n  -x  --line-numbers  -c packets bytes  -4  -6  -w [seconds]
+Options:   -t filter|nat|raw  -v  -n  -x  --line-numbers  -c packets bytes  -4  -6  -w [seconds]
 Rules:     [!] -p proto  [!] -s address[/mask][,...]  [!] -d address[/mask][,...]
            [!] -i name[+]  [!] -o name[+]  -j target  -m match
 Matches:   tcp: --sport --dport --syn --tcp-flags; udp, sctp, dccp: --sport --dport;
            icmp: --icmp-type; icmp6: --icmpv6-type; multiport: --sports --dports --ports;
            conntrack: --ctstate; state: --state; comment: --comment
 Targets:   ACCEPT  DROP  REJECT [--reject-with type]  RETURN  user chains
+nat:       DNAT --to-destination  REDIRECT [--to-ports]  SNAT --to-source  MASQUERADE [--to-ports]
+           NETMAP --to; --random --random-fully --persistent
+raw:       NOTRACK  CT --notrack
 "
     )
 }

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! [`Rulesets`] is the model: both families' tables, chains by name, rules as they were written. Every change is made to a copy
-//! and swapped in whole, so an error leaves everything as it was. Only the table `filter` exists so far; whatever is not
+//! and swapped in whole, so an error leaves everything as it was. The tables are `raw`, `filter` and `nat`; whatever is not
 //! supported is refused by name and place, never skipped.
 //!
 //! # Counters
@@ -31,10 +31,12 @@ mod execute;
 mod list;
 mod model;
 mod names;
+mod nat;
 mod options;
 mod parse;
 mod print;
 mod save;
+mod sides;
 mod spec;
 mod values;
 
@@ -44,6 +46,7 @@ pub use error::{Error, RestoreError, VERSION};
 pub use execute::{Output, execute, execute_restore, execute_save};
 pub use model::{Chain, Counts, Rule, RuleId, Ruleset, Rulesets, Spec};
 pub use save::{RestoreOptions, Restored, restore, save};
+pub use sides::{NamedAddresses, nat_sides};
 
 use postern_core::rules::Family;
 

@@ -11,14 +11,14 @@ use postern_core::rules::{Count, Family, Hook};
 use crate::command::Format;
 use crate::error::visible;
 use crate::model::{
-    Chain, Counts, Interface, Match, Network, PortTest, Rule, Ruleset, Target, hook_of, policy_name,
+    Chain, Counts, Interface, Match, Network, PortTest, Rule, Table, Target, policy_name,
 };
 use crate::names::{self, ALL_CODES};
-use crate::print;
+use crate::{nat, print};
 
 /// What a listing shows.
 pub(crate) struct Listing<'a> {
-    pub(crate) ruleset: &'a Ruleset,
+    pub(crate) table: &'a Table,
     pub(crate) family: Family,
     pub(crate) live: &'a Counts,
     pub(crate) format: Format,
@@ -26,7 +26,7 @@ pub(crate) struct Listing<'a> {
 
 impl Listing<'_> {
     fn chosen(&self, chain: Option<&str>) -> Vec<(&str, &Chain)> {
-        self.ruleset.chains().filter(|(name, _)| chain.is_none_or(|chain| chain == *name)).collect()
+        self.table.chains().filter(|(name, _)| chain.is_none_or(|chain| chain == *name)).collect()
     }
 
     fn policy_count(&self, hook: Hook, chain: &Chain) -> Count {
@@ -34,7 +34,7 @@ impl Listing<'_> {
     }
 
     /// `-L`
-    pub(crate) fn table(&self, chain: Option<&str>, number: Option<usize>) -> String {
+    pub(crate) fn show(&self, chain: Option<&str>, number: Option<usize>) -> String {
         let mut out = String::new();
         for (place, (name, chain)) in self.chosen(chain).into_iter().enumerate() {
             if let Some(number) = number {
@@ -61,7 +61,7 @@ impl Listing<'_> {
         let chosen = self.chosen(chain);
         if number.is_none() {
             for &(name, chain) in &chosen {
-                let Some(hook) = hook_of(name) else {
+                let Some(hook) = self.table.hook_of(name) else {
                     let _ = writeln!(out, "-N {}", visible(name));
                     continue;
                 };
@@ -88,7 +88,7 @@ impl Listing<'_> {
     fn head(&self, out: &mut String, name: &str, chain: &Chain) {
         let format = self.format;
         let _ = write!(out, "Chain {}", visible(name));
-        if let Some(hook) = hook_of(name) {
+        if let Some(hook) = self.table.hook_of(name) {
             let _ = write!(out, " (policy {}", policy_name(chain.policy));
             if format.verbose {
                 let Count { packets, bytes } = self.policy_count(hook, chain);
@@ -98,7 +98,7 @@ impl Listing<'_> {
             }
             out.push_str(")\n");
         } else {
-            let references = self.ruleset.filter.references(name);
+            let references = self.table.references(name);
             let _ = writeln!(out, " ({references} references)");
         }
         if format.line_numbers {
@@ -151,8 +151,15 @@ impl Listing<'_> {
         for one in &spec.matches {
             self.write_match(out, one, protocol_number);
         }
-        if let Target::Reject(kind) = spec.target {
-            let _ = write!(out, " reject-with {}", print::reject_name(kind, self.family));
+        match &spec.target {
+            Target::Reject(kind) => {
+                let _ = write!(out, " reject-with {}", print::reject_name(*kind, self.family));
+            }
+            Target::Nat(translation, spoken) => out.push_str(&nat::shown(translation, *spoken)),
+            Target::NoTrack { as_ct } => {
+                out.push_str(if *as_ct { " CT notrack" } else { " NOTRACK" })
+            }
+            _ => {}
         }
         out.push('\n');
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use postern_core::conntrack::ctstate::CtStates;
 use postern_core::rules::model::{ChainPolicy, Side};
-use postern_core::rules::{Count, Family, Hook, RejectKind};
+use postern_core::rules::{Count, Family, Hook, RejectKind, TableId, Translation};
 
 use crate::RESERVED_PREFIX;
 
@@ -17,16 +17,27 @@ pub struct Rulesets {
     pub(crate) last_id: RuleId,
 }
 
-/// One family's tables; so far only `filter`.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+/// One family's tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ruleset {
-    pub(crate) filter: Table,
+    /// By [`TableId::index`].
+    pub(crate) tables: [Table; TableId::ALL.len()],
+}
+
+impl Default for Ruleset {
+    fn default() -> Self {
+        Self { tables: TableId::ALL.map(Table::new) }
+    }
 }
 
 /// A table: the base chains and, sorted by name, the user's.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Table {
-    pub(crate) base: [Chain; 3],
+    pub(crate) id: TableId,
+    /// Whether a dump shows it: `filter` always, others once they have been edited, as in Linux.
+    pub(crate) present: bool,
+    /// In the order of the table's [hooks](TableId::hooks).
+    pub(crate) base: Vec<Chain>,
     pub(crate) user: BTreeMap<String, Chain>,
 }
 
@@ -134,14 +145,32 @@ pub(crate) enum Target {
     Drop,
     Return,
     Reject(RejectKind),
+    /// `SNAT`, `MASQUERADE`, `DNAT`, `REDIRECT`, `NETMAP`, and what only a listing needs to know of them.
+    Nat(Translation, Spoken),
+    /// `NOTRACK`, or `CT --notrack`, which is the same and is printed otherwise.
+    NoTrack {
+        as_ct: bool,
+    },
     Jump(String),
+}
+
+/// Options that change nothing here and are printed back: Postern always chooses an address by the client alone, and a port
+/// as unpredictably as it can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) struct Spoken {
+    /// `--random`
+    pub(crate) random: bool,
+    /// `--random-fully`
+    pub(crate) random_fully: bool,
+    /// `--persistent`
+    pub(crate) persistent: bool,
 }
 
 /// What the workers counted: by rule, and for the base chains' policies.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Counts {
     pub(crate) rules: HashMap<RuleId, Count>,
-    pub(crate) policies: [[Count; 3]; 2],
+    pub(crate) policies: [[Count; Hook::COUNT]; 2],
 }
 
 impl Counts {
@@ -152,7 +181,7 @@ impl Counts {
             *sum = sum.plus(count);
         }
         for family in 0..2 {
-            for hook in 0..3 {
+            for hook in 0..Hook::COUNT {
                 let sum = &mut self.policies[family][hook];
                 *sum = sum.plus(other.policies[family][hook]);
             }
@@ -184,33 +213,63 @@ impl Rulesets {
     /// policy's counts must not be part of the live counts any more.
     pub fn settle(&mut self, counts: &Counts) {
         for family in Family::ALL {
-            let table = &mut self.families[family.index()].filter;
-            for hook in Hook::ALL {
-                let base = &mut table.base[hook.index()].base;
-                *base = base.plus(counts.policies[family.index()][hook.index()]);
-            }
-            for rule in table.chains_mut().flat_map(|chain| &mut chain.rules) {
-                rule.base = rule.base.plus(counts.of(rule.id));
+            for table in &mut self.families[family.index()].tables {
+                for (hook, chain) in table.base_mut() {
+                    let count = counts.policies[family.index()][hook.index()];
+                    chain.base = chain.base.plus(count);
+                }
+                for rule in table.chains_mut().flat_map(|chain| &mut chain.rules) {
+                    rule.base = rule.base.plus(counts.of(rule.id));
+                }
             }
         }
     }
 }
 
 impl Ruleset {
-    /// Every chain with its name: `INPUT`, `FORWARD`, `OUTPUT`, then the user chains by name.
-    pub fn chains(&self) -> impl Iterator<Item = (&str, &Chain)> {
-        self.filter.chains()
+    /// Every chain of a table with its name: the base chains as the kernel orders them, then the user chains by name.
+    pub fn chains(&self, table: TableId) -> impl Iterator<Item = (&str, &Chain)> {
+        self.table(table).chains()
     }
 
     /// The chain of that name.
-    pub fn chain(&self, name: &str) -> Option<&Chain> {
-        self.filter.chain(name)
+    pub fn chain(&self, table: TableId, name: &str) -> Option<&Chain> {
+        self.table(table).chain(name)
+    }
+
+    pub(crate) fn table(&self, id: TableId) -> &Table {
+        &self.tables[id.index()]
+    }
+
+    pub(crate) fn table_mut(&mut self, id: TableId) -> &mut Table {
+        &mut self.tables[id.index()]
     }
 }
 
 impl Table {
+    pub(crate) fn new(id: TableId) -> Self {
+        let base = vec![Chain::default(); id.hooks().len()];
+        Self { id, present: id == TableId::Filter, base, user: BTreeMap::new() }
+    }
+
+    /// The hook whose base chain has this name.
+    pub(crate) fn hook_of(&self, name: &str) -> Option<Hook> {
+        hook_of(self.id, name)
+    }
+
+    /// The base chain of one of the table's hooks.
+    pub(crate) fn base_chain(&self, hook: Hook) -> Option<&Chain> {
+        let place = self.id.hooks().iter().position(|&own| own == hook)?;
+        self.base.get(place)
+    }
+
+    /// The base chains with their hooks.
+    pub(crate) fn base_mut(&mut self) -> impl Iterator<Item = (Hook, &mut Chain)> {
+        self.id.hooks().iter().copied().zip(&mut self.base)
+    }
+
     pub(crate) fn chains(&self) -> impl Iterator<Item = (&str, &Chain)> {
-        let base = Hook::ALL.into_iter().map(|hook| (hook.chain_name(), &self.base[hook.index()]));
+        let base = self.id.hooks().iter().map(|hook| hook.chain_name()).zip(&self.base);
         base.chain(self.user.iter().map(|(name, chain)| (name.as_str(), chain)))
     }
 
@@ -219,15 +278,17 @@ impl Table {
     }
 
     pub(crate) fn chain(&self, name: &str) -> Option<&Chain> {
-        match hook_of(name) {
-            Some(hook) => Some(&self.base[hook.index()]),
+        match self.hook_of(name) {
+            Some(hook) => self.base_chain(hook),
             None => self.user.get(name),
         }
     }
 
     pub(crate) fn chain_mut(&mut self, name: &str) -> Option<&mut Chain> {
-        match hook_of(name) {
-            Some(hook) => Some(&mut self.base[hook.index()]),
+        match self.hook_of(name) {
+            Some(wanted) => {
+                self.base_mut().find(|&(hook, _)| hook == wanted).map(|(_, chain)| chain)
+            }
             None => self.user.get_mut(name),
         }
     }
@@ -272,9 +333,9 @@ impl Rule {
     }
 }
 
-/// The hook whose base chain has this name.
-pub(crate) fn hook_of(name: &str) -> Option<Hook> {
-    Hook::ALL.into_iter().find(|hook| hook.chain_name() == name)
+/// The hook of a table whose base chain has this name.
+pub(crate) fn hook_of(table: TableId, name: &str) -> Option<Hook> {
+    table.hooks().iter().copied().find(|hook| hook.chain_name() == name)
 }
 
 /// Whether a chain belongs to the daemon.

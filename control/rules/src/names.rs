@@ -366,8 +366,6 @@ pub(crate) const OTHER_TARGETS: &[&str] = &[
     "CLUSTERIP",
     "CONNMARK",
     "CONNSECMARK",
-    "CT",
-    "DNAT",
     "DNPT",
     "DSCP",
     "ECN",
@@ -377,17 +375,12 @@ pub(crate) const OTHER_TARGETS: &[&str] = &[
     "LED",
     "LOG",
     "MARK",
-    "MASQUERADE",
-    "NETMAP",
     "NFLOG",
     "NFQUEUE",
-    "NOTRACK",
     "QUEUE",
     "RATEEST",
-    "REDIRECT",
     "SECMARK",
     "SET",
-    "SNAT",
     "SNPT",
     "SYNPROXY",
     "TCPMSS",
@@ -401,7 +394,19 @@ pub(crate) const OTHER_TARGETS: &[&str] = &[
 ];
 
 /// Targets we have.
-pub(crate) const TARGETS: &[&str] = &["ACCEPT", "DROP", "RETURN", "REJECT"];
+pub(crate) const TARGETS: &[&str] = &[
+    "ACCEPT",
+    "DROP",
+    "RETURN",
+    "REJECT",
+    "SNAT",
+    "DNAT",
+    "MASQUERADE",
+    "REDIRECT",
+    "NETMAP",
+    "NOTRACK",
+    "CT",
+];
 
 /// Options of matches we have, which we do not have yet.
 pub(crate) const OTHER_OPTIONS: &[&str] = &[

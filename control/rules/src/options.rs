@@ -45,6 +45,14 @@ pub(crate) enum Opt {
     State,
     Comment,
     RejectWith,
+    To,
+    ToSource,
+    ToDestination,
+    ToPorts,
+    Random,
+    RandomFully,
+    Persistent,
+    NoTrack,
 }
 
 use Opt::*;
@@ -143,6 +151,14 @@ const LONG: &[(&str, Opt)] = &[
     ("state", State),
     ("comment", Comment),
     ("reject-with", RejectWith),
+    ("to", To),
+    ("to-source", ToSource),
+    ("to-destination", ToDestination),
+    ("to-ports", ToPorts),
+    ("random", Random),
+    ("random-fully", RandomFully),
+    ("persistent", Persistent),
+    ("notrack", NoTrack),
 ];
 
 /// Whether this is a long option's name.

@@ -1,7 +1,7 @@
 //! Command line to [`Command`].
 
 use postern_core::rules::model::ChainPolicy;
-use postern_core::rules::{Count, Family};
+use postern_core::rules::{Count, Family, TableId};
 
 use crate::command::{Action, Command, Format, NewRules};
 use crate::error::{Error, visible};
@@ -18,12 +18,18 @@ pub(crate) enum Source {
     Dump,
 }
 
-/// Reads a command line, without the program's name.
-pub(crate) fn command(tokens: &[String], family: Family, source: Source) -> Result<Command, Error> {
+/// Reads a command line, without the program's name; about `table` unless it says otherwise.
+pub(crate) fn command(
+    tokens: &[String],
+    family: Family,
+    source: Source,
+    table: TableId,
+) -> Result<Command, Error> {
     Parser {
         scanner: Scanner::new(tokens),
         family,
         source,
+        table,
         command: None,
         spec: SpecBuilder::new(family),
         format: Format::default(),
@@ -47,6 +53,7 @@ struct Parser<'a> {
     scanner: Scanner<'a>,
     family: Family,
     source: Source,
+    table: TableId,
     command: Option<Head>,
     spec: SpecBuilder,
     format: Format,
@@ -133,12 +140,13 @@ impl Parser<'_> {
         Ok(())
     }
 
-    /// `-t`: only `filter` for now.
+    /// `-t`
     fn table(&mut self) -> Result<(), Error> {
         if self.source == Source::Dump {
             return Err(Error::usage("The -t option cannot be used in a dump"));
         }
-        check_table(self.scanner.value()?)
+        self.table = table_named(self.scanner.value()?)?;
+        Ok(())
     }
 
     /// `-c packets bytes`
@@ -223,7 +231,7 @@ impl Parser<'_> {
     }
 
     fn done(self, action: Action, zero: bool) -> Command {
-        Command { action, format: self.format, zero }
+        Command { table: self.table, action, format: self.format, zero }
     }
 
     /// Refuses options that the command would ignore.
@@ -283,6 +291,7 @@ impl Parser<'_> {
             }
             'P' => {
                 let policy = policy(number.unwrap_or_default());
+                policy.map_or(Ok(()), |policy| check_policy(self.table, policy))?;
                 Action::Policy { chain: named(), policy, count: self.count }
             }
             'V' => Action::Version,
@@ -291,8 +300,8 @@ impl Parser<'_> {
     }
 
     fn rules(&mut self, chain: &str) -> Result<NewRules, Error> {
-        let specs =
-            std::mem::replace(&mut self.spec, SpecBuilder::new(self.family)).build(chain)?;
+        let specs = std::mem::replace(&mut self.spec, SpecBuilder::new(self.family))
+            .build(self.table, chain)?;
         Ok(NewRules { specs, count: self.count.unwrap_or_default() })
     }
 
@@ -314,18 +323,29 @@ pub(crate) fn policy(text: &str) -> Option<ChainPolicy> {
     }
 }
 
-/// Refuses every table but `filter`.
-pub(crate) fn check_table(name: &str) -> Result<(), Error> {
+/// Refuses to drop in the table that is for translating.
+pub(crate) fn check_policy(table: TableId, policy: ChainPolicy) -> Result<(), Error> {
+    match (table, policy) {
+        (TableId::Nat, ChainPolicy::Drop) => Err(no_drop_in_nat()),
+        _ => Ok(()),
+    }
+}
+
+/// iptables' words for it.
+pub(crate) fn no_drop_in_nat() -> Error {
+    Error::usage(
+        "The \"nat\" table is not intended for filtering, the use of DROP is therefore inhibited.",
+    )
+}
+
+/// The table of that name.
+pub(crate) fn table_named(name: &str) -> Result<TableId, Error> {
+    if let Some(table) = TableId::ALL.into_iter().find(|table| table.name() == name) {
+        return Ok(table);
+    }
     match name {
-        "filter" => Ok(()),
-        "nat" => Err(Error::usage("table `nat' is not supported yet").hint(
-            "masquerade and port forwards are set in postern.toml, and with `postern forward add'",
-        )),
-        "raw" => Err(Error::usage("table `raw' is not supported yet")
-            .hint("helpers are set in postern.toml: helpers under [conntrack]")),
-        "mangle" | "security" => {
-            Err(Error::usage(format!("table `{name}' is not supported yet")).hint("only filter is"))
-        }
+        "mangle" | "security" => Err(Error::usage(format!("table `{name}' is not supported yet"))
+            .hint("filter, nat and raw are")),
         _ => Err(Error::usage(format!("table '{}' does not exist", visible(name)))),
     }
 }

@@ -10,6 +10,7 @@ use postern_core::rules::{Count, Family};
 use crate::error::visible;
 use crate::model::{Interface, Match, Network, PortTest, Spec, Target};
 use crate::names::{self, ALL_CODES, ICMP_ANY};
+use crate::nat;
 use crate::values::{FLAGS, STATES};
 
 /// The rule's options, with `-c` and its count before the target if one is given.
@@ -41,6 +42,12 @@ pub(crate) fn options(spec: &Spec, family: Family, count: Option<Count>) -> Stri
             let name = reject_name(*kind, family);
             let _ = write!(out, " -j REJECT --reject-with {name}");
         }
+        Target::Nat(translation, spoken) => {
+            let _ = write!(out, " -j {}", target_name(&spec.target));
+            out.push_str(&nat::options(translation, *spoken));
+        }
+        Target::NoTrack { as_ct: false } => out.push_str(" -j NOTRACK"),
+        Target::NoTrack { as_ct: true } => out.push_str(" -j CT --notrack"),
         target => {
             let _ = write!(out, " -j {}", target_name(target));
         }
@@ -103,16 +110,17 @@ pub(crate) fn is_any(test: &PortTest) -> bool {
 
 /// A mask as its length if it has no holes.
 pub(crate) fn mask(mask: IpAddr) -> String {
-    let (bits, width) = match mask {
-        IpAddr::V4(mask) => (u128::from(u32::from(mask)) << 96, 32),
-        IpAddr::V6(mask) => (u128::from(mask), 128),
+    prefix_length(mask).map_or_else(|| mask.to_string(), |length| length.to_string())
+}
+
+/// The length of a mask without holes.
+pub(crate) fn prefix_length(mask: IpAddr) -> Option<u32> {
+    let bits = match mask {
+        IpAddr::V4(mask) => u128::from(u32::from(mask)) << 96,
+        IpAddr::V6(mask) => u128::from(mask),
     };
     let length = bits.leading_ones();
-    if bits.count_ones() == length && length <= width {
-        length.to_string()
-    } else {
-        mask.to_string()
-    }
+    (bits.count_ones() == length).then_some(length)
 }
 
 /// Whether a network is one host.
@@ -155,6 +163,8 @@ pub(crate) fn target_name(target: &Target) -> &str {
         Target::Drop => "DROP",
         Target::Return => "RETURN",
         Target::Reject(_) => "REJECT",
+        Target::Nat(translation, _) => nat::name(translation),
+        Target::NoTrack { .. } => "CT",
         Target::Jump(chain) => chain,
     }
 }

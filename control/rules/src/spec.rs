@@ -5,13 +5,14 @@ use std::net::IpAddr;
 use postern_core::conntrack::tuple::protocol;
 use postern_core::headers::tcp_flags;
 use postern_core::rules::model::Side;
-use postern_core::rules::{Family, RejectKind};
+use postern_core::rules::{Family, RejectKind, TableId};
 
 use crate::error::{Error, visible};
 use crate::model::{FlagsTest, Interface, Match, Network, PortTest, Spec, Target};
 use crate::names::{self, DCCP};
 use crate::options::{Opt, Scanner, unknown};
-use crate::values;
+use crate::parse::no_drop_in_nat;
+use crate::{nat, values};
 
 /// Most rules one command line with several addresses may make.
 const EXPANDED_MAX: usize = 4096;
@@ -26,6 +27,9 @@ pub(crate) struct SpecBuilder {
     loaded: Vec<Loaded>,
     has_target: bool,
     reject_with: bool,
+    nat: Option<nat::Builder>,
+    /// `CT` was said, and not yet what about it.
+    ct_open: bool,
 }
 
 /// Addresses with masks, before they become one rule each.
@@ -85,6 +89,8 @@ impl SpecBuilder {
             loaded: Vec::new(),
             has_target: false,
             reject_with: false,
+            nat: None,
+            ct_open: false,
         }
     }
 
@@ -134,7 +140,12 @@ impl SpecBuilder {
             Opt::Match if !negated => self.load(scanner.value()?)?,
             Opt::Jump if !negated => {
                 twice(std::mem::replace(&mut self.has_target, true))?;
-                self.spec.target = target(scanner.value()?)?;
+                let name = scanner.value()?;
+                self.nat = nat::Builder::new(name);
+                self.ct_open = name == "CT";
+                if self.nat.is_none() && !self.ct_open {
+                    self.spec.target = target(name)?;
+                }
             }
             Opt::Goto if !negated => {
                 let error = Error::usage("option \"-g\" is not supported yet");
@@ -154,6 +165,25 @@ impl SpecBuilder {
                     ));
                 }
                 self.spec.target = Target::Reject(values::reject(scanner.value()?, self.family)?);
+            }
+            Opt::NoTrack if !negated => {
+                if !std::mem::take(&mut self.ct_open) {
+                    return Err(unknown(&spelling).hint("it belongs behind -j CT"));
+                }
+                self.spec.target = Target::NoTrack { as_ct: true };
+            }
+            Opt::To
+            | Opt::ToSource
+            | Opt::ToDestination
+            | Opt::ToPorts
+            | Opt::Random
+            | Opt::RandomFully
+            | Opt::Persistent
+                if !negated =>
+            {
+                let hint = "it belongs behind -j SNAT, DNAT, MASQUERADE, REDIRECT or NETMAP";
+                let nat = self.nat.as_mut().ok_or_else(|| unknown(&spelling).hint(hint))?;
+                nat.option(opt, self.family, scanner)?;
             }
             _ => return self.match_option(opt, negated, scanner),
         }
@@ -359,12 +389,22 @@ impl SpecBuilder {
     }
 
     /// The rules: one for each pair of a source and a destination.
-    pub(crate) fn build(mut self, chain: &str) -> Result<Vec<Spec>, Error> {
-        if chain == "INPUT" && self.spec.egress.is_some() {
-            return Err(Error::usage("Can't use -o with INPUT"));
+    pub(crate) fn build(mut self, table: TableId, chain: &str) -> Result<Vec<Spec>, Error> {
+        if matches!(chain, "INPUT" | "PREROUTING") && self.spec.egress.is_some() {
+            return Err(Error::usage(format!("Can't use -o with {chain}")));
         }
-        if chain == "OUTPUT" && self.spec.ingress.is_some() {
-            return Err(Error::usage("Can't use -i with OUTPUT"));
+        if matches!(chain, "OUTPUT" | "POSTROUTING") && self.spec.ingress.is_some() {
+            return Err(Error::usage(format!("Can't use -i with {chain}")));
+        }
+        if self.ct_open {
+            let error = Error::usage("CT: nothing but --notrack is supported yet");
+            return Err(error.hint("helpers are set in postern.toml: helpers under [conntrack]"));
+        }
+        if let Some(nat) = self.nat.take() {
+            self.spec.target = nat.finish(self.demanded())?;
+        }
+        if table == TableId::Nat && self.spec.target == Target::Drop {
+            return Err(no_drop_in_nat());
         }
         // `-i +` says nothing.
         for slot in [&mut self.spec.ingress, &mut self.spec.egress] {
@@ -486,10 +526,11 @@ fn target(name: &str) -> Result<Target, Error> {
         "ACCEPT" => Target::Accept,
         "DROP" => Target::Drop,
         "RETURN" => Target::Return,
+        "NOTRACK" => Target::NoTrack { as_ct: false },
         "REJECT" => Target::Reject(RejectKind::PortUnreachable),
         _ if names::OTHER_TARGETS.contains(&name) => {
             let error = Error::usage(format!("target `{name}' is not supported yet"));
-            return Err(error.hint("supported: ACCEPT DROP REJECT RETURN and user chains"));
+            return Err(error.hint("supported: ACCEPT DROP REJECT RETURN, SNAT DNAT MASQUERADE REDIRECT NETMAP, NOTRACK CT, and user chains"));
         }
         "" => return Err(Error::usage("Invalid target name (too short)")),
         chain => Target::Jump(chain.to_owned()),

@@ -124,9 +124,9 @@ fn refusals_use_iptables_words_and_exit_codes_and_change_nothing() {
             "iptables v0.1.0 (postern): invalid port/service `x' specified\n",
         ),
         (
-            "-t nat -A POSTROUTING -j MASQUERADE",
+            "-t mangle -A POSTROUTING -j ACCEPT",
             2,
-            "iptables v0.1.0 (postern): table `nat' is not supported yet\n",
+            "iptables v0.1.0 (postern): table `mangle' is not supported yet\n",
         ),
         ("-t mangle -L", 2, "iptables v0.1.0 (postern): table `mangle' is not supported yet\n"),
         (
@@ -244,7 +244,18 @@ fn a_wrong_dump_is_refused_with_line_column_and_token() {
     let long = format!("*filter\n-A INPUT -s {}\nCOMMIT\n", "1".repeat(10_000_000));
     for (dump, message) in [
         ("foo\n", "line 1, column 1, at `foo': a table (`*filter') must come first"),
-        ("*nat\nCOMMIT\n", "line 1, column 1, at `*nat': table `nat' is not supported yet"),
+        (
+            "*mangle\nCOMMIT\n",
+            "line 1, column 1, at `*mangle': table `mangle' is not supported yet",
+        ),
+        (
+            "*filter\n-A INPUT -j DROP\nCOMMIT\n*nat\n-A POSTROUTING -j SNAT --to-source 0.0.0.0\nCOMMIT\n",
+            "line 5, column 36, at `0.0.0.0': `0.0.0.0' can be no host's address",
+        ),
+        (
+            "*nat\n:x - [0:0]\n-A x -j DNAT --to 192.0.2.1\n-A OUTPUT -j x\nCOMMIT\n",
+            "line 6, column 1: Invalid argument.",
+        ),
         ("*x\nCOMMIT\n", "line 1, column 1, at `*x': table 'x' does not exist"),
         ("*filter\n:INPUT ACCEPT [0:0]\n", "line 3, column 1: COMMIT expected"),
         (
@@ -419,7 +430,7 @@ fn token() -> impl Strategy<Value = String> {
     let known = "-A -I -D -R -C -L -S -F -Z -N -X -P -E INPUT FORWARD a b POSTERN-X -p tcp udp icmp -s -d 10.0.0.1/8
         1.1.1.1,2.2.2.2 -i -o lan eth+ -j ACCEPT DROP REJECT RETURN LOG ! -m conntrack --ctstate NEW,DNAT --dport
         --sport 80 1:2 http --syn --tcp-flags SYN,ACK multiport --dports 1,2,3 --icmp-type 8 echo-request comment
-        --comment hello --reject-with tcp-reset -n -v -x --line-numbers -t filter nat -c 1 2 -w -4 -6 -h 0 3 --jump=DROP
+        --comment hello --reject-with tcp-reset --to-source 1.2.3.4 --to-ports 5-6 --random SNAT REDIRECT NETMAP NOTRACK --to -n -v -x --line-numbers -t filter nat raw PREROUTING POSTROUTING -c 1 2 -w -4 -6 -h 0 3 --jump=DROP
         -nvL *filter :a :INPUT - COMMIT [1:2] \" \\";
     let known: Vec<String> = known.split_whitespace().map(str::to_owned).collect();
     prop_oneof![9 => prop::sample::select(known), 1 => "\\PC{0,6}", 1 => any::<String>()]
@@ -463,4 +474,50 @@ proptest! {
             prop_assert_eq!(rules, before);
         }
     }
+}
+
+/// C192: several tables in one dump, wholly or not at all; those that it does not mention stay.
+#[test]
+fn a_dump_of_several_tables_is_taken_whole_and_printed_again() {
+    let dump = "*raw\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n\
+                -A PREROUTING -p udp -m udp --dport 53 -j CT --notrack\nCOMMIT\n\
+                *filter\n:INPUT DROP [0:0]\n:FORWARD DROP [0:0]\n:OUTPUT ACCEPT [0:0]\n\
+                -A FORWARD -m conntrack --ctstate DNAT -j ACCEPT\nCOMMIT\n\
+                *nat\n:PREROUTING ACCEPT [1:2]\n:INPUT ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n\
+                :POSTROUTING ACCEPT [0:0]\n:web - [0:0]\n\
+                [3:4] -A PREROUTING -i wan -p tcp -m tcp --dport 80 -j web\n\
+                -A POSTROUTING -o wan -j SNAT --to-source 203.0.113.8-203.0.113.9 --persistent\n\
+                -A web -j DNAT --to-destination 192.168.1.10-192.168.1.12\nCOMMIT\n";
+    let options = RestoreOptions { counters: true, ..RestoreOptions::default() };
+    let mut rules = Rulesets::new();
+    restore(dump, Family::V4, options, &mut rules, &Counts::default()).expect("a real one");
+    let saved = execute_save(Family::V4, &words("-c"), &rules, Counts::default).stdout;
+    let body = |text: &str, counts: bool| -> Vec<String> {
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        lines
+            .map(|line| match line.split_once("] -A") {
+                Some((_, rule)) if !counts => format!("-A{rule}"),
+                _ => line.to_owned(),
+            })
+            .collect()
+    };
+    assert_eq!(body(&saved, false), body(dump, false));
+    assert!(saved.contains("[3:4] -A PREROUTING -i wan"), "{saved}");
+    let nat = execute_save(Family::V4, &words("-t nat"), &rules, Counts::default).stdout;
+    assert!(nat.contains("*nat") && !nat.contains("*filter"));
+
+    // One table alone replaces that one; a wrong one nothing, though the tables before it were right.
+    let before = rules.clone();
+    let broken = "*raw\nCOMMIT\n*nat\n-A PREROUTING -j SNAT --to 192.0.2.1\nCOMMIT\n";
+    let read = execute_restore(Family::V4, &[], broken, &mut rules, Counts::default);
+    assert_eq!((read.code, rules == before), (1, true), "{}", read.stderr);
+    let read = execute_restore(Family::V4, &words("-T nat"), broken, &mut rules, Counts::default);
+    assert_eq!((read.code, rules == before), (1, true), "{}", read.stderr);
+    let one = "*filter\n-A INPUT -j DROP\nCOMMIT\n*nat\n-A POSTROUTING -j MASQUERADE\nCOMMIT\n";
+    let read = execute_restore(Family::V4, &words("-T nat"), one, &mut rules, Counts::default);
+    assert_eq!(read.code, 0, "{}", read.stderr);
+    let saved = execute_save(Family::V4, &[], &rules, Counts::default).stdout;
+    assert!(saved.contains("--notrack") && saved.contains("ctstate DNAT"), "{saved}");
+    assert!(!saved.contains("-A INPUT") && !saved.contains("web"), "{saved}");
+    assert!(saved.contains("-A POSTROUTING -j MASQUERADE"), "{saved}");
 }

@@ -83,9 +83,13 @@ fn compare(purpose: &str, family: Family, commands: &str) {
         let output = execute(family, &args, &mut ours, Counts::default);
         assert_eq!(output.code == 0, theirs, "{line}\ntheirs: {stderr}\nours: {}", output.stderr);
     }
-    let mut shows = vec!["-S", "-S INPUT", "-S INPUT 2", "-S INPUT -v"];
+    let mut shows =
+        vec!["-S", "-S INPUT", "-S INPUT 2", "-S INPUT -v", "-t nat -S", "-t raw -S -v"];
     if is_1_8_9(&namespace) {
         shows.extend([
+            "-t nat -L",
+            "-t nat -nvL",
+            "-t raw -nvL --line-numbers",
             "-L -n",
             "-nL --line-numbers",
             "-L",
@@ -415,4 +419,113 @@ fn loops_between_chains_are_refused_as_by_iptables_legacy() {
         let output = execute(Family::V4, &words(line), &mut ours, Counts::default);
         assert_eq!(output.code, code, "{line}: {}", output.stderr);
     }
+}
+
+#[test]
+fn nat_and_raw_print_as_in_linux() {
+    compare(
+        "nat",
+        Family::V4,
+        "
+        -A FORWARD -j ACCEPT
+        -t nat -A PREROUTING -p tcp --dport 80 -j DNAT --to-destination 10.0.0.2
+        -t nat -A PREROUTING -p tcp --dport 80 -j DNAT --to-destination 10.0.0.2:8080
+        -t nat -A PREROUTING -p tcp --dport 80 -j DNAT --to-destination 10.0.0.2:8080-8090 --random
+        -t nat -A PREROUTING -p tcp -j DNAT --to-destination 10.0.0.2-10.0.0.5 --persistent --random
+        -t nat -A PREROUTING -p tcp -j DNAT --to-destination 10.0.0.2:5000-5010/2000
+        -t nat -A PREROUTING -p tcp -j DNAT --to-destination :81
+        -t nat -A PREROUTING -p udp -j DNAT --to 10.0.0.2:81
+        -t nat -A PREROUTING -j DNAT --to-destination 10.0.0.2:81
+        -t nat -A PREROUTING -j DNAT --to-destination 10.0.0.2:
+        -t nat -A PREROUTING -j DNAT --to-destination 10.0.0.2-
+        -t nat -A PREROUTING -j DNAT --to-destination nosuch.invalid
+        -t nat -A PREROUTING -j DNAT
+        -t nat -A PREROUTING -j DNAT --to-source 10.0.0.2
+        -t nat -A PREROUTING -p tcp -j REDIRECT
+        -t nat -A PREROUTING -p tcp -j REDIRECT --to-ports 3128
+        -t nat -A PREROUTING -p tcp -j REDIRECT --to-ports 3128-3130 --random
+        -t nat -A PREROUTING -p tcp -j REDIRECT --to-ports 3128-3130 --random-fully
+        -t nat -A PREROUTING -j REDIRECT --to-ports 3128
+        -t nat -A PREROUTING -d 10.0.0.0/24 -j NETMAP --to 192.168.5.0/24
+        -t nat -A PREROUTING -d 10.0.0.0/24 -j NETMAP --to 192.168.5.7
+        -t nat -A PREROUTING -d 10.0.0.0/24 -j NETMAP --to 192.168.5.7/24
+        -t nat -A PREROUTING -d 10.0.0.0/24 -j NETMAP
+        -t nat -A POSTROUTING -s 10.0.0.0/24 -j NETMAP --to 192.168.5.0/255.255.255.0
+        -t nat -A POSTROUTING -j MASQUERADE
+        -t nat -A POSTROUTING -p udp -j MASQUERADE --to-ports 1024-2048 --random
+        -t nat -A POSTROUTING -j MASQUERADE --random-fully
+        -t nat -A POSTROUTING -p tcp -j MASQUERADE --random-fully --random
+        -t nat -A POSTROUTING -j MASQUERADE --to-ports 5
+        -t nat -A POSTROUTING -j MASQUERADE --persistent
+        -t nat -A POSTROUTING -j SNAT --to-source 1.2.3.4
+        -t nat -A POSTROUTING -o eth0 -s 10.0.0.0/8 -j SNAT --to 1.2.3.4
+        -t nat -A POSTROUTING -p udp -j SNAT --to-source 1.2.3.4-1.2.3.9:1000-2000 --random --persistent
+        -t nat -A POSTROUTING -j SNAT --to-source 1.2.3.4 --random-fully --persistent
+        -t nat -A POSTROUTING -j SNAT --to-source 1.2.3.4 --to-source 1.2.3.5
+        -t nat -A POSTROUTING -j SNAT
+        -t nat -A POSTROUTING -p tcp -j SNAT --to-source :5
+        -t nat -A POSTROUTING -p tcp -j SNAT --to-source 1.2.3.4:70000
+        -t nat -A POSTROUTING -p tcp -j SNAT --to-source 1.2.3.4:20-10
+        -t nat -A INPUT -j SNAT --to-source 1.2.3.4
+        -t nat -A POSTROUTING -j DNAT --to-destination 1.2.3.4
+        -t nat -A PREROUTING -j SNAT --to-source 1.2.3.4
+        -t nat -A INPUT -j MASQUERADE
+        -t nat -A INPUT -j REDIRECT
+        -t nat -A INPUT -j NETMAP --to 1.2.3.4
+        -t nat -A FORWARD -j ACCEPT
+        -t nat -N u
+        -t nat -A u -j DNAT --to-destination 1.2.3.4
+        -t nat -A u -i eth0 -o eth1 -j RETURN
+        -t nat -A PREROUTING -j u
+        -t nat -A POSTROUTING -j u
+        -A FORWARD -j u
+        -t nat -N INPUT
+        -t nat -A OUTPUT -d 10.0.0.1 -j ACCEPT
+        -t nat -A POSTROUTING -i eth0
+        -t nat -A PREROUTING -o eth0
+        -t nat -A PREROUTING -j DROP
+        -t nat -P PREROUTING DROP
+        -t nat -P PREROUTING ACCEPT
+        -t nat -A PREROUTING -j REJECT
+        -t nat -I PREROUTING 2 -p udp --dport 53 -j REDIRECT --to-ports 5353
+        -t nat -R PREROUTING 3 -p udp --dport 54 -j REDIRECT --to-ports 5354
+        -t nat -D PREROUTING 4
+        -t nat -D PREROUTING -p tcp -j REDIRECT
+        -t nat -D PREROUTING -p tcp -j REDIRECT --to-ports 1
+        -t nat -X u
+        -t nat -X
+        -A FORWARD -j DNAT --to-destination 1.2.3.4
+        -A FORWARD -j MASQUERADE
+        -t raw -A PREROUTING -p udp --dport 53 -j NOTRACK
+        -t raw -A PREROUTING -j CT --notrack
+        -t raw -A OUTPUT -j NOTRACK
+        -t raw -A OUTPUT -j DROP
+        -t raw -A OUTPUT -j REJECT
+        -t raw -P OUTPUT DROP
+        -t raw -A INPUT -j ACCEPT
+        -t raw -A OUTPUT -j ACCEPT --notrack
+        -t nat -A PREROUTING -j NOTRACK
+        -A INPUT -j CT --notrack
+        -N SNAT
+        -t nosuch -L
+        ",
+    );
+    compare(
+        "nat6",
+        Family::V6,
+        "
+        -A FORWARD -j ACCEPT
+        -t nat -A PREROUTING -p tcp -j DNAT --to-destination [2001:db8::1]:80
+        -t nat -A PREROUTING -p tcp -j DNAT --to-destination 2001:db8::1
+        -t nat -A PREROUTING -p tcp -j DNAT --to-destination [2001:db8::1-2001:db8::5]:80-90
+        -t nat -A PREROUTING -p tcp -j DNAT --to-destination 2001:db8::1-2001:db8::9
+        -t nat -A PREROUTING -p tcp -j DNAT --to-destination [2001:db8::1
+        -t nat -A PREROUTING -p tcp -j DNAT --to-destination 1.2.3.4
+        -t nat -A POSTROUTING -j MASQUERADE
+        -t nat -A POSTROUTING -s 2001:db8::/64 -j NETMAP --to 2001:db8:1::/64
+        -t nat -A POSTROUTING -s 2001:db8::/64 -j NETMAP --to 2001:db8:1::5
+        -t nat -A POSTROUTING -o eth1 -j SNAT --to-source 2001:db8::9 --random
+        -t raw -A PREROUTING -p udp --dport 53 -j CT --notrack
+        ",
+    );
 }

@@ -578,7 +578,9 @@ fn interfaces(board: &Board, taken: &[Taken]) -> Vec<InterfaceStatus> {
 
 fn rule_counts(board: &Board) -> RuleCounts {
     let family = |family| {
-        let chains = board.rulesets().family(family).chains();
+        let ruleset = board.rulesets().family(family);
+        let chains =
+            postern_core::rules::TableId::ALL.into_iter().flat_map(|table| ruleset.chains(table));
         chains.fold(FamilyRuleCounts::default(), |sum, (_, chain)| FamilyRuleCounts {
             chains: sum.chains + 1,
             rules: sum.rules + chain.rules().len() as u32,

@@ -13,7 +13,6 @@ use postern_core::forward::Neighbours;
 use postern_core::nat::trigger::Triggers;
 use postern_core::rules::Family;
 use postern_core::snapshot::{EPOCHS_MAX, Snapshot};
-use postern_core::steering::Steering;
 use postern_core::units::Generation;
 use postern_rules::{Compiled, Counts, Output, Rulesets};
 
@@ -124,6 +123,7 @@ impl Board {
             config: &config,
             kernel: &kernel,
             forwards: &numbered,
+            rulesets: &rulesets,
             rules: &compiled,
             neighbours: &neighbours,
             workers,
@@ -445,6 +445,7 @@ impl Board {
         self.retire(compiled);
         let mut next = (*self.snapshot).clone();
         next.policy = Arc::clone(self.compiled.policy());
+        self.refresh_forwards(&mut next);
         Ok(self.publish(next))
     }
 
@@ -461,7 +462,7 @@ impl Board {
         let nat = compile::nat_rules(&self.config, &self.kernel, &forwards);
         let inputs =
             compile::steering_inputs(&self.config, &self.kernel, &forwards, self.workers, self.key);
-        let steering = Steering::new(inputs);
+        let steering = compile::steering(inputs, &self.config, &self.kernel, &self.rulesets);
         let nat_changed = nat != *next.nat;
         if nat_changed {
             next.nat = Arc::new(nat);

@@ -7,7 +7,6 @@ use postern_core::conntrack::siphash::SipKey;
 use postern_core::forward::Neighbours;
 use postern_core::nat::trigger::Triggers;
 use postern_core::snapshot::Snapshot;
-use postern_core::steering::Steering;
 use postern_core::units::{Generation, InterfaceId, Stamps};
 use postern_rules::{Compiled, Rulesets};
 
@@ -43,6 +42,8 @@ pub struct Inputs<'a> {
     /// The forwards in force.
     pub forwards: &'a [NumberedForward],
     /// The rules.
+    pub rulesets: &'a Rulesets,
+    /// The same, compiled.
     pub rules: &'a Compiled,
     /// The neighbours, updated in place.
     pub neighbours: &'a Arc<Neighbours>,
@@ -54,7 +55,7 @@ pub struct Inputs<'a> {
 
 /// The first snapshot.
 pub fn first_snapshot(inputs: Inputs<'_>) -> Snapshot {
-    let Inputs { config, kernel, forwards, rules, neighbours, workers, key } = inputs;
+    let Inputs { config, kernel, forwards, rulesets, rules, neighbours, workers, key } = inputs;
     let steering = compile::steering_inputs(config, kernel, forwards, workers, key);
     let triggers = config.triggers.iter().map(|trigger| &trigger.spec);
     Snapshot {
@@ -64,7 +65,7 @@ pub fn first_snapshot(inputs: Inputs<'_>) -> Snapshot {
         interfaces: Arc::new(compile::interfaces(config, kernel)),
         policy: Arc::clone(rules.policy()),
         nat: Arc::new(compile::nat_rules(config, kernel, forwards)),
-        steering: Arc::new(Steering::new(steering)),
+        steering: Arc::new(compile::steering(steering, config, kernel, rulesets)),
         older_steering: ArrayVec::new(),
         routes: Arc::new(compile::routes(kernel)),
         neighbours: Arc::clone(neighbours),

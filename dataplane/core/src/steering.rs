@@ -4,25 +4,29 @@
 //! device's RSS does. The owner is a pure function of the packet's two endpoints and of the steering
 //! part of the snapshot, never of the interface it came in by. In this order:
 //!
-//! - (a) an endpoint is ours and not static: `block[its port]`, destination first;
-//! - (b) exactly one endpoint is static: hash of the other one; both: symmetric hash of both;
-//! - (c) exactly one endpoint lies in the inside prefixes: `block[its port]`;
+//! - (a) an endpoint is ours, or of a NAT pool, and not static: `block[its port]`, destination first;
+//! - (b) exactly one endpoint is static, or one is so itself and the other by its port alone: hash of the other one; both
+//!   alike: hash of the one that lies inside, or if that tells nothing symmetric hash of both;
+//! - (c) exactly one endpoint is exposed ([`NatSides::exposed`]): `block[its port]`; or else exactly one endpoint lies in the inside prefixes: `block[its port]`;
 //! - (d) otherwise: symmetric hash of both.
 //!
 //! A fragment goes to its collector first, a keyed hash of the datagram, where all of them meet; whole, they go to the owner.
 //!
-//! "Ours" is any address of the appliance; "static" the outside or inside side of a port forward.
+//! "Ours" is any address of the appliance; "static" the outside or inside side of a port forward, or of a nat rule that
+//! translates destinations ([`NatSides`]).
 //! A worker takes external ports only from its own blocks, never a static one: so replies to a
 //! translated connection meet their owner by (a), and an inside port names the same worker inside
 //! (c) and out (a), which is what makes port preservation work.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::cmp::Ordering;
 use core::net::IpAddr;
 
 use crate::conntrack::siphash::SipKey;
 use crate::conntrack::tuple::{Tuple, protocol};
 use crate::headers::Kind;
+use crate::rules::Addresses;
 use crate::snapshot::InterfaceAddress;
 use crate::units::{WORKERS_MAX, WorkerId};
 
@@ -54,6 +58,23 @@ pub struct Inputs {
     pub inside: Vec<InterfaceAddress>,
 }
 
+/// What nat rules add: the addresses they translate to and from. Whatever cannot be said so finds no owner for its
+/// replies, and is refused when it begins ([`DropReason::RepliesElsewhere`](crate::verdict::DropReason::RepliesElsewhere)).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NatSides {
+    /// Addresses that sources are translated to: their ports come from the owner's blocks, as those of our own addresses do.
+    pub pools: Vec<Addresses>,
+    /// Addresses translated one to one, and where to: static with all protocols and ports.
+    pub networks: Vec<Addresses>,
+    /// Both sides of rules for certain ports of certain addresses.
+    pub endpoints: Vec<StaticEndpoint>,
+    /// Protocol, first and last port of rules for these ports of any address. Our own addresses are among the
+    /// [`endpoints`](Self::endpoints) besides.
+    pub anywhere: Vec<(u8, u16, u16)>,
+    /// Hosts that get whatever port of an address of ours, unchanged: the port names the worker on both sides.
+    pub exposed: Vec<Addresses>,
+}
+
 /// The steering part of a snapshot.
 #[derive(Debug)]
 pub struct Steering {
@@ -63,6 +84,12 @@ pub struct Steering {
     ours_v6: Box<[u128]>,
     /// By address, protocol, port.
     statics: Ranges<(IpAddr, u8, u16)>,
+    /// By protocol and port, of any address.
+    anywhere: Ranges<(u8, u16)>,
+    /// With all protocols and ports.
+    networks: Ranges<IpAddr>,
+    pools: Ranges<IpAddr>,
+    exposed: Ranges<IpAddr>,
     inside_v4: Ranges<u32>,
     inside_v6: Ranges<u128>,
     /// Port -> worker.
@@ -76,7 +103,15 @@ impl Steering {
     ///
     /// # Panics
     /// If the number of workers is not in 1..=[`WORKERS_MAX`]; configuration checks it first.
-    pub fn new(mut inputs: Inputs) -> Self {
+    pub fn new(inputs: Inputs) -> Self {
+        Self::with_nat(inputs, &NatSides::default())
+    }
+
+    /// The same, with what nat rules translate.
+    ///
+    /// # Panics
+    /// As [`new`](Self::new).
+    pub fn with_nat(mut inputs: Inputs, nat: &NatSides) -> Self {
         assert!((1..=WORKERS_MAX).contains(&usize::from(inputs.workers)));
         inputs.ours.sort();
         inputs.ours.dedup();
@@ -88,7 +123,7 @@ impl Steering {
             IpAddr::V4(_) => None,
             IpAddr::V6(address) => Some(u128::from(*address)),
         };
-        let statics = inputs.statics.iter().map(|s| {
+        let statics = inputs.statics.iter().chain(&nat.endpoints).map(|s| {
             let at = |port| (s.address, s.protocol, port);
             (at(s.first), at(s.last))
         });
@@ -101,6 +136,12 @@ impl Steering {
             ours_v4: inputs.ours.iter().filter_map(v4).collect(),
             ours_v6: inputs.ours.iter().filter_map(v6).collect(),
             statics: Ranges::of(statics),
+            anywhere: Ranges::of(
+                nat.anywhere.iter().map(|&(p, first, last)| ((p, first), (p, last))),
+            ),
+            networks: Ranges::of(nat.networks.iter().map(both_ends)),
+            pools: Ranges::of(nat.pools.iter().map(both_ends)),
+            exposed: Ranges::of(nat.exposed.iter().map(both_ends)),
             inside_v4: Ranges::of(inputs.inside.iter().filter_map(network_v4)),
             inside_v6: Ranges::of(inputs.inside.iter().filter_map(network_v6)),
             block: (0..=u16::MAX).map(owner).collect(),
@@ -132,9 +173,24 @@ impl Steering {
         }
     }
 
-    /// Whether the endpoint is one side of a port forward.
+    /// Whether connections appear behind the address: it is ours, or of a NAT pool.
+    pub fn is_external(&self, address: IpAddr) -> bool {
+        self.is_ours(address) || self.pools.hold(address)
+    }
+
+    /// Whether the endpoint is one side of a port forward, or of a nat rule.
     pub fn is_static(&self, address: IpAddr, protocol: u8, port: u16) -> bool {
-        self.statics.hold((address, protocol, port))
+        self.fixed(address, protocol, port) != Fixed::No
+    }
+
+    /// A number that stands for the address, the same in every epoch: which of several addresses it is paired with.
+    pub fn pairing(&self, address: IpAddr) -> u64 {
+        self.endpoint(address, 0)
+    }
+
+    /// How much a client is drawn to one of the addresses it may be sent to.
+    pub fn affinity(&self, client: IpAddr, to: IpAddr) -> u64 {
+        self.key.hash_words(&[self.pairing(client), self.pairing(to)])
     }
 
     /// Whether the appliance has the same addresses in both.
@@ -148,6 +204,10 @@ impl Steering {
             && self.key == other.key
             && self.has_addresses_of(other)
             && self.statics == other.statics
+            && self.anywhere == other.anywhere
+            && self.networks == other.networks
+            && self.pools == other.pools
+            && self.exposed == other.exposed
             && self.inside_v4 == other.inside_v4
             && self.inside_v6 == other.inside_v6
     }
@@ -181,24 +241,48 @@ impl Steering {
         }
         let (src, dst) = (tuple.src(), tuple.dst());
         let (src_id, dst_id) = (tuple.src_id(), tuple.dst_id());
-        let dst_static = self.is_static(dst, protocol, dst_id);
-        let src_static = self.is_static(src, protocol, src_id);
-        if !dst_static && self.is_ours(dst) {
+        let dst_fixed = self.fixed(dst, protocol, dst_id);
+        let src_fixed = self.fixed(src, protocol, src_id);
+        if dst_fixed == Fixed::No && self.is_external(dst) {
             return self.block(dst_id);
         }
-        if !src_static && self.is_ours(src) {
+        if src_fixed == Fixed::No && self.is_external(src) {
             return self.block(src_id);
         }
-        match (src_static, dst_static) {
-            (true, false) => return self.hashed(self.endpoint(dst, dst_id)),
-            (false, true) => return self.hashed(self.endpoint(src, src_id)),
-            (true, true) => return self.symmetric(src, src_id, dst, dst_id),
-            (false, false) => {}
+        match src_fixed.cmp(&dst_fixed) {
+            Ordering::Greater => return self.hashed(self.endpoint(dst, dst_id)),
+            Ordering::Less => return self.hashed(self.endpoint(src, src_id)),
+            Ordering::Equal if src_fixed != Fixed::No => {
+                // An address of ours among the inside ones is not a host inside.
+                let inside = |address| self.is_inside(address) && !self.is_ours(address);
+                return match (inside(src), inside(dst)) {
+                    (true, false) => self.hashed(self.endpoint(src, src_id)),
+                    (false, true) => self.hashed(self.endpoint(dst, dst_id)),
+                    _ => self.symmetric(src, src_id, dst, dst_id),
+                };
+            }
+            Ordering::Equal => {}
+        }
+        match (self.exposed.hold(src), self.exposed.hold(dst)) {
+            (true, false) => return self.block(src_id),
+            (false, true) => return self.block(dst_id),
+            _ => {}
         }
         match (self.is_inside(src), self.is_inside(dst)) {
             (true, false) => self.block(src_id),
             (false, true) => self.block(dst_id),
             _ => self.symmetric(src, src_id, dst, dst_id),
+        }
+    }
+
+    /// How firmly the endpoint is one side of a translation.
+    fn fixed(&self, address: IpAddr, protocol: u8, port: u16) -> Fixed {
+        if self.statics.hold((address, protocol, port)) || self.networks.hold(address) {
+            Fixed::Itself
+        } else if self.anywhere.hold((protocol, port)) {
+            Fixed::ByPort
+        } else {
+            Fixed::No
         }
     }
 
@@ -230,6 +314,17 @@ impl Steering {
     }
 }
 
+/// How firmly an endpoint is one side of a translation.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Fixed {
+    /// Not at all.
+    No,
+    /// A rule is for its port, of whatever address.
+    ByPort,
+    /// A forward or rule names it.
+    Itself,
+}
+
 /// Ranges of keys, both ends in them, sorted and disjoint: every packet asks, so asking is one binary
 /// search however many there are.
 #[derive(Debug, PartialEq, Eq)]
@@ -255,6 +350,10 @@ impl<K: Copy + Ord> Ranges<K> {
         let after = self.0.partition_point(|&(first, _)| first <= key);
         self.0[..after].last().is_some_and(|&(_, last)| key <= last)
     }
+}
+
+fn both_ends(addresses: &Addresses) -> (IpAddr, IpAddr) {
+    (addresses.first, addresses.last)
 }
 
 /// First and last address of an IPv4 network.

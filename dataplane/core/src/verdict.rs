@@ -130,7 +130,7 @@ drop_reasons! {
     FragmentLimit = "fragment_limit", "more fragments wait than may: of one datagram, one source, one interface, or of all";
     FragmentExpired = "fragment_expired", "the rest of the datagram did not come in time";
     FragmentRefused = "fragment_refused", "another fragment of the same datagram was refused";
-    FragmentUnsupported = "fragment_unsupported", "fragments of an ICMP error, or of a text that a helper reads";
+    FragmentUnsupported = "fragment_unsupported", "fragments of an ICMP error, of a text that a helper reads, or of what the raw table does not track";
     TtlZero = "ttl_zero", "it arrived with TTL or hop limit 0";
     MartianSource = "martian_source", "the source address can be nobody's: loopback, multicast, broadcast, unspecified or our own";
     MartianDestination = "martian_destination", "the destination address may not be forwarded to";
@@ -167,8 +167,10 @@ drop_reasons! {
     BucketFull = "bucket_full", "both index buckets of the connection are full";
     TupleInUse = "tuple_in_use", "another connection already uses this tuple";
     PortsExhausted = "ports_exhausted", "no free external port for this destination";
+    PortsNotHere = "ports_not_here", "the nat rule's port range has no port that belongs to this connection's worker";
+    RepliesElsewhere = "replies_elsewhere", "a nat rule translates it such that another worker would get its replies";
     AddressGone = "address_gone", "the external address of this connection is not ours any more";
-    NoExternalAddress = "no_external_address", "the egress interface has no address to masquerade behind";
+    NoExternalAddress = "no_external_address", "the interface has no address to masquerade behind, or to redirect to";
     // route
     NoRoute = "no_route", "no route to the destination";
     RouteUnreachable = "route_unreachable", "the route says unreachable, prohibit or blackhole";

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use postern_core::forward::NeighbourState;
-use postern_core::rules::Family;
+use postern_core::rules::{Family, TableId};
 use postern_core::verdict::DropReason;
 
 use super::fate::{Chosen, Fate, Seen, State};
@@ -54,7 +54,7 @@ fn played(script: &Script, slot: Slot) -> Played {
     let setup = setup(script, slot);
     // The last inserted stands first; FORWARD's rules stand behind INPUT's.
     let rules = setup.rules.family(Family::V4);
-    let first = rules.chain("INPUT").map_or(0, |chain| chain.rules().len());
+    let first = rules.chain(TableId::Filter, "INPUT").map_or(0, |chain| chain.rules().len());
     let mut fw = Firewall::with(setup);
     for number in 0..PARTIES {
         fw.neighbour(LAN, std::net::IpAddr::from(slot.host(number)), NeighbourState::Reachable);

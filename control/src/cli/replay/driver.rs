@@ -122,6 +122,7 @@ impl Driver {
             config,
             kernel: &kernel,
             forwards: &forwards,
+            rulesets: &rulesets,
             rules: &rules,
             neighbours: &neighbours,
             workers: 1,

@@ -33,6 +33,8 @@ pub mod flags {
     pub const FROM_HOST: u16 = 1 << 6;
     /// The original direction ends at the host (INPUT).
     pub const TO_HOST: u16 = 1 << 7;
+    /// A nat rule said how it is translated, or that it is not: addresses of interfaces do not decide over it.
+    pub const RULED: u16 = 1 << 8;
     /// Expected by a helper: its packets before any reply are RELATED.
     pub const EXPECTED: u16 = 1 << 9;
     /// Closed: admits nothing new from outside; lingers for its timeout.

@@ -10,6 +10,7 @@ use core::net::IpAddr;
 
 use crate::conntrack::siphash::SipKey;
 use crate::conntrack::tuple::{Tuple, protocol};
+use crate::rules::Ports;
 use crate::steering::{Steering, has_ids};
 use crate::units::WorkerId;
 
@@ -37,12 +38,27 @@ impl Random {
     }
 }
 
-/// Chooses the external identifier of a connection translated to `address`.
+/// Chooses the external identifier of a connection translated to `address`, any that will do.
+///
+/// See [`external_among`].
+pub fn external(
+    reply: Tuple,
+    address: IpAddr,
+    me: WorkerId,
+    steering: &Steering,
+    random: &mut Random,
+    taken: impl FnMut(&Tuple) -> bool,
+) -> Option<Tuple> {
+    external_among(Ports::default(), reply, address, me, steering, random, taken)
+}
+
+/// Chooses the external identifier of a connection translated to `address` among `ports`.
 ///
 /// `reply` is the connection's reply tuple so far, untranslated: its destination is the inside endpoint.
 /// `taken` says whether a reply tuple is in use. Returns the reply tuple to use, or `None` if no port
 /// was found free.
-pub fn external(
+pub fn external_among(
+    among: Ports,
     reply: Tuple,
     address: IpAddr,
     me: WorkerId,
@@ -57,11 +73,17 @@ pub fn external(
         return (!taken(&keep)).then_some(keep);
     }
     let usable = |port: u16| !steering.is_static(address, protocol, port);
-    if steering.block(wanted) == me && usable(wanted) && !taken(&keep) {
+    let in_range =
+        |port: u16| among.range.is_none_or(|(first, last)| (first..=last).contains(&port));
+    let kept = !among.random && in_range(wanted) && steering.block(wanted) == me;
+    if kept && usable(wanted) && !taken(&keep) {
         return Some(keep);
     }
 
-    let ports = class(steering.ports(me), protocol, wanted);
+    let ports = match among.range {
+        Some(range) => own_of(steering, me, range),
+        None => class(steering.ports(me), protocol, wanted),
+    };
     let free = |port: &u16| usable(*port);
     let mut candidate = |port: u16| reply.with_dst(address, port).filter(|reply| !taken(reply));
     if ports.len() <= TRIES {
@@ -74,8 +96,20 @@ pub fn external(
             let keep_parity = attempt < TRIES * 3 / 4;
             if keep_parity { port & !1 | wanted & 1 } else { port }
         })
-        .filter(|port| class_holds(protocol, wanted, *port) && free(port))
+        .filter(|port| match among.range {
+            Some(_) => in_range(*port),
+            None => class_holds(protocol, wanted, *port),
+        })
+        .filter(free)
         .find_map(&mut candidate)
+}
+
+/// The ports of a range that belong to a worker.
+pub fn own_of(steering: &Steering, me: WorkerId, (first, last): (u16, u16)) -> &[u16] {
+    let ports = steering.ports(me);
+    let begin = ports.partition_point(|&port| port < first);
+    let end = ports.partition_point(|&port| port <= last);
+    ports.get(begin..end).unwrap_or_default()
 }
 
 /// Whether a connection with source port `wanted` may be given `port`: RFC 4787 REQ-3a keeps
@@ -190,6 +224,57 @@ mod tests {
                 taken.insert(port);
             }
         }
+    }
+
+    /// C080: a rule's range is searched to its end, by each worker its own part, and no further.
+    #[test]
+    fn a_range_of_ports_is_used_up_whole() {
+        for (workers, range) in [(1, (40_000, 40_001)), (4, (40_001, 40_100)), (2, (1_000, 3_000))]
+        {
+            let steering = steering(workers);
+            let mut random = Random::new(SipKey([3, 1]));
+            let mut all = HashSet::new();
+            for me in (0..workers).map(WorkerId) {
+                let mut taken = HashSet::new();
+                let among = Ports { range: Some(range), ..Ports::default() };
+                let own = own_of(&steering, me, range);
+                let rounds = if own.len() <= TRIES { own.len() } else { own.len() / 4 };
+                for wanted in 0..rounds {
+                    let reply = reply(wanted as u16 + 1, protocol::TCP);
+                    let chosen =
+                        external_among(among, reply, WAN, me, &steering, &mut random, |t| {
+                            taken.contains(&t.dst_id())
+                        });
+                    let port = chosen.expect("one is free").dst_id();
+                    assert!((range.0..=range.1).contains(&port) && taken.insert(port));
+                    assert_eq!(steering.block(port), me);
+                }
+                if own.len() <= TRIES {
+                    let none = |t: &Tuple| taken.contains(&t.dst_id());
+                    let wanted = reply(50_000, protocol::TCP);
+                    let chosen =
+                        external_among(among, wanted, WAN, me, &steering, &mut random, none);
+                    assert_eq!(chosen, None);
+                }
+                all.extend(taken);
+            }
+            assert!(all.len() >= 2);
+        }
+    }
+
+    #[test]
+    fn a_port_asked_for_at_random_is_not_the_one_it_came_from() {
+        let steering = steering(1);
+        let mut random = Random::new(SipKey([9, 9]));
+        let among = Ports { random: true, ..Ports::default() };
+        let wanted = reply(40_000, protocol::TCP);
+        let mut kept = 0;
+        for _ in 0..100 {
+            let chosen =
+                external_among(among, wanted, WAN, WorkerId(0), &steering, &mut random, |_| false);
+            kept += usize::from(chosen.expect("all are free").dst_id() == 40_000);
+        }
+        assert!(kept < 5, "{kept}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::established::{UNSEEN, consent, judge, send, states, tcp_options, tran
 use super::family::Family;
 use super::leg::{self, Leg, Oversize};
 use super::refuse::{Refusal, refuse};
+use super::ruled::{self, Behind, Source};
 use super::{Context, Desk, helped, stray, triggered};
 use crate::burst::{Origin, Packet};
 use crate::conntrack::changes::Ended;
@@ -21,7 +22,7 @@ use crate::conntrack::tuple::{Direction, FamilyTuple, Tuple, protocol};
 use crate::headers::{Headers, Kind};
 use crate::helper::expect::{Expectation, Handle};
 use crate::nat::{plan, rewrite};
-use crate::rules::{Family as RuleFamily, Judgement, PathId};
+use crate::rules::{Family as RuleFamily, Judgement, PathId, Ports};
 use crate::steering::has_ids;
 use crate::units::{EntryIdx, InterfaceId, NeighbourIdx, WorkerId};
 use crate::verdict::{DropReason, Verdict};
@@ -140,6 +141,13 @@ fn admit<H: Family>(
             first.trigger = leads.trigger;
         }
     }
+    let by_rules = ruled::is_asked::<H>(context);
+    let decided = expected.as_ref().is_some_and(|(_, expectation)| expectation.is_translated());
+    if by_rules && !decided && first.hot.state().flags & flags::DNAT == 0 {
+        let states = states(first.ctstate(), first.hot.state().flags);
+        let (random, row_flags) = (&mut desk.random, &mut first.hot.state_mut().flags);
+        original = ruled::destination::<H>(packet, headers, states, random, row_flags, context)?;
+    }
     let leg = match packet.origin {
         Origin::Wire => leg::route(packet.interface, original.dst(), None, context)?,
         Origin::Host => Leg::from_host(packet.interface),
@@ -162,7 +170,29 @@ fn admit<H: Family>(
     let foreseen = foreseen.as_ref();
     let judgement = judge(packet, headers, to, to_id, states, &leg, context);
     consent(&judgement)?;
-    let reply = source(table, desk, reply, address?, foreseen, first, context)?;
+    let said = match expected.as_ref().and_then(|(_, expectation)| expectation.appear_as) {
+        None if by_rules => ruled::source::<H>(packet, headers, &reply, &leg, states, context)?,
+        _ => Source::Unsaid,
+    };
+    let (reply, behind) = match said {
+        Source::Unsaid => {
+            (reply, address?.map(|address| Behind::interface(address, Ports::default())))
+        }
+        Source::AsItIs => (reply, None),
+        Source::Mapped(mapped) => (mapped, None),
+        Source::Behind(behind) => (reply, Some(behind)),
+    };
+    let state = first.hot.state_mut();
+    if !matches!(said, Source::Unsaid) {
+        state.flags |= flags::RULED;
+    }
+    if reply != original.inverted() {
+        state.flags |= flags::SNAT;
+    }
+    let reply = source(table, desk, reply, behind, foreseen, first, context)?;
+    if first.hot.state().flags & flags::RULED != 0 {
+        ruled::check_replies(&reply, context)?;
+    }
     let reply = H::Tuple::of(&reply).ok_or(Refusal::Drop(DropReason::TupleInUse))?;
     let hashes = [hash, hash_of(table, reply, foreseen)];
     let reply = *reply;
@@ -317,12 +347,12 @@ fn destination(
 }
 
 /// Nat source: behind which address and port the connection appears. `reply` is the reply tuple so
-/// far, `address` the one to appear behind if there is; returns the tuple to use, which is not in the table.
+/// far, `behind` what to appear behind if there is anything; returns the tuple to use, which is not in the table.
 fn source<H: Family>(
     table: &Table<'_, H>,
     desk: &mut Desk,
     reply: Tuple,
-    address: Option<IpAddr>,
+    behind: Option<Behind>,
     foreseen: Option<&Foreseen<H>>,
     first: &mut Provisional<H>,
     context: &Context<'_>,
@@ -333,9 +363,24 @@ fn source<H: Family>(
             in_use(table, hash, reply, context)
         })
     };
-    let Some(address) = address else {
+    let Some(Behind { address, ports, flags: own_flags }) = behind else {
         // Not translated; yet no two connections may share a tuple.
-        return if taken(&reply) { Err(Refusal::Drop(DropReason::TupleInUse)) } else { Ok(reply) };
+        if !taken(&reply) {
+            return Ok(reply);
+        }
+        let sent_elsewhere = flags::DNAT | flags::RULED;
+        if first.hot.state().flags & sent_elsewhere != sent_elsewhere {
+            return Err(Refusal::Drop(DropReason::TupleInUse));
+        }
+        // A rule sends to one place what was for several: the client's port tells them apart (as Linux's null binding does).
+        let (random, me) = (&mut desk.random, context.me);
+        let steering = &context.snapshot.steering;
+        let chosen = plan::external(reply, reply.dst(), me, steering, random, |reply| {
+            taken(reply) || (!context.alone && steering.owner(reply) != me)
+        });
+        first.hot.state_mut().flags |= flags::SNAT;
+        context.counters.ports_changed.add(1);
+        return chosen.ok_or(Refusal::Drop(DropReason::PortsExhausted));
     };
     let steering = &context.snapshot.steering;
     // Connections of a forward that is gone may live on with other workers: its port is not free yet.
@@ -345,15 +390,19 @@ fn source<H: Family>(
         older.iter().any(|older| older.is_static(address, reply.protocol(), port))
     };
     let taken = |reply: &Tuple| was_static(reply) || taken(reply);
-    let none = if has_ids(reply.protocol()) {
-        DropReason::PortsExhausted
-    } else {
-        DropReason::TupleInUse // there is nothing but the address to tell it by
-    };
-    let chosen = plan::external(reply, address, context.me, steering, &mut desk.random, taken)
-        .ok_or(Refusal::Drop(none))?;
+    let (me, random) = (context.me, &mut desk.random);
+    let chosen = plan::external_among(ports, reply, address, me, steering, random, taken)
+        .ok_or_else(|| {
+            let none_here =
+                ports.range.is_some_and(|range| plan::own_of(steering, me, range).is_empty());
+            Refusal::Drop(match has_ids(reply.protocol()) {
+                false => DropReason::TupleInUse, // there is nothing but the address to tell it by
+                true if none_here => DropReason::PortsNotHere,
+                true => DropReason::PortsExhausted,
+            })
+        })?;
     if chosen != reply {
-        first.hot.state_mut().flags |= flags::SNAT | flags::MASQUERADE;
+        first.hot.state_mut().flags |= own_flags;
     }
     if chosen.dst_id() != reply.dst_id() {
         context.counters.ports_changed.add(1);
@@ -370,7 +419,7 @@ fn appearance<H: Family>(
     context: &Context<'_>,
 ) -> Result<Option<IpAddr>, Refusal> {
     let appear_as = expected.as_ref().and_then(|(_, expectation)| expectation.appear_as);
-    match appear_as.filter(|address| context.snapshot.steering.is_ours(*address)) {
+    match appear_as.filter(|address| context.snapshot.steering.is_external(*address)) {
         Some(address) => Ok(Some(address)),
         None => external_address::<H>(reply, leg, first.hot.state().flags, context),
     }

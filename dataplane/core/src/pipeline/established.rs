@@ -394,7 +394,8 @@ pub(super) fn has_lost_address<H: Family>(hot: &H, snapshot: &Snapshot) -> bool 
     let reply: Tuple = (*hot.tuple(Direction::Reply)).into();
     let row_flags = hot.state().flags;
     (row_flags & flags::MASQUERADE != 0 && !snapshot.steering.is_ours(reply.dst()))
-        || (row_flags & flags::DNAT != 0 && !snapshot.steering.is_ours(original.dst()))
+        || (row_flags & (flags::DNAT | flags::RULED) == flags::DNAT
+            && !snapshot.steering.is_ours(original.dst()))
 }
 
 /// Holds a way out that was made again against the translation that the connection has: if the two do not
@@ -415,6 +416,7 @@ fn check_translation<H: Family>(
         && (!is_masqueraded || had == leg.egress.0)
         && (!masquerades
             || is_masqueraded
+            || row_flags & flags::RULED != 0
             || context.snapshot.steering.is_ours(headers.tuple.src()));
     if fits { Ok(()) } else { Err(Refusal::Drop(DropReason::AddressGone)) }
 }

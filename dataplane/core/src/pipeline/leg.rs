@@ -9,7 +9,7 @@ use crate::forward::{NeighbourState, Route, RouteKind};
 use crate::fragments;
 use crate::headers::Headers;
 use crate::reply::IcmpErrorKind;
-use crate::rules::Hook;
+use crate::rules::{DecidedBy, Hook};
 use crate::snapshot::{ReversePath, is_link_local};
 use crate::units::{InterfaceId, Mac, NeighbourIdx, NextHopTag};
 use crate::verdict::DropReason;
@@ -56,6 +56,14 @@ impl Leg {
         } else {
             Hook::Forward
         }
+    }
+}
+
+/// The reason to drop a packet for that a rule, or a chain's policy, drops.
+pub(super) fn denied(by: DecidedBy) -> DropReason {
+    match by {
+        DecidedBy::Rule(_) => DropReason::DeniedByRule,
+        DecidedBy::ChainPolicy(..) => DropReason::DeniedByPolicy,
     }
 }
 

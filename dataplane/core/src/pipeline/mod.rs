@@ -8,6 +8,8 @@
 //! - *track, nat destination, route, limits, judge, nat source, confirm, rewrite* if it is a
 //!   first packet ([`admit`]);
 //! - besides, what a helper reads and changes, if its connection has one ([`helped`]);
+//! - before all that *raw*, if the table of that name has rules ([`raw`]); in the place of *nat destination* and *nat
+//!   source* the rules of the table `nat`, if there are any ([`ruled`]);
 //! - *related* if it is an ICMP error ([`related`]); *route, limits, judge* if it belongs to
 //!   nothing ([`stray`]): ARP, neighbour discovery, INVALID.
 //!
@@ -52,9 +54,11 @@ mod fragments;
 mod helped;
 mod lane;
 mod leg;
+mod raw;
 mod refuse;
 mod related;
 mod resume;
+mod ruled;
 mod stray;
 mod table_changes;
 mod table_view;
@@ -169,7 +173,9 @@ struct Context<'a> {
     counters: &'a Counters,
     now: Instant,
     tick: Tick,
-    /// The worker's paths under the snapshot's policy.
+    /// Whether the raw table is asked about every packet.
+    raw: bool,
+    /// The worker's paths under the snapshot's policy, for the lane; none while the raw table is asked.
     paths: Option<Paths<'a>>,
     /// Whether there is no other worker.
     alone: bool,
@@ -177,9 +183,10 @@ struct Context<'a> {
 
 impl<'a> Context<'a> {
     fn new(me: WorkerId, snapshot: &'a Snapshot, counters: &'a Counters, now: Instant) -> Self {
-        let (tick, paths) = (now.tick(), snapshot.policy.paths(me));
+        let raw = raw::is_asked(&snapshot.policy);
+        let (tick, paths) = (now.tick(), snapshot.policy.paths(me).filter(|_| !raw));
         let alone = snapshot.steering.workers() == 1;
-        Self { me, snapshot, counters, now, tick, paths, alone }
+        Self { me, snapshot, counters, now, tick, raw, paths, alone }
     }
 
     #[inline]
@@ -373,6 +380,7 @@ impl<'m> Pipeline<'m> {
     #[inline(never)]
     fn decide(&mut self, packet: &mut Packet<'_>, ours: Ours, context: &Context<'_>) -> Verdict {
         if let Some(plain) = ours.plain
+            && !context.raw
             && self.has_no_place(packet, plain, ours, context)
         {
             return Verdict::Drop(DropReason::TableFull);
@@ -380,6 +388,14 @@ impl<'m> Pipeline<'m> {
         if let Some(plain) = ours.plain {
             packet.seen = Seen::Plain(plain);
             packet.parsed = plain::headers(packet.bytes(), plain);
+        }
+        if context.raw
+            && let Some(verdict) = raw::pass(&mut self.desk, packet, context)
+        {
+            if let Seen::Gathered(gathered) = &packet.seen {
+                self.desk.fates.settle(gathered, verdict);
+            }
+            return verdict;
         }
         let Some(headers) = packet.parsed.as_ref() else {
             return Verdict::Drop(DropReason::Stopping);

@@ -86,13 +86,26 @@ pub(super) fn invalid(
         Some(own) => own,
         None => return Verdict::Drop(reason),
     };
-    match judge_invalid(desk, packet, &own, reason, context) {
+    match walk(desk, packet, &own, Some(reason), context) {
         Ok(verdict) => verdict,
         Err(refusal) => refuse(refusal, packet, desk, context),
     }
 }
 
-fn own_headers(packet: &Packet<'_>, headers: &Headers) -> Option<Headers> {
+/// The walk of a packet that a rule of the raw table does not track: route, limits, judge; never translated.
+pub(super) fn not_tracked(
+    desk: &mut Desk,
+    packet: &mut Packet<'_>,
+    headers: &Headers,
+    context: &Context<'_>,
+) -> Verdict {
+    match walk(desk, packet, headers, None, context) {
+        Ok(verdict) => verdict,
+        Err(refusal) => refuse(refusal, packet, desk, context),
+    }
+}
+
+pub(super) fn own_headers(packet: &Packet<'_>, headers: &Headers) -> Option<Headers> {
     if headers.kind != Kind::IcmpError {
         return Some(*headers);
     }
@@ -101,11 +114,12 @@ fn own_headers(packet: &Packet<'_>, headers: &Headers) -> Option<Headers> {
     Some(Headers { tuple, ..*headers })
 }
 
-fn judge_invalid(
+/// Route, limits, judge, send. `invalid` is what makes the packet INVALID; without, it is UNTRACKED.
+fn walk(
     desk: &mut Desk,
     packet: &mut Packet<'_>,
     headers: &Headers,
-    reason: DropReason,
+    invalid: Option<DropReason>,
     context: &Context<'_>,
 ) -> Result<Verdict, Refusal> {
     let (source, destination) = (headers.tuple.src(), headers.tuple.dst());
@@ -122,14 +136,19 @@ fn judge_invalid(
             return Err(Refusal::Drop(DropReason::LinkLocalScope));
         }
         leg::limits(headers, leg.egress, leg.route_mtu, Oversize::Refuse, context)?;
-        if would_leak(source, &leg, context) {
+        if let Some(reason) = invalid
+            && would_leak(source, &leg, context)
+        {
             return Err(Refusal::Drop(reason));
         }
     }
-    match judge_stray(packet, headers, CtState::Invalid, &leg, context).action {
-        Action::Accept => {}
-        Action::Drop => return Err(Refusal::Drop(reason)),
-        Action::Reject(kind) => return Err(Refusal::Reject(reason, kind)),
+    let state = invalid.map_or(CtState::Untracked, |_| CtState::Invalid);
+    let judgement = judge_stray(packet, headers, state, &leg, context);
+    match (judgement.action, invalid) {
+        (Action::Accept, _) => {}
+        (Action::Drop, Some(reason)) => return Err(Refusal::Drop(reason)),
+        (Action::Reject(kind), Some(reason)) => return Err(Refusal::Reject(reason, kind)),
+        (_, None) => super::established::consent(&judgement)?,
     }
     if !forwarded {
         return Ok(match packet.origin {

@@ -6,9 +6,9 @@ use core::fmt;
 use core::net::IpAddr;
 
 use super::condition::{Condition, Masked, Rule, Step, Test};
-use super::model::{self, ChainRef, Filter, Filters, Network, RANGES_MAX, Target};
+use super::model::{self, ChainRef, FamilyTables, Network, RANGES_MAX, Tables, Target};
 use super::policy::Policy;
-use super::{Family, Hook, InterfaceSet, JUMPS_MAX, RejectKind, STEPS_MAX};
+use super::{Family, Hook, HookSet, InterfaceSet, JUMPS_MAX, RejectKind, STEPS_MAX, Translation};
 use crate::conntrack::tuple::protocol;
 use crate::units::WORKERS_MAX;
 
@@ -48,6 +48,10 @@ pub enum Fault {
     Protocol,
     /// A reject kind that the family does not have.
     RejectKind,
+    /// A target that its table does not have, or not at the hook that leads to it.
+    WrongHook,
+    /// A translation to addresses or ports that nobody can have.
+    Translation,
     /// More than [`WORKERS_MAX`] workers, or none.
     Workers,
 }
@@ -66,6 +70,8 @@ impl Fault {
             Self::Ports => "its ports are not one to fifteen ascending ranges",
             Self::Protocol => "it looks at something its protocol does not have",
             Self::RejectKind => "this family has no such reject type",
+            Self::WrongHook => "its target cannot be used at a hook that leads there",
+            Self::Translation => "it translates to an address or port that no host can have",
             Self::Workers => "the number of workers is not possible",
         }
     }
@@ -87,11 +93,11 @@ impl fmt::Display for CompileError {
 impl core::error::Error for CompileError {}
 
 impl Policy {
-    /// Compiles both filter tables for `workers` workers, with all the room they will ever need.
+    /// Compiles all tables for `workers` workers, with all the room they will ever need.
     ///
     /// # Errors
     /// The first thing that is wrong with the model.
-    pub fn compile(filters: &Filters, workers: usize) -> Result<Self, CompileError> {
+    pub fn compile(filters: &Tables, workers: usize) -> Result<Self, CompileError> {
         if workers == 0 || workers > WORKERS_MAX {
             let chain = ChainRef::Base(Hook::Input);
             return Err(CompileError {
@@ -111,15 +117,24 @@ impl Policy {
         });
         let [v4, v6] = base;
         let base = [v4?, v6?];
-        Ok(Self::new(out.rules, out.conditions, out.ranges, out.chains, base, workers))
+        Ok(Self::new(
+            out.rules,
+            out.conditions,
+            out.ranges,
+            out.chains,
+            base,
+            out.translations,
+            workers,
+        ))
     }
 }
 
-impl Filters {
+impl Tables {
     /// Checks what jumps lead to, without compiling: every chain exists and can be left again.
     ///
     /// # Errors
-    /// [`Fault::NoSuchChain`], [`Fault::Loop`], [`Fault::TooDeep`], [`Fault::TooLong`] or [`Fault::TooMany`].
+    /// [`Fault::NoSuchChain`], [`Fault::Loop`], [`Fault::TooDeep`], [`Fault::TooLong`], [`Fault::TooMany`] or
+    /// [`Fault::WrongHook`].
     pub fn check(&self) -> Result<(), CompileError> {
         Family::ALL.into_iter().try_for_each(|f| Reach::check(f, &self.0[f.index()]))
     }
@@ -131,11 +146,12 @@ struct Compiler {
     conditions: Vec<Condition>,
     ranges: Vec<(u16, u16)>,
     chains: Vec<(u32, u32)>,
+    translations: Vec<Translation>,
 }
 
 impl Compiler {
-    fn filter(&mut self, family: Family, filter: &Filter) -> Result<(), CompileError> {
-        let first_user = self.chains.len() + Hook::ALL.len();
+    fn filter(&mut self, family: Family, filter: &FamilyTables) -> Result<(), CompileError> {
+        let first_user = self.chains.len() + Hook::COUNT;
         for (chain, rules) in filter.chains() {
             let start = self.rules.len();
             for (place, rule) in rules.iter().enumerate() {
@@ -165,7 +181,7 @@ impl Compiler {
             source: Masked::default(),
             destination: Masked::default(),
             protocol: None,
-            step: step(family, first_user, rule.target)?,
+            step: self.step(family, first_user, rule.target)?,
             conditions: (0, 0),
         };
         let start = self.conditions.len();
@@ -199,6 +215,29 @@ impl Compiler {
         head.conditions = (start as u32, self.conditions.len() as u32);
         self.check_protocol(family, &head)?;
         Ok(head)
+    }
+
+    fn step(&mut self, family: Family, first_user: usize, target: Target) -> Result<Step, Fault> {
+        Ok(match target {
+            Target::Continue => Step::Continue,
+            Target::Accept => Step::Accept,
+            Target::Drop => Step::Drop,
+            Target::Return => Step::Return,
+            Target::Reject(kind) if kind != RejectKind::TcpReset && kind.icmp(family).is_none() => {
+                return Err(Fault::RejectKind);
+            }
+            Target::Reject(kind) => Step::Reject(kind),
+            Target::Translate(translation) if !translation.is_sound(family == Family::V4) => {
+                return Err(Fault::Translation);
+            }
+            Target::Translate(translation) => {
+                self.translations.push(translation);
+                Step::Translate(self.translations.len() as u32 - 1)
+            }
+            Target::NoTrack => Step::NoTrack,
+            Target::Jump(chain) => Step::Jump((first_user + chain) as u32),
+            Target::Goto(chain) => Step::Goto((first_user + chain) as u32),
+        })
     }
 
     fn test(&mut self, test: &model::Test) -> Result<Test, Fault> {
@@ -270,21 +309,6 @@ fn masked(family: Family, network: Network, negated: bool) -> Result<Masked, Fau
     Ok(Masked { address: address & mask, mask, negated })
 }
 
-fn step(family: Family, first_user: usize, target: Target) -> Result<Step, Fault> {
-    Ok(match target {
-        Target::Continue => Step::Continue,
-        Target::Accept => Step::Accept,
-        Target::Drop => Step::Drop,
-        Target::Return => Step::Return,
-        Target::Reject(kind) if kind != RejectKind::TcpReset && kind.icmp(family).is_none() => {
-            return Err(Fault::RejectKind);
-        }
-        Target::Reject(kind) => Step::Reject(kind),
-        Target::Jump(chain) => Step::Jump((first_user + chain) as u32),
-        Target::Goto(chain) => Step::Goto((first_user + chain) as u32),
-    })
-}
-
 /// What is known of a chain while all its ways are followed.
 #[derive(Clone, Copy)]
 enum Known {
@@ -301,12 +325,12 @@ enum Known {
 /// Follows every jump of one family: no loops, not too deep, not too long.
 struct Reach<'a> {
     family: Family,
-    filter: &'a Filter,
+    filter: &'a FamilyTables,
     known: Vec<Known>,
 }
 
 impl<'a> Reach<'a> {
-    fn check(family: Family, filter: &'a Filter) -> Result<(), CompileError> {
+    fn check(family: Family, filter: &'a FamilyTables) -> Result<(), CompileError> {
         if filter.chains.len() > u32::MAX as usize / 4 {
             let chain = ChainRef::Base(Hook::Input);
             return Err(CompileError { family, chain, rule: None, fault: Fault::TooMany });
@@ -317,6 +341,31 @@ impl<'a> Reach<'a> {
                 reach.user_chain(place, 0)?;
             } else {
                 reach.rules(chain, rules, 0)?;
+            }
+        }
+        Hook::ALL.into_iter().try_for_each(|hook| reach.targets(hook))
+    }
+
+    /// Refuses targets that `hook` leads to and that may not stand there. Jumps lead nowhere twice, by now.
+    fn targets(&self, hook: Hook) -> Result<(), CompileError> {
+        let here = HookSet::of(&[hook]);
+        let mut seen = vec![false; self.filter.chains.len()];
+        let mut next = vec![ChainRef::Base(hook)];
+        while let Some(chain) = next.pop() {
+            let rules = match chain {
+                ChainRef::Base(hook) => &self.filter.base[hook.index()].rules,
+                ChainRef::User(place) => &self.filter.chains[place],
+            };
+            for (place, rule) in rules.iter().enumerate() {
+                if !rule.target.hooks().intersects(here) {
+                    let (family, fault) = (self.family, Fault::WrongHook);
+                    return Err(CompileError { family, chain, rule: Some(place), fault });
+                }
+                if let Target::Jump(to) | Target::Goto(to) = rule.target
+                    && !core::mem::replace(&mut seen[to], true)
+                {
+                    next.push(ChainRef::User(to));
+                }
             }
         }
         Ok(())

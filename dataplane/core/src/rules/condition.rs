@@ -15,6 +15,9 @@ pub(super) enum Step {
     Accept,
     Drop,
     Reject(RejectKind),
+    /// The translation at this place.
+    Translate(u32),
+    NoTrack,
     Return,
     Jump(u32),
     Goto(u32),

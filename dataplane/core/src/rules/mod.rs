@@ -1,18 +1,20 @@
-//! The filter rules: what a rule may look at, what it may say, and how a packet is judged.
+//! The rules: what a rule may look at, what it may say, and how a packet is judged.
 //!
-//! Semantics are netfilter's: three base chains with a policy each, user chains, first match,
-//! jump and return. Control writes a [`model::Filters`] and compiles it into a [`Policy`]; a policy is
+//! Semantics are netfilter's: tables with base chains, a policy each, user chains, first match,
+//! jump and return. Control writes a [`model::Tables`] and compiles it into a [`Policy`]; a policy is
 //! immutable, shared by all workers inside the snapshot and replaced as a whole.
 //!
 //! A packet is judged once by a walk ([`Policy::judge`]). What the walk found is interned as a *path*
 //! (the verdict and every rule that matched on the way) and the connection keeps the path's id; its
 //! later packets only add to the path's counters ([`Policy::cached`]). Readers spread the
-//! paths' counters over the rules ([`Policy::counters`]), so every rule's count is exact.
+//! paths' counters over the rules ([`Policy::counters`]), so every rule's count is exact. That is how the `filter`
+//! table is asked; `raw` and `nat` are walked each time they are asked ([`Policy::consult`]).
 //!
 //! * [`model`]: the input, plain data that control produces.
 //! * `compile`: model to policy, all that can be wrong with a model found here.
 //! * `condition`: one compiled rule against one packet.
 //! * `policy`: the walk, and the counting.
+//! * `translation`: what a rule of `nat` may ask for.
 //! * `paths`: the interned paths of one worker.
 //!
 //! Owner: control builds it, workers share it. Allocates: when compiled, never afterwards.
@@ -25,10 +27,12 @@ mod paths;
 mod policy;
 #[cfg(test)]
 mod tests;
+pub(crate) mod translation;
 
 pub use compile::{CompileError, Fault};
 pub use paths::{AcceptedPath, PATHS_MAX};
 pub use policy::{Paths, Policy, PolicyCounts};
+pub use translation::{Addresses, Ports, Translation};
 
 use crate::conntrack::ctstate::CtStates;
 use crate::conntrack::tuple::Tuple;
@@ -40,7 +44,7 @@ pub const JUMPS_MAX: usize = 16;
 /// Most rules one packet may be compared with on its longest way through the chains.
 pub const STEPS_MAX: u64 = 1 << 20;
 
-/// Address family of a filter table.
+/// Address family of a table.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 #[repr(u8)]
 pub enum Family {
@@ -70,21 +74,91 @@ impl Family {
     }
 }
 
-/// Where in its walk a packet is judged; each has its base chain.
+/// A table: rules of one purpose, with a base chain for each hook they are asked at.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[repr(u8)]
+pub enum TableId {
+    /// What is not tracked: asked about every packet, before the table of connections is.
+    Raw = 0,
+    /// What may pass: asked about every packet, the answer cached with its connection.
+    Filter = 1,
+    /// How connections are translated: asked about first packets only.
+    Nat = 2,
+}
+
+impl TableId {
+    /// All tables, in the order in which `iptables-save` prints them.
+    pub const ALL: [Self; 3] = [Self::Raw, Self::Filter, Self::Nat];
+
+    /// The table as an array index.
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Its name, as `-t` has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Filter => "filter",
+            Self::Nat => "nat",
+        }
+    }
+
+    /// The hooks it has base chains for, in the order in which they are printed.
+    pub const fn hooks(self) -> &'static [Hook] {
+        match self {
+            Self::Raw => &[Hook::RawPrerouting, Hook::RawOutput],
+            Self::Filter => &Hook::FILTER,
+            Self::Nat => {
+                &[Hook::NatPrerouting, Hook::NatInput, Hook::NatOutput, Hook::NatPostrouting]
+            }
+        }
+    }
+}
+
+/// Where in its walk a packet meets rules, and those of which table; each has its base chain.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 #[repr(u8)]
 pub enum Hook {
-    /// To the appliance itself.
+    /// `filter`: to the appliance itself.
     Input = 0,
-    /// Through the appliance.
+    /// `filter`: through the appliance.
     Forward = 1,
-    /// From the appliance itself.
+    /// `filter`: from the appliance itself.
     Output = 2,
+    /// `raw`: off the wire, before anything is known of its connection.
+    RawPrerouting = 3,
+    /// `raw`: from the appliance itself, before anything is known of its connection.
+    RawOutput = 4,
+    /// `nat`: off the wire, before it is routed. The destination may be translated.
+    NatPrerouting = 5,
+    /// `nat`: to the appliance itself, after the filter. The source may be translated.
+    NatInput = 6,
+    /// `nat`: from the appliance itself.
+    NatOutput = 7,
+    /// `nat`: on the way out, after the filter. The source may be translated.
+    NatPostrouting = 8,
 }
 
 impl Hook {
+    /// Those of the filter table, in index order.
+    pub const FILTER: [Self; 3] = [Self::Input, Self::Forward, Self::Output];
+
     /// All hooks, in index order.
-    pub const ALL: [Self; 3] = [Self::Input, Self::Forward, Self::Output];
+    pub const ALL: [Self; 9] = [
+        Self::Input,
+        Self::Forward,
+        Self::Output,
+        Self::RawPrerouting,
+        Self::RawOutput,
+        Self::NatPrerouting,
+        Self::NatInput,
+        Self::NatOutput,
+        Self::NatPostrouting,
+    ];
+
+    /// Number of hooks.
+    pub const COUNT: usize = Self::ALL.len();
 
     /// The hook as an array index.
     #[inline]
@@ -92,13 +166,56 @@ impl Hook {
         self as usize
     }
 
+    /// The table whose rules are asked here.
+    pub const fn table(self) -> TableId {
+        match self {
+            Self::Input | Self::Forward | Self::Output => TableId::Filter,
+            Self::RawPrerouting | Self::RawOutput => TableId::Raw,
+            Self::NatPrerouting | Self::NatInput | Self::NatOutput | Self::NatPostrouting => {
+                TableId::Nat
+            }
+        }
+    }
+
     /// Name of its base chain.
     pub const fn chain_name(self) -> &'static str {
         match self {
-            Self::Input => "INPUT",
+            Self::Input | Self::NatInput => "INPUT",
             Self::Forward => "FORWARD",
-            Self::Output => "OUTPUT",
+            Self::Output | Self::RawOutput | Self::NatOutput => "OUTPUT",
+            Self::RawPrerouting | Self::NatPrerouting => "PREROUTING",
+            Self::NatPostrouting => "POSTROUTING",
         }
+    }
+}
+
+/// Some of the hooks.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct HookSet(u16);
+
+const _: () = assert!(Hook::COUNT <= u16::BITS as usize);
+
+impl HookSet {
+    /// These hooks.
+    pub const fn of(hooks: &[Hook]) -> Self {
+        let (mut bits, mut place) = (0, 0);
+        while place < hooks.len() {
+            bits |= 1 << hooks[place] as u8;
+            place += 1;
+        }
+        Self(bits)
+    }
+
+    /// Whether `hook` is one of them.
+    #[inline]
+    pub const fn contains(self, hook: Hook) -> bool {
+        self.0 >> hook as u8 & 1 != 0
+    }
+
+    /// Whether the two sets share a hook.
+    #[inline]
+    pub const fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
     }
 }
 
@@ -242,7 +359,20 @@ impl RejectKind {
     }
 }
 
-/// What the rules say about a packet.
+/// What the rules of `raw` or `nat` say about a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// Nothing: it came to the end of the base chain, whose policy is ACCEPT.
+    Nothing,
+    /// Let it go on as it is.
+    Accept,
+    /// Drop it; by a rule, or by the chain's policy.
+    Drop(DecidedBy),
+    /// Translate its connection.
+    Translate(Translation),
+}
+
+/// What the filter rules say about a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Action {
     /// Let it go on.
@@ -254,7 +384,7 @@ pub enum Action {
 }
 
 /// A rule of a [`Policy`]. Rules are numbered in model order: IPv4 before IPv6; within a family the base chains in
-/// the order of [`Hook::ALL`], then the user chains in theirs.
+/// the order of [`Hook::ALL`], then the user chains of all tables in theirs.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct RuleIdx(pub u32);
 

@@ -6,19 +6,19 @@
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
-use super::{Hook, InterfaceSet, RejectKind};
+use super::{Hook, HookSet, InterfaceSet, RejectKind, TableId, Translation};
 use crate::conntrack::ctstate::CtStates;
 
-/// The filter tables of both families, indexed by [`Family`](super::Family).
+/// The tables of both families, indexed by [`Family`](super::Family).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Filters(pub [Filter; 2]);
+pub struct Tables(pub [FamilyTables; 2]);
 
-/// One family's filter table.
+/// One family's tables.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Filter {
+pub struct FamilyTables {
     /// The base chains, indexed by [`Hook`].
-    pub base: [BaseChain; 3],
-    /// The user chains; [`Target::Jump`] names one by its place here.
+    pub base: [BaseChain; Hook::COUNT],
+    /// The user chains of all tables; [`Target::Jump`] names one by its place here.
     pub chains: Vec<Vec<Rule>>,
 }
 
@@ -59,14 +59,39 @@ pub enum Target {
     Accept,
     /// Drop.
     Drop,
-    /// Reject.
+    /// Reject; `filter` only.
     Reject(RejectKind),
+    /// Translate the connection; `nat` only, at the [hooks](Translation::hooks) it has.
+    Translate(Translation),
+    /// Do not track the packet, and go on with the next rule; `raw` only.
+    NoTrack,
     /// Back to the calling chain; in a base chain: to its policy.
     Return,
     /// Into a user chain, and back behind this rule.
     Jump(usize),
     /// Into a user chain; at its end back to where this chain would have returned to.
     Goto(usize),
+}
+
+impl Target {
+    /// The hooks at which a rule may say so.
+    pub const fn hooks(&self) -> HookSet {
+        match self {
+            Self::Continue | Self::Accept | Self::Return | Self::Jump(_) | Self::Goto(_) => {
+                HookSet::of(&Hook::ALL)
+            }
+            Self::Drop => HookSet::of(&[
+                Hook::Input,
+                Hook::Forward,
+                Hook::Output,
+                Hook::RawPrerouting,
+                Hook::RawOutput,
+            ]),
+            Self::Reject(_) => HookSet::of(&Hook::FILTER),
+            Self::NoTrack => HookSet::of(TableId::Raw.hooks()),
+            Self::Translate(translation) => translation.hooks(),
+        }
+    }
 }
 
 /// One condition, possibly negated (`!`).
@@ -150,11 +175,11 @@ pub struct Network {
 pub enum ChainRef {
     /// A base chain.
     Base(Hook),
-    /// A user chain, by its place in [`Filter::chains`].
+    /// A user chain, by its place in [`FamilyTables::chains`].
     User(usize),
 }
 
-impl Filter {
+impl FamilyTables {
     /// Every chain with its rules, in the order that numbers the rules ([`RuleIdx`](super::RuleIdx)).
     pub fn chains(&self) -> impl Iterator<Item = (ChainRef, &[Rule])> {
         let base = Hook::ALL

@@ -77,6 +77,8 @@ const _: () = assert!(size_of::<Path>() == 32, "two paths a cache line, none acr
 /// What `by` says when a rule decided; otherwise it is the base chain's number.
 const BY_RULE: u8 = u8::MAX;
 
+const HOOKS: u8 = Hook::COUNT as u8;
+
 const ACCEPT: u8 = 0;
 
 fn encode_action(action: Action) -> u8 {
@@ -101,18 +103,16 @@ fn decode_action(code: u8) -> Action {
 fn encode_by(by: DecidedBy) -> (u8, u32) {
     match by {
         DecidedBy::Rule(rule) => (BY_RULE, rule.0),
-        DecidedBy::ChainPolicy(family, hook) => ((family as u8) * 3 + hook as u8, 0),
+        DecidedBy::ChainPolicy(family, hook) => ((family as u8) * HOOKS + hook as u8, 0),
     }
 }
 
 #[inline]
 fn decode_by(by: u8, rule: u32) -> DecidedBy {
-    let family = if by < 3 { Family::V4 } else { Family::V6 };
-    match by {
-        0 | 3 => DecidedBy::ChainPolicy(family, Hook::Input),
-        1 | 4 => DecidedBy::ChainPolicy(family, Hook::Forward),
-        2 | 5 => DecidedBy::ChainPolicy(family, Hook::Output),
-        _ => DecidedBy::Rule(RuleIdx(rule)),
+    let (family, hook) = if by < HOOKS { (Family::V4, by) } else { (Family::V6, by - HOOKS) };
+    match Hook::ALL.get(usize::from(hook)) {
+        Some(&hook) => DecidedBy::ChainPolicy(family, hook),
+        None => DecidedBy::Rule(RuleIdx(rule)),
     }
 }
 

@@ -9,11 +9,12 @@ use super::lines::Lines;
 use super::model::ChainPolicy;
 use super::paths::{AcceptedPath, CountCell, PATH_RULES_MAX, PathTable};
 use super::{
-    Action, Count, DecidedBy, Family, Hook, JUMPS_MAX, Judgement, PathId, RuleIdx, Subject,
+    Action, Answer, Count, DecidedBy, Family, Hook, HookSet, JUMPS_MAX, Judgement, PathId, RuleIdx,
+    Subject, Translation,
 };
 use crate::units::WorkerId;
 
-/// The compiled filter tables of both families. See the [module](super).
+/// The compiled tables of both families. See the [module](super).
 #[derive(Debug)]
 pub struct Policy {
     pub(super) rules: Box<[Rule]>,
@@ -22,7 +23,10 @@ pub struct Policy {
     /// First and one past the last rule of every chain.
     pub(super) chains: Box<[(u32, u32)]>,
     /// The base chains, by family and hook: their place in `chains` and their policy.
-    pub(super) base: [[(u32, ChainPolicy); 3]; 2],
+    pub(super) base: [[(u32, ChainPolicy); Hook::COUNT]; 2],
+    translations: Box<[Translation]>,
+    /// The hooks at which there is something to ask, by family.
+    asked: [HookSet; 2],
     workers: Box<[PerWorker]>,
 }
 
@@ -34,7 +38,7 @@ struct PerWorker {
     /// Packets on no path, by rule.
     rules: Lines<CountCell, 8>,
     /// Packets on no path that a chain's policy decided.
-    policies: [[CountCell; 3]; 2],
+    policies: [[CountCell; Hook::COUNT]; 2],
 }
 
 /// Every rule's and every chain policy's count, all workers together.
@@ -43,7 +47,7 @@ pub struct PolicyCounts {
     /// By [`RuleIdx`].
     pub rules: Vec<Count>,
     /// By [`Family`] and [`Hook`]: packets that no rule decided.
-    pub policies: [[Count; 3]; 2],
+    pub policies: [[Count; Hook::COUNT]; 2],
 }
 
 /// One worker's interned paths.
@@ -97,13 +101,22 @@ impl Trail<'_> {
     }
 }
 
+/// How a walk ends.
+enum End {
+    Verdict(Action),
+    /// The translation at this place.
+    Translate(u32),
+}
+
 impl Policy {
+    #[allow(clippy::too_many_arguments)] // the parts of a policy
     pub(super) fn new(
         rules: Vec<Rule>,
         conditions: Vec<Condition>,
         ranges: Vec<(u16, u16)>,
         chains: Vec<(u32, u32)>,
-        base: [[(u32, ChainPolicy); 3]; 2],
+        base: [[(u32, ChainPolicy); Hook::COUNT]; 2],
+        translations: Vec<Translation>,
         workers: usize,
     ) -> Self {
         let per_worker = |_| PerWorker {
@@ -112,12 +125,23 @@ impl Policy {
             policies: Default::default(),
         };
         let workers = (0..workers).map(per_worker).collect();
+        let asked = base.map(|family| {
+            let asks = |hook: &Hook| {
+                let (chain, policy) = family[hook.index()];
+                let (first, end) = chains.get(chain as usize).copied().unwrap_or_default();
+                first < end || policy != ChainPolicy::Accept
+            };
+            let hooks: Vec<Hook> = Hook::ALL.into_iter().filter(asks).collect();
+            HookSet::of(&hooks)
+        });
         Self {
             rules: rules.into(),
             conditions: conditions.into(),
             ranges: ranges.into(),
             chains: chains.into(),
             base,
+            translations: translations.into(),
+            asked,
             workers,
         }
     }
@@ -138,7 +162,11 @@ impl Policy {
             packet_len: subject.packet_len,
         };
         let mut varies = !packet.may_be_remembered();
-        let (action, by) = self.walk(hook, &packet, &mut trail, &mut varies);
+        let (end, by) = self.walk(hook, &packet, &mut trail, &mut varies, &mut false);
+        let End::Verdict(action) = end else {
+            debug_assert!(false, "compile refuses translations in the filter table");
+            return Judgement { action: Action::Drop, by, path: PathId::UNCACHED };
+        };
         if !varies && !trail.overflown {
             let path = counts
                 .and_then(|c| Some((c, c.paths.intern(trail.rules(), action, by)?)))
@@ -152,6 +180,48 @@ impl Policy {
             counts.policies[family.index()][hook.index()].add(subject.packet_len);
         }
         Judgement { action, by, path: PathId::UNCACHED }
+    }
+
+    /// Whether the rules of any of these hooks have anything to say to packets of this family.
+    #[inline]
+    pub fn asks(&self, family: Family, hooks: HookSet) -> bool {
+        self.asked[family.index()].intersects(hooks)
+    }
+
+    /// Asks the rules of a hook of `raw` or `nat`, and counts the packet there. Sets `untracked` if one of them said that it
+    /// is not to be tracked.
+    ///
+    /// Only the thread of `worker` may call this with `worker`.
+    pub fn consult(
+        &self,
+        worker: WorkerId,
+        hook: Hook,
+        subject: &Subject<'_>,
+        untracked: &mut bool,
+    ) -> Answer {
+        let packet = Packet::new(subject);
+        let counts = self.workers.get(worker.index());
+        let mut trail = Trail {
+            rules: [0; PATH_RULES_MAX],
+            len: 0,
+            overflown: false,
+            counts,
+            packet_len: subject.packet_len,
+        };
+        let (end, by) = self.walk(hook, &packet, &mut trail, &mut false, untracked);
+        trail.flush();
+        if let (Some(counts), DecidedBy::ChainPolicy(family, hook)) = (counts, by) {
+            counts.policies[family.index()][hook.index()].add(subject.packet_len);
+        }
+        match (end, by) {
+            (End::Translate(place), _) => self
+                .translations
+                .get(place as usize)
+                .map_or(Answer::Nothing, |&translation| Answer::Translate(translation)),
+            (End::Verdict(Action::Accept), DecidedBy::Rule(_)) => Answer::Accept,
+            (End::Verdict(Action::Accept), DecidedBy::ChainPolicy(..)) => Answer::Nothing,
+            (End::Verdict(Action::Drop | Action::Reject(_)), by) => Answer::Drop(by),
+        }
     }
 
     /// How packets on this path are judged; counts one more. `None` if there is no such path: then [`judge`](Self::judge).
@@ -175,7 +245,8 @@ impl Policy {
         packet: &Packet<'_>,
         trail: &mut Trail<'_>,
         varies: &mut bool,
-    ) -> (Action, DecidedBy) {
+        untracked: &mut bool,
+    ) -> (End, DecidedBy) {
         let pools = Pools { conditions: &self.conditions, ranges: &self.ranges };
         let by_rule = |at: u32| DecidedBy::Rule(RuleIdx(at));
         let (base, policy) = self.base[packet.family.index()][hook.index()];
@@ -186,7 +257,8 @@ impl Policy {
             let Some(rule) = (at < end).then(|| self.rules.get(at as usize)).flatten() else {
                 // End of this chain: back to the caller, or to the policy.
                 let Some(caller) = depth.checked_sub(1).and_then(|d| callers.get(d)) else {
-                    return (policy.into(), DecidedBy::ChainPolicy(packet.family, hook));
+                    let by = DecidedBy::ChainPolicy(packet.family, hook);
+                    return (End::Verdict(policy.into()), by);
                 };
                 depth -= 1;
                 (at, end) = *caller;
@@ -200,9 +272,13 @@ impl Policy {
             trail.push(this);
             match rule.step {
                 Step::Continue => {}
-                Step::Accept => return (Action::Accept, by_rule(this)),
-                Step::Drop => return (Action::Drop, by_rule(this)),
-                Step::Reject(kind) => return (Action::Reject(kind), by_rule(this)),
+                Step::Accept => return (End::Verdict(Action::Accept), by_rule(this)),
+                Step::Drop => return (End::Verdict(Action::Drop), by_rule(this)),
+                Step::Reject(kind) => {
+                    return (End::Verdict(Action::Reject(kind)), by_rule(this));
+                }
+                Step::Translate(place) => return (End::Translate(place), by_rule(this)),
+                Step::NoTrack => *untracked = true,
                 Step::Return => at = end,
                 Step::Goto(chain) => (at, end) = self.chain(chain),
                 Step::Jump(chain) => {

@@ -6,7 +6,8 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::model::{
-    BaseChain, ChainPolicy, ChainRef, Condition, Filter, Filters, Network, Rule, Side, Target, Test,
+    BaseChain, ChainPolicy, ChainRef, Condition, FamilyTables, Network, Rule, Side, Tables, Target,
+    Test,
 };
 use super::*;
 use crate::conntrack::ctstate::{CtState, CtStates};
@@ -20,8 +21,8 @@ fn rule(conditions: Vec<Test>, target: Target) -> Rule {
 }
 
 /// Only IPv4 INPUT, policy DROP, and user chains.
-fn input(rules: Vec<Rule>, chains: Vec<Vec<Rule>>) -> Filters {
-    let mut filters = Filters::default();
+fn input(rules: Vec<Rule>, chains: Vec<Vec<Rule>>) -> Tables {
+    let mut filters = Tables::default();
     filters.0[0].base[0] = BaseChain { policy: ChainPolicy::Drop, rules };
     filters.0[0].chains = chains;
     filters
@@ -56,7 +57,7 @@ fn packets(policy: &Policy) -> Vec<u64> {
 #[derive(Default, PartialEq, Debug)]
 struct Naive {
     rules: Vec<Count>,
-    policies: [[Count; 3]; 2],
+    policies: [[Count; Hook::COUNT]; 2],
 }
 
 enum End {
@@ -65,7 +66,7 @@ enum End {
 }
 
 impl Naive {
-    fn judge(&mut self, filters: &Filters, hook: Hook, s: &Subject<'_>) -> (Action, DecidedBy) {
+    fn judge(&mut self, filters: &Tables, hook: Hook, s: &Subject<'_>) -> (Action, DecidedBy) {
         let family = Family::of(s.tuple);
         let filter = &filters.0[family.index()];
         match self.chain(filters, family, ChainRef::Base(hook), s) {
@@ -79,9 +80,12 @@ impl Naive {
         }
     }
 
-    fn chain(&mut self, filters: &Filters, family: Family, at: ChainRef, s: &Subject<'_>) -> End {
-        let earlier: usize =
-            filters.0[..family.index()].iter().flat_map(Filter::chains).map(|c| c.1.len()).sum();
+    fn chain(&mut self, filters: &Tables, family: Family, at: ChainRef, s: &Subject<'_>) -> End {
+        let earlier: usize = filters.0[..family.index()]
+            .iter()
+            .flat_map(FamilyTables::chains)
+            .map(|c| c.1.len())
+            .sum();
         let filter = &filters.0[family.index()];
         let before: usize = filter.chains().take_while(|c| c.0 != at).map(|c| c.1.len()).sum();
         let rules = filter.chains().find(|c| c.0 == at).expect("it exists").1;
@@ -100,6 +104,7 @@ impl Naive {
                 Target::Drop => return End::Decided(Action::Drop, by),
                 Target::Reject(kind) => return End::Decided(Action::Reject(kind), by),
                 Target::Return => return End::Returned,
+                Target::Translate(_) | Target::NoTrack => panic!("not in the filter table"),
                 Target::Jump(to) => {
                     let end = self.chain(filters, family, ChainRef::User(to), s);
                     if matches!(end, End::Decided(..)) {
@@ -233,15 +238,18 @@ fn rules(family: Family, own: usize, count: usize) -> impl Strategy<Value = Vec<
     prop::collection::vec(rule, 0..6)
 }
 
-fn filter(family: Family) -> impl Strategy<Value = Filter> {
+fn filter(family: Family) -> impl Strategy<Value = FamilyTables> {
     let policy =
         || any::<bool>().prop_map(|d| if d { ChainPolicy::Drop } else { ChainPolicy::Accept });
     let base = move || {
         (policy(), rules(family, 0, 3)).prop_map(|(policy, rules)| BaseChain { policy, rules })
     };
     let user = (rules(family, 1, 3), rules(family, 2, 3), rules(family, 3, 3));
-    ([base(), base(), base()], user)
-        .prop_map(|(base, (a, b, c))| Filter { base, chains: vec![a, b, c] })
+    ([base(), base(), base()], user).prop_map(|(filter, (a, b, c))| {
+        let mut base: [BaseChain; Hook::COUNT] = Default::default();
+        base[..3].clone_from_slice(&filter);
+        FamilyTables { base, chains: vec![a, b, c] }
+    })
 }
 
 #[derive(Clone, Debug)]
@@ -307,7 +315,7 @@ fn sent() -> impl Strategy<Value = Sent> {
         })
 }
 
-fn check(filters: &Filters, connections: &[Connection], traffic: &[Sent]) {
+fn check(filters: &Tables, connections: &[Connection], traffic: &[Sent]) {
     let policy = Policy::compile(filters, 2).expect("the generator makes valid models only");
     let plain = Policy::compile(filters, 1).expect("as above");
     let mut naive = Naive::default();
@@ -369,7 +377,7 @@ proptest! {
         connections in prop::collection::vec(connection(), 1..16),
         traffic in prop::collection::vec(sent(), 1..120),
     ) {
-        check(&Filters([v4, v6]), &connections, &traffic);
+        check(&Tables([v4, v6]), &connections, &traffic);
     }
 }
 
@@ -484,12 +492,12 @@ fn an_untracked_or_invalid_packet_or_an_icmp_error_is_never_cached() {
 
 // --- what compile refuses -------------------------------------------------------------------------
 
-fn fault(filters: &Filters) -> Option<Fault> {
+fn fault(filters: &Tables) -> Option<Fault> {
     Policy::compile(filters, 1).err().map(|error| error.fault)
 }
 
 /// `jumps` chains, each jumping to the next, from INPUT.
-fn nested(jumps: usize) -> Filters {
+fn nested(jumps: usize) -> Tables {
     let jump = |to: usize| vec![rule(vec![], Target::Jump(to))];
     let chains = (1..=jumps).map(|next| if next == jumps { vec![] } else { jump(next) });
     input(jump(0), chains.collect())
@@ -548,7 +556,7 @@ fn what_a_protocol_does_not_have_is_refused() {
     for (filters, expected) in cases {
         assert_eq!(fault(&filters), expected, "{filters:?}");
     }
-    assert!(Policy::compile(&Filters::default(), 0).is_err());
-    assert!(Policy::compile(&Filters::default(), 16).is_ok());
-    assert!(Policy::compile(&Filters::default(), 17).is_err());
+    assert!(Policy::compile(&Tables::default(), 0).is_err());
+    assert!(Policy::compile(&Tables::default(), 16).is_ok());
+    assert!(Policy::compile(&Tables::default(), 17).is_err());
 }

@@ -15,7 +15,7 @@ use postern_core::forward::route::{Prefix, Route, RouteKind, Routes};
 use postern_core::nat::NatRules;
 use postern_core::pipeline::{Limits, Pipeline};
 use postern_core::rules::Policy;
-use postern_core::rules::model::Filters;
+use postern_core::rules::model::Tables;
 use postern_core::snapshot::{
     Interface, InterfaceAddress, Interfaces, Options, ReversePath, Snapshot,
 };
@@ -94,7 +94,7 @@ pub fn snapshot(workers: u8) -> Snapshot {
         reviews: 0,
         interfaces: Arc::new(Interfaces(Box::new(interfaces))),
         policy: Arc::new(
-            Policy::compile(&Filters::default(), workers.into()).expect("no rules, no faults"),
+            Policy::compile(&Tables::default(), workers.into()).expect("no rules, no faults"),
         ),
         nat: Arc::new(NatRules::default()),
         steering: Arc::new(steering),

@@ -1,0 +1,311 @@
+//! The targets of the `nat` table: their options to a [`Translation`], and back.
+
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use postern_core::conntrack::tuple::protocol;
+use postern_core::rules::{Addresses, Family, Ports, Translation};
+
+use crate::error::{Error, visible};
+use crate::model::{Spoken, Target};
+use crate::options::{Opt, Scanner, unknown};
+use crate::{print, values};
+
+/// Which target.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Snat,
+    Masquerade,
+    Dnat,
+    Redirect,
+    Netmap,
+}
+
+/// Collects the options of one target.
+#[derive(Clone, Debug)]
+pub(crate) struct Builder {
+    kind: Kind,
+    to: Option<To>,
+    spoken: Spoken,
+}
+
+/// What `--to-source`, `--to-destination`, `--to-ports` or `--to` says.
+#[derive(Clone, Debug, PartialEq)]
+enum To {
+    Endpoint(Option<Addresses>, Option<PortRange>),
+    Network { network: IpAddr, mask: IpAddr },
+}
+
+/// First and last port, and what the first one stands for.
+type PortRange = (u16, u16, Option<u16>);
+
+impl Builder {
+    /// For the target of this name, if it is one of the `nat` table's.
+    pub(crate) fn new(name: &str) -> Option<Self> {
+        let kind = match name {
+            "SNAT" => Kind::Snat,
+            "MASQUERADE" => Kind::Masquerade,
+            "DNAT" => Kind::Dnat,
+            "REDIRECT" => Kind::Redirect,
+            "NETMAP" => Kind::Netmap,
+            _ => return None,
+        };
+        Some(Self { kind, to: None, spoken: Spoken::default() })
+    }
+
+    /// Takes one of the target's options.
+    pub(crate) fn option(
+        &mut self,
+        opt: Opt,
+        family: Family,
+        scanner: &mut Scanner<'_>,
+    ) -> Result<(), Error> {
+        let spelling = scanner.spelling().to_owned();
+        let refuse = || unknown(&spelling).hint(format!("{} has no such option", self.name()));
+        // `--to` is short for what the target has of the sort.
+        match (opt, self.kind) {
+            (Opt::ToSource | Opt::To, Kind::Snat) | (Opt::ToDestination | Opt::To, Kind::Dnat) => {
+                let (kind, text) = (self.kind, scanner.value()?);
+                self.set(endpoint(text, family, kind == Kind::Dnat)?, &spelling)
+            }
+            (Opt::ToPorts | Opt::To, Kind::Masquerade | Kind::Redirect) => {
+                let (first, last, _) = ports(scanner.value()?, false)?;
+                self.set(To::Endpoint(None, Some((first, last, None))), &spelling)
+            }
+            (Opt::To, Kind::Netmap) => self.set(network(scanner.value()?, family)?, &spelling),
+            (Opt::Random, Kind::Snat | Kind::Masquerade | Kind::Dnat | Kind::Redirect) => {
+                self.spoken.random = true;
+                Ok(())
+            }
+            (Opt::RandomFully, Kind::Snat | Kind::Masquerade) => {
+                self.spoken.random_fully = true;
+                Ok(())
+            }
+            (Opt::Persistent, Kind::Snat | Kind::Dnat) => {
+                self.spoken.persistent = true;
+                Ok(())
+            }
+            _ => Err(refuse()),
+        }
+    }
+
+    fn set(&mut self, to: To, spelling: &str) -> Result<(), Error> {
+        if self.to.replace(to).is_some() {
+            let name = self.name();
+            let message = format!("{name}: option \"{spelling}\" can only be used once.");
+            return Err(Error::usage(message));
+        }
+        Ok(())
+    }
+
+    fn name(&self) -> &'static str {
+        match self.kind {
+            Kind::Snat => "SNAT",
+            Kind::Masquerade => "MASQUERADE",
+            Kind::Dnat => "DNAT",
+            Kind::Redirect => "REDIRECT",
+            Kind::Netmap => "NETMAP",
+        }
+    }
+
+    /// The target, in a rule that demands this protocol.
+    pub(crate) fn finish(self, demanded: Option<u8>) -> Result<Target, Error> {
+        let name = self.name();
+        let missing =
+            |option: &str| Error::usage(format!("{name}: option \"{option}\" must be specified"));
+        let random = self.spoken.random || self.spoken.random_fully;
+        let ports = |range: Option<PortRange>| -> Result<Ports, Error> {
+            let Some((first, last, base)) = range else {
+                return Ok(Ports { range: None, base: None, random });
+            };
+            match demanded {
+                Some(protocol::TCP | protocol::UDP | protocol::SCTP) => {}
+                Some(crate::names::DCCP) => {
+                    return Err(Error::usage("ports of DCCP are not translated here"));
+                }
+                _ => {
+                    let message = "Need TCP, UDP, SCTP or DCCP with port specification";
+                    return Err(Error::usage(message));
+                }
+            }
+            Ok(Ports { range: Some((first, last)), base, random })
+        };
+        let translation = match (self.kind, self.to) {
+            (Kind::Snat, Some(To::Endpoint(addresses, range))) => {
+                Translation::Source(addresses, ports(range)?)
+            }
+            (Kind::Dnat, Some(To::Endpoint(addresses, range))) => {
+                Translation::Destination(addresses, ports(range)?)
+            }
+            (Kind::Masquerade, Some(To::Endpoint(_, range))) => {
+                Translation::Masquerade(ports(range)?)
+            }
+            (Kind::Redirect, Some(To::Endpoint(_, range))) => Translation::Redirect(ports(range)?),
+            (Kind::Masquerade, _) => Translation::Masquerade(ports(None)?),
+            (Kind::Redirect, _) => Translation::Redirect(ports(None)?),
+            (Kind::Netmap, Some(To::Network { network, mask })) => {
+                Translation::Netmap { network, mask }
+            }
+            (Kind::Snat, _) => return Err(missing("--to-source")),
+            (Kind::Dnat, _) => return Err(missing("--to-destination")),
+            (Kind::Netmap, _) => return Err(missing("--to")),
+        };
+        Ok(Target::Nat(translation, self.spoken))
+    }
+}
+
+/// `192.0.2.1`, `192.0.2.1-192.0.2.9`, with `:80` or `:80-90` behind, or only that; IPv6 addresses in brackets if ports
+/// follow.
+fn endpoint(text: &str, family: Family, may_have_base: bool) -> Result<To, Error> {
+    let (addresses, range) = match (family, text.strip_prefix('[')) {
+        (Family::V4, _) => text.split_once(':').map_or((text, None), |(a, p)| (a, Some(p))),
+        (Family::V6, None) => (text, None),
+        (Family::V6, Some(inner)) => {
+            let unclosed = || Error::usage(format!("Invalid address format `{}'", visible(text)));
+            let (inside, rest) = inner.split_once(']').ok_or_else(unclosed)?;
+            match rest.strip_prefix(':') {
+                Some(range) => (inside, Some(range)),
+                None if rest.is_empty() => (inside, None),
+                None => return Err(unclosed()),
+            }
+        }
+    };
+    let range = range.map(|range| ports(range, may_have_base)).transpose()?;
+    if addresses.is_empty() && range.is_some() {
+        return Ok(To::Endpoint(None, range));
+    }
+    let (first, last) = addresses.split_once('-').unwrap_or((addresses, addresses));
+    let range_of = Addresses { first: address(first, family)?, last: address(last, family)? };
+    if !range_of.is_range() {
+        let message = format!("the range `{}' ends before it begins", visible(addresses));
+        return Err(Error::usage(message));
+    }
+    Ok(To::Endpoint(Some(range_of), range))
+}
+
+/// An address that packets can come from or go to (C091).
+fn address(text: &str, family: Family) -> Result<IpAddr, Error> {
+    let parsed: Result<IpAddr, _> = text.parse();
+    let of_family = parsed.ok().filter(|a| a.is_ipv4() == (family == Family::V4));
+    let address =
+        of_family.ok_or_else(|| Error::usage(format!("Bad IP address \"{}\"", visible(text))))?;
+    let nobodys = address.is_unspecified()
+        || address.is_loopback()
+        || address.is_multicast()
+        || address == IpAddr::V4(std::net::Ipv4Addr::BROADCAST);
+    if nobodys {
+        let error = Error::usage(format!("`{address}' can be no host's address"));
+        return Err(error.hint("packets translated to it would come back to nobody"));
+    }
+    Ok(address)
+}
+
+/// `80`, `80-90`, `80-90/8080`.
+fn ports(text: &str, may_have_base: bool) -> Result<PortRange, Error> {
+    let number = |text: &str| {
+        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        let port = digits.then(|| text.parse::<u16>().ok()).flatten();
+        port.ok_or_else(|| Error::usage(format!("Port `{}' not valid", visible(text))))
+    };
+    let (range, base) = match text.split_once('/') {
+        Some((range, base)) if may_have_base => (range, Some(number(base)?)),
+        _ => (text, None),
+    };
+    let (first, last) = match range.split_once('-') {
+        Some((first, last)) => (number(first)?, number(last)?),
+        None => (number(range)?, number(range)?),
+    };
+    if first > last {
+        let last = range.split_once('-').map_or(range, |(_, last)| last);
+        return Err(Error::usage(format!("Port range `{}' funky", visible(last))));
+    }
+    if first == 0 {
+        let error = Error::usage("port 0 is nobody's port");
+        return Err(error.hint("ports begin at 1; without ports they stay as they are"));
+    }
+    if base.is_some_and(|base| base.checked_add(last - first).is_none()) {
+        return Err(Error::usage(format!("`{}' leads beyond port 65535", visible(text))));
+    }
+    Ok((first, last, base))
+}
+
+/// `192.0.2.0/24`
+fn network(text: &str, family: Family) -> Result<To, Error> {
+    match values::networks(text, family)?.as_slice() {
+        &[(network, mask)] if print::prefix_length(mask).is_some() => {
+            Ok(To::Network { network, mask })
+        }
+        [_] => Err(Error::usage("NETMAP needs a mask without holes")),
+        _ => Err(Error::usage("NETMAP maps to one network")),
+    }
+}
+
+/// What `-j` says.
+pub(crate) fn name(translation: &Translation) -> &'static str {
+    match translation {
+        Translation::Source(..) => "SNAT",
+        Translation::Masquerade(_) => "MASQUERADE",
+        Translation::Destination(..) => "DNAT",
+        Translation::Redirect(_) => "REDIRECT",
+        Translation::Netmap { .. } => "NETMAP",
+    }
+}
+
+/// The options as one types them, and as iptables-save prints them.
+pub(crate) fn options(translation: &Translation, spoken: Spoken) -> String {
+    let to = to(translation);
+    let mut out = match (translation, to.is_empty()) {
+        (_, true) => String::new(),
+        (Translation::Source(..), _) => format!(" --to-source {to}"),
+        (Translation::Destination(..), _) => format!(" --to-destination {to}"),
+        (Translation::Masquerade(_) | Translation::Redirect(_), _) => format!(" --to-ports {to}"),
+        (Translation::Netmap { .. }, _) => format!(" --to {to}"),
+    };
+    words(&mut out, " --", spoken);
+    out
+}
+
+/// The options as `-L` shows them.
+pub(crate) fn shown(translation: &Translation, spoken: Spoken) -> String {
+    let to = to(translation);
+    let mut out = match (translation, to.is_empty()) {
+        (_, true) => String::new(),
+        (Translation::Masquerade(_), _) => format!(" masq ports: {to}"),
+        (Translation::Redirect(_), _) => format!(" redir ports {to}"),
+        (_, _) => format!(" to:{to}"),
+    };
+    words(&mut out, " ", spoken);
+    out
+}
+
+fn words(out: &mut String, lead: &str, spoken: Spoken) {
+    let Spoken { random, random_fully, persistent } = spoken;
+    let all = [(random, "random"), (random_fully, "random-fully"), (persistent, "persistent")];
+    for (_, word) in all.into_iter().filter(|(said, _)| *said) {
+        let _ = write!(out, "{lead}{word}");
+    }
+}
+
+/// Addresses and ports in one word; empty if there are none.
+fn to(translation: &Translation) -> String {
+    match translation {
+        Translation::Source(addresses, ports) | Translation::Destination(addresses, ports) => {
+            let addresses = addresses.map_or(String::new(), |Addresses { first, last }| {
+                if first == last { first.to_string() } else { format!("{first}-{last}") }
+            });
+            match port_words(ports) {
+                ports if ports.is_empty() => addresses,
+                ports if addresses.contains(':') => format!("[{addresses}]:{ports}"),
+                ports => format!("{addresses}:{ports}"),
+            }
+        }
+        Translation::Masquerade(ports) | Translation::Redirect(ports) => port_words(ports),
+        Translation::Netmap { network, mask } => format!("{network}/{}", print::mask(*mask)),
+    }
+}
+
+fn port_words(ports: &Ports) -> String {
+    let Some((first, last)) = ports.range else { return String::new() };
+    let range = if first == last { first.to_string() } else { format!("{first}-{last}") };
+    ports.base.map_or(range.clone(), |base| format!("{range}/{base}"))
+}

@@ -1,0 +1,237 @@
+//! What a rule of the `nat` table may ask for.
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::{Hook, HookSet};
+
+/// Addresses one after the other, both ends among them and of one family.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Addresses {
+    /// The lowest.
+    pub first: IpAddr,
+    /// The highest.
+    pub last: IpAddr,
+}
+
+impl Addresses {
+    /// A single address.
+    pub const fn single(address: IpAddr) -> Self {
+        Self { first: address, last: address }
+    }
+
+    /// Whether `address` is one of them.
+    pub fn hold(&self, address: IpAddr) -> bool {
+        self.first.is_ipv4() == address.is_ipv4() && (self.first..=self.last).contains(&address)
+    }
+
+    /// Whether both are of the same family and in order.
+    pub fn is_range(&self) -> bool {
+        self.first.is_ipv4() == self.last.is_ipv4() && self.first <= self.last
+    }
+
+    /// The one that a 64-bit hash picks, each about as often.
+    pub fn pick(&self, hash: u64) -> IpAddr {
+        match (self.first, self.last) {
+            (IpAddr::V4(first), IpAddr::V4(last)) => {
+                let (first, last) = (u32::from(first), u32::from(last));
+                let many = u64::from(last.saturating_sub(first)) + 1;
+                let place = ((u128::from(hash) * u128::from(many)) >> 64) as u32;
+                Ipv4Addr::from(first.wrapping_add(place)).into()
+            }
+            (IpAddr::V6(first), IpAddr::V6(last)) => {
+                let (first, last) = (u128::from(first), u128::from(last));
+                let more = u64::try_from(last.saturating_sub(first)).unwrap_or(u64::MAX - 1);
+                let many = u128::from(more.min(u64::MAX - 1)) + 1;
+                let place = (u128::from(hash) * many) >> 64;
+                Ipv6Addr::from(first.wrapping_add(place)).into()
+            }
+            (first, _) => first,
+        }
+    }
+
+    /// The one that [rendezvous hashing](https://en.wikipedia.org/wiki/Rendezvous_hashing) picks: the highest of
+    /// `weigh`, so that most clients keep theirs when the range grows or shrinks. Of more than 256 [`pick`](Self::pick)
+    /// picks.
+    pub fn rendezvous(&self, hash: u64, weigh: impl Fn(IpAddr) -> u64) -> IpAddr {
+        const WEIGHED_MAX: u32 = 256;
+        let (IpAddr::V4(first), IpAddr::V4(last)) = (self.first, self.last) else {
+            return self.pick(hash);
+        };
+        let (first, last) = (u32::from(first), u32::from(last));
+        if first == last || last.wrapping_sub(first) >= WEIGHED_MAX {
+            return self.pick(hash);
+        }
+        let all = (first..=last).map(|address| IpAddr::from(Ipv4Addr::from(address)));
+        all.max_by_key(|&address| weigh(address)).unwrap_or(self.first)
+    }
+}
+
+/// Ports to choose from.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Ports {
+    /// First and last; `None` leaves the port as it is where it can.
+    pub range: Option<(u16, u16)>,
+    /// The port that the first of the range stands for (`--to-destination 10.0.0.2:5000-5010/2000`).
+    pub base: Option<u16>,
+    /// Chosen at random, rather than kept (`--random`, `--random-fully`).
+    pub random: bool,
+}
+
+/// A translation.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Translation {
+    /// `SNAT`: behind one of these addresses; without any, its own.
+    Source(Option<Addresses>, Ports),
+    /// `MASQUERADE`: behind the address of the interface it leaves by.
+    Masquerade(Ports),
+    /// `DNAT`: to one of these addresses; without any, the one it is for.
+    Destination(Option<Addresses>, Ports),
+    /// `REDIRECT`: to the appliance.
+    Redirect(Ports),
+    /// `NETMAP`: the bits of `mask` become those of `network`, the others stay.
+    Netmap {
+        /// The bits under the mask.
+        network: IpAddr,
+        /// The mask, of the same family.
+        mask: IpAddr,
+    },
+}
+
+impl Translation {
+    /// The hooks at which it may be asked for. The host's own packets have been routed by the kernel when they come
+    /// here, so their destination stays.
+    pub const fn hooks(&self) -> HookSet {
+        match self {
+            Self::Source(..) => HookSet::of(&[Hook::NatInput, Hook::NatPostrouting]),
+            Self::Masquerade(_) => HookSet::of(&[Hook::NatPostrouting]),
+            Self::Destination(..) | Self::Redirect(_) => HookSet::of(&[Hook::NatPrerouting]),
+            Self::Netmap { .. } => {
+                HookSet::of(&[Hook::NatPrerouting, Hook::NatInput, Hook::NatPostrouting])
+            }
+        }
+    }
+
+    /// Whether its addresses and ports can be meant: of the family, in order, and such as a host can have (C091).
+    pub(super) fn is_sound(&self, v4: bool) -> bool {
+        let routable = |address: IpAddr| {
+            address.is_ipv4() == v4
+                && !address.is_unspecified()
+                && !address.is_multicast()
+                && !address.is_loopback()
+                && address != IpAddr::V4(Ipv4Addr::BROADCAST)
+        };
+        let addresses = |range: &Option<Addresses>| {
+            range.is_none_or(|r| r.is_range() && routable(r.first) && routable(r.last))
+        };
+        let ports = |ports: &Ports| {
+            let fits_base = |first: u16, last: u16, base: u16| {
+                base.checked_add(last.saturating_sub(first)).is_some()
+            };
+            match (ports.range, ports.base) {
+                (None, base) => base.is_none(),
+                (Some((first, last)), base) => {
+                    first > 0
+                        && first <= last
+                        && base.is_none_or(|base| fits_base(first, last, base))
+                }
+            }
+        };
+        match self {
+            Self::Source(range, p) | Self::Destination(range, p) => addresses(range) && ports(p),
+            Self::Masquerade(p) | Self::Redirect(p) => ports(p),
+            Self::Netmap { network, mask } => {
+                network.is_ipv4() == v4 && mask.is_ipv4() == v4 && !mask.is_unspecified()
+            }
+        }
+    }
+}
+
+/// The address whose bits under `mask` are those of `network`, and whose others are those of `address`.
+pub(crate) fn netmapped(address: IpAddr, network: IpAddr, mask: IpAddr) -> Option<IpAddr> {
+    match (address, network, mask) {
+        (IpAddr::V4(a), IpAddr::V4(n), IpAddr::V4(m)) => {
+            let (a, n, m) = (u32::from(a), u32::from(n), u32::from(m));
+            Some(Ipv4Addr::from(n & m | a & !m).into())
+        }
+        (IpAddr::V6(a), IpAddr::V6(n), IpAddr::V6(m)) => {
+            let (a, n, m) = (u128::from(a), u128::from(n), u128::from(m));
+            Some(Ipv6Addr::from(n & m | a & !m).into())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn range(first: &str, last: &str) -> Addresses {
+        Addresses { first: at(first), last: at(last) }
+    }
+
+    /// C091: no range, however odd, divides by zero or leads out of itself.
+    #[test]
+    fn a_hash_picks_an_address_of_the_range() {
+        for (first, last) in [
+            ("10.0.0.1", "10.0.0.1"),
+            ("10.0.0.1", "10.0.0.3"),
+            ("0.0.0.0", "255.255.255.255"),
+            ("2001:db8::1", "2001:db8::5"),
+            ("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+        ] {
+            let range = range(first, last);
+            for hash in [0, 1, u64::MAX / 2, u64::MAX] {
+                assert!(range.hold(range.pick(hash)), "{range:?} {hash}");
+            }
+            assert_eq!(range.pick(0), range.first);
+        }
+        assert_eq!(range("10.0.0.1", "10.0.0.3").pick(u64::MAX), at("10.0.0.3"));
+    }
+
+    #[test]
+    fn rendezvous_moves_only_those_whose_address_is_gone() {
+        let mix = |client: u64, address: IpAddr| {
+            let IpAddr::V4(address) = address else { return 0 };
+            (client << 32 | u64::from(u32::from(address))).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        };
+        let (four, three) = (range("10.0.0.1", "10.0.0.4"), range("10.0.0.1", "10.0.0.3"));
+        let mut of_last = 0;
+        for client in 0..1000 {
+            let before = four.rendezvous(client, |a| mix(client, a));
+            let after = three.rendezvous(client, |a| mix(client, a));
+            of_last += usize::from(before == at("10.0.0.4"));
+            assert!(before == at("10.0.0.4") || before == after);
+        }
+        assert!((100..400).contains(&of_last), "{of_last}");
+    }
+
+    #[test]
+    fn netmap_keeps_the_host_part() {
+        let mapped = netmapped(at("10.1.2.3"), at("192.168.9.0"), at("255.255.255.0"));
+        assert_eq!(mapped, Some(at("192.168.9.3")));
+        assert_eq!(netmapped(at("::1"), at("192.168.9.0"), at("255.255.255.0")), None);
+    }
+
+    /// C091
+    #[test]
+    fn what_no_host_can_have_is_not_sound() {
+        let source = |address| {
+            Translation::Source(Some(Addresses::single(at(address))), Ports::default())
+                .is_sound(true)
+        };
+        assert!(source("203.0.113.9"));
+        for address in ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "2001:db8::1"] {
+            assert!(!source(address), "{address}");
+        }
+        let ports = |range, base| {
+            Translation::Redirect(Ports { range, base, random: false }).is_sound(true)
+        };
+        assert!(ports(Some((1, 65_535)), None) && ports(None, None));
+        assert!(!ports(Some((0, 5)), None) && !ports(Some((5, 4)), None));
+        assert!(ports(Some((10, 20)), Some(65_525)) && !ports(Some((10, 20)), Some(65_526)));
+    }
+}

@@ -19,12 +19,13 @@
 //! (c) and out (a), which is what makes port preservation work.
 
 use alloc::boxed::Box;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::cmp::Ordering;
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr};
 
 use crate::conntrack::siphash::SipKey;
-use crate::conntrack::tuple::{Tuple, protocol};
+use crate::conntrack::tuple::{Tuple, TupleV4, protocol};
 use crate::headers::Kind;
 use crate::rules::Addresses;
 use crate::snapshot::InterfaceAddress;
@@ -92,6 +93,8 @@ pub struct Steering {
     exposed: Ranges<IpAddr>,
     inside_v4: Ranges<u32>,
     inside_v6: Ranges<u128>,
+    /// All of the above, by IPv4 address.
+    roles: Roles,
     /// Port -> worker.
     block: Box<[u8]>,
     /// Worker -> its ports, sorted.
@@ -130,7 +133,7 @@ impl Steering {
         // Ports go to workers in pairs, so that RTP and RTCP (an even port and the next) stay together.
         let owner = |port: u16| ((port / 2) % u16::from(inputs.workers)) as u8;
         let ports = |worker| (0..=u16::MAX).filter(|&port| owner(port) == worker).collect();
-        Self {
+        let mut steering = Self {
             workers: inputs.workers,
             key: inputs.key,
             ours_v4: inputs.ours.iter().filter_map(v4).collect(),
@@ -144,9 +147,12 @@ impl Steering {
             exposed: Ranges::of(nat.exposed.iter().map(both_ends)),
             inside_v4: Ranges::of(inputs.inside.iter().filter_map(network_v4)),
             inside_v6: Ranges::of(inputs.inside.iter().filter_map(network_v6)),
+            roles: Roles::default(),
             block: (0..=u16::MAX).map(owner).collect(),
             ports: (0..inputs.workers).map(ports).collect(),
-        }
+        };
+        steering.roles = Roles::of(&steering);
+        steering
     }
 
     /// Number of workers.
@@ -239,6 +245,39 @@ impl Steering {
         if !has_ids(protocol) {
             return WorkerId(protocol % self.workers);
         }
+        if let Tuple::V4(v4) = tuple
+            && let Some(owner) = self.owner_by_roles(v4)
+        {
+            return owner;
+        }
+        self.owner_by_endpoints(tuple)
+    }
+
+    /// The owner, if what the two addresses are says it: unless a forward or a nat rule may be about one of them, or
+    /// neither is anything.
+    #[inline]
+    fn owner_by_roles(&self, tuple: &TupleV4) -> Option<WorkerId> {
+        let [src, dst] =
+            [tuple.src, tuple.dst].map(|address| self.roles.at(u32::from_be_bytes(address)));
+        let block = |id| Some(self.block(id));
+        if (src | dst) & role::TRANSLATED != 0 {
+            None
+        } else if dst & role::EXTERNAL != 0 {
+            block(tuple.dst_id)
+        } else if src & role::EXTERNAL != 0 {
+            block(tuple.src_id)
+        } else if src & !dst & role::INSIDE != 0 {
+            block(tuple.src_id)
+        } else if dst & !src & role::INSIDE != 0 {
+            block(tuple.dst_id)
+        } else {
+            None
+        }
+    }
+
+    /// The owner, whatever the endpoints are: the order of the rules above.
+    fn owner_by_endpoints(&self, tuple: &Tuple) -> WorkerId {
+        let protocol = tuple.protocol();
         let (src, dst) = (tuple.src(), tuple.dst());
         let (src_id, dst_id) = (tuple.src_id(), tuple.dst_id());
         let dst_fixed = self.fixed(dst, protocol, dst_id);
@@ -311,6 +350,76 @@ impl Steering {
 
     fn hashed(&self, hash: u64) -> WorkerId {
         WorkerId((((hash >> 32) * u64::from(self.workers)) >> 32) as u8)
+    }
+}
+
+/// What an address is.
+mod role {
+    /// Connections appear behind it.
+    pub(super) const EXTERNAL: u8 = 1 << 0;
+    /// It lies in the inside prefixes.
+    pub(super) const INSIDE: u8 = 1 << 1;
+    /// A forward or a nat rule may be about an endpoint with it.
+    pub(super) const TRANSLATED: u8 = 1 << 2;
+}
+
+/// What every IPv4 address is: where another kind begins, and what that is. One search for what is asked of every packet.
+#[derive(Debug, Default)]
+struct Roles(Box<[(u32, u8)]>);
+
+impl Roles {
+    /// As the rest of `steering` says.
+    fn of(steering: &Steering) -> Self {
+        let mut begins = vec![0];
+        let mut range = |first: IpAddr, last: IpAddr| {
+            if let (IpAddr::V4(first), IpAddr::V4(last)) = (first, last) {
+                begins.push(u32::from(first));
+                begins.extend(u32::from(last).checked_add(1));
+            }
+        };
+        for ranges in [&steering.networks, &steering.pools, &steering.exposed] {
+            ranges.0.iter().for_each(|&(first, last)| range(first, last));
+        }
+        for &((first, ..), (last, ..)) in &steering.statics.0 {
+            range(first, last);
+        }
+        let of_v4 = |address: u32| IpAddr::from(Ipv4Addr::from(address));
+        steering.ours_v4.iter().for_each(|&own| range(of_v4(own), of_v4(own)));
+        steering.inside_v4.0.iter().for_each(|&(first, last)| range(of_v4(first), of_v4(last)));
+        begins.sort_unstable();
+        begins.dedup();
+
+        let is_named = |address: IpAddr| {
+            let statics = &steering.statics.0;
+            // Each is of one address.
+            let after = statics.partition_point(|&((of, ..), _)| of <= address);
+            statics[..after].last().is_some_and(|&((of, ..), _)| of == address)
+        };
+        let role = |begin: u32| {
+            let address = of_v4(begin);
+            let translated = !steering.anywhere.0.is_empty()
+                || is_named(address)
+                || steering.networks.hold(address)
+                || steering.exposed.hold(address);
+            let mut role = 0;
+            for (is, bit) in [
+                (steering.is_external(address), role::EXTERNAL),
+                (steering.is_inside(address), role::INSIDE),
+                (translated, role::TRANSLATED),
+            ] {
+                role |= if is { bit } else { 0 };
+            }
+            (begin, role)
+        };
+        let mut roles: Vec<(u32, u8)> = begins.into_iter().map(role).collect();
+        roles.dedup_by_key(|&mut (_, role)| role);
+        Self(roles.into())
+    }
+
+    #[inline]
+    fn at(&self, address: u32) -> u8 {
+        let after = self.0.partition_point(|&(begin, _)| begin <= address);
+        self.0[..after].last().map_or(0, |&(_, role)| role)
     }
 }
 
@@ -422,6 +531,56 @@ mod tests {
             for probe in [address(probe.0, probe.1), "10.0.0.1".parse().unwrap()] {
                 let any = inside.iter().any(|network| network.holds(probe));
                 prop_assert_eq!(steering.is_inside(probe), any);
+            }
+        }
+
+        /// The short way says nothing else than the long one, whatever ranges touch, nest or reach the ends of the space.
+        #[test]
+        fn roles_lead_to_the_same_owner(
+            ours in proptest::collection::vec(0u8..40, 0..4),
+            ranges in proptest::collection::vec((0u8..3, 0u8..40, 0u8..12), 0..6),
+            inside in proptest::collection::vec((0u8..40, 0u8..=8), 0..3),
+            forwards in proptest::collection::vec((0u8..40, 0u16..8), 0..3),
+            anywhere in prop::option::of(0u16..8),
+            probes in proptest::collection::vec((0u8..44, 0u8..44, 0u16..10, 0u16..10), 64),
+        ) {
+            // Forty addresses, half at each end of the space.
+            let address = |low: u8| -> IpAddr {
+                let low = u32::from(low);
+                Ipv4Addr::from(if low < 20 { low } else { low.wrapping_sub(40) }).into()
+            };
+            let endpoint = |&(low, port): &(u8, u16)| StaticEndpoint {
+                address: address(low),
+                protocol: protocol::UDP,
+                first: port,
+                last: port + 2,
+            };
+            let mut nat = NatSides::default();
+            for &(kind, low, more) in &ranges {
+                let (a, b) = (address(low), address((low + more).min(39)));
+                let range = Addresses { first: a.min(b), last: a.max(b) };
+                match kind {
+                    0 => nat.pools.push(range),
+                    1 => nat.networks.push(range),
+                    _ => nat.exposed.push(range),
+                }
+            }
+            nat.anywhere.extend(anywhere.map(|port| (protocol::UDP, port, port + 1)));
+            let inside = inside
+                .iter()
+                .map(|&(low, length)| InterfaceAddress { address: address(low), length: 24 + length });
+            let inputs = Inputs {
+                workers: 5,
+                key: SipKey([1, 2]),
+                ours: ours.iter().copied().map(address).collect(),
+                statics: forwards.iter().map(endpoint).collect(),
+                inside: inside.collect(),
+            };
+            let steering = Steering::with_nat(inputs, &nat);
+            for (src, dst, src_port, dst_port) in probes {
+                let (src, dst) = (address(src), address(dst));
+                let tuple = Tuple::new(src, dst, src_port, dst_port, protocol::UDP).unwrap();
+                prop_assert_eq!(steering.owner(&tuple), steering.owner_by_endpoints(&tuple));
             }
         }
 

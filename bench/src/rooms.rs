@@ -61,6 +61,8 @@ pub struct Cost {
 struct Site {
     flows: u32,
     snapshot: Snapshot,
+    /// The same for two workers.
+    shared: Snapshot,
     table: Table<'static, HotV4>,
     path: PathId,
     next_hop: NeighbourIdx,
@@ -78,7 +80,7 @@ struct Site {
 
 impl Site {
     fn new(flows: u32) -> Result<Self> {
-        let snapshot = world::snapshot(true, KEY, 1)?;
+        let [snapshot, shared] = [world::snapshot(true, KEY, 1)?, world::snapshot(true, KEY, 2)?];
         // Room for a burst of connections that the last room makes.
         let layout = Layout::new::<HotV4>(flows + BURST_MAX as u32);
         let memory = SharedMemory::new("bench-rooms", layout.bytes())?.leak().0;
@@ -106,6 +108,7 @@ impl Site {
             ports: Random::new(KEY),
             fresh: Vec::new(),
             snapshot,
+            shared,
         };
         let fresh = (flows..).take(BURST_MAX).map(|number| connection(&site.table, number));
         site.fresh = fresh.collect();
@@ -214,7 +217,7 @@ const ROOMS: [Room; 14] = [
     }),
     ("steer (several workers)", false, |site| {
         for tuple in &site.tuples {
-            black_box(site.snapshot.steering.owner(&(*tuple).into()));
+            black_box(site.shared.steering.owner(&(*tuple).into()));
         }
     }),
     ("hash", true, |site| {

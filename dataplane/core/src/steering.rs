@@ -259,19 +259,19 @@ impl Steering {
     fn owner_by_roles(&self, tuple: &TupleV4) -> Option<WorkerId> {
         let [src, dst] =
             [tuple.src, tuple.dst].map(|address| self.roles.at(u32::from_be_bytes(address)));
-        let block = |id| Some(self.block(id));
         if (src | dst) & role::TRANSLATED != 0 {
-            None
-        } else if dst & role::EXTERNAL != 0 {
-            block(tuple.dst_id)
-        } else if src & role::EXTERNAL != 0 {
-            block(tuple.src_id)
-        } else if src & !dst & role::INSIDE != 0 {
-            block(tuple.src_id)
-        } else if dst & !src & role::INSIDE != 0 {
-            block(tuple.dst_id)
-        } else {
-            None
+            return None;
+        }
+        let (by_src, by_dst) = (Some(self.block(tuple.src_id)), Some(self.block(tuple.dst_id)));
+        match ((src | dst) & role::EXTERNAL != 0, dst & role::EXTERNAL != 0) {
+            (true, true) => return by_dst,
+            (true, false) => return by_src,
+            (false, _) => {}
+        }
+        match (src & role::INSIDE != 0, dst & role::INSIDE != 0) {
+            (true, false) => by_src,
+            (false, true) => by_dst,
+            _ => None,
         }
     }
 

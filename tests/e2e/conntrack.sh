@@ -105,6 +105,8 @@ case_connections_are_updated() {
 # C202: one that does not read holds nobody up, and learns how much it missed.
 case_a_slow_follower_is_told_how_much_it_missed() {
     local slow before made missed heard
+    # Those of the case before ended with it.
+    wait_for 20 "earlier followers to be forgotten" are_following 0
     postern conntrack flush
     follow slow -e NEW --json
     slow=$PID

@@ -48,9 +48,9 @@ case_datagrams_in_fragments_reach_a_forward() {
 # C126 C134
 case_iperf_with_large_datagrams_loses_little() {
     local lost
-    in_ns lan iperf3 -u -l 8000 -b 10M -c "$FAR" -t 3 --connect-timeout 5000 --json >"$LAB_DIR/iperf.json" ||
+    in_ns lan iperf3 -u -l 8000 -b 50M -c "$FAR" -t 3 --connect-timeout 5000 --json >"$LAB_DIR/iperf.json" ||
         fail "$(jq -r .error "$LAB_DIR/iperf.json")"
     lost=$(jq -r '.end.sum.lost_percent | floor' "$LAB_DIR/iperf.json")
-    [ "$lost" -lt 25 ] || fail "$lost % lost" # a busy machine loses some
+    [ "$lost" -lt 5 ] || fail "$lost % lost; of them dropped here: $(drops_by_reason)"
     [ "$(drops fragment_overlap)" = 0 ] || fail "overlaps among honest fragments"
 }

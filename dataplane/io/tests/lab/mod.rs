@@ -36,7 +36,8 @@ pub(crate) struct Lab {
 
 impl Lab {
     /// Two veth pairs, `a0`–`l0` and `w0`–`b0`, two queues each way; `10.77.0.1` on `a0`, `10.77.0.2`
-    /// on `b0`, one subnet, so that something that forwards frames unchanged joins them.
+    /// on `b0`, one subnet, so that something that forwards frames unchanged joins them. The two hosts speak
+    /// only when spoken to: without IPv6, whose solicitations and reports come seconds after a link is up.
     pub(crate) fn new() -> Self {
         let number = LABS.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("pio{}-{number}", std::process::id());
@@ -46,6 +47,9 @@ impl Lab {
         for name in ["a", "fw", "b"] {
             run(&format!("ip netns add {}", lab.ns(name)));
             lab.ip(name, "link set lo up");
+        }
+        for host in ["a", "b"] {
+            lab.exec(host, "sysctl -q net.ipv6.conf.default.disable_ipv6=1").expect("a sysctl");
         }
         lab.pair("a", "a0", "l0");
         lab.pair("b", "b0", "w0");

@@ -186,7 +186,12 @@ impl Steering {
 
     /// Whether the endpoint is one side of a port forward, or of a nat rule.
     pub fn is_static(&self, address: IpAddr, protocol: u8, port: u16) -> bool {
-        self.fixed(address, protocol, port) != Fixed::No
+        // Of most addresses nothing is.
+        let may_be = match address {
+            IpAddr::V4(address) => self.roles.at(address.into()) & role::TRANSLATED != 0,
+            IpAddr::V6(_) => true,
+        };
+        may_be && self.fixed(address, protocol, port) != Fixed::No
     }
 
     /// A number that stands for the address, the same in every epoch: which of several addresses it is paired with.

@@ -174,21 +174,24 @@ fn admit<H: Family>(
         None if by_rules => ruled::source::<H>(packet, headers, &reply, &leg, states, context)?,
         _ => Source::Unsaid,
     };
+    let row_flags = &mut first.hot.state_mut().flags;
     let (reply, behind) = match said {
         Source::Unsaid => {
             (reply, address?.map(|address| Behind::interface(address, Ports::default())))
         }
-        Source::AsItIs => (reply, None),
-        Source::Mapped(mapped) => (mapped, None),
-        Source::Behind(behind) => (reply, Some(behind)),
+        Source::AsItIs => {
+            *row_flags |= flags::RULED;
+            (reply, None)
+        }
+        Source::Mapped(mapped) => {
+            *row_flags |= flags::RULED | if mapped == reply { 0 } else { flags::SNAT };
+            (mapped, None)
+        }
+        Source::Behind(behind) => {
+            *row_flags |= flags::RULED;
+            (reply, Some(behind))
+        }
     };
-    let state = first.hot.state_mut();
-    if !matches!(said, Source::Unsaid) {
-        state.flags |= flags::RULED;
-    }
-    if reply != original.inverted() {
-        state.flags |= flags::SNAT;
-    }
     let reply = source(table, desk, reply, behind, foreseen, first, context)?;
     if first.hot.state().flags & flags::RULED != 0 {
         ruled::check_replies(&reply, context)?;

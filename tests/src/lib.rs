@@ -15,6 +15,7 @@ pub mod firewall;
 pub mod flow;
 pub mod fragments;
 mod memory;
+pub mod model;
 pub mod oracle;
 pub mod packet;
 pub mod requirements;

@@ -27,6 +27,7 @@ step() {
 
 step ./deploy/setup.sh
 step cargo fmt --all --check
+step rustfmt --check --edition 2024 tests/fuzz/main.rs
 step cargo clippy --workspace --all-targets --locked -- -D warnings
 step cargo test --workspace --locked
 # The same packets through Linux and through Postern.

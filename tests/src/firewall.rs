@@ -262,6 +262,14 @@ impl Firewall {
         self.send_frames(&[(at, frame.to_vec())])
     }
 
+    /// Sends one frame in without looking at what comes out.
+    pub fn send_frame_no_looks(&mut self, at: At, frame: &[u8]) -> Sent {
+        self.look = false;
+        let sent = self.send_frame(at, frame);
+        self.look = true;
+        sent
+    }
+
     /// Sends several packets in, in one burst for each worker that receives some.
     pub fn burst(&mut self, packets: &[(At, impl Sendable)]) -> Sent {
         let frames: Vec<_> =

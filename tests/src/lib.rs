@@ -14,6 +14,7 @@ pub mod draw;
 pub mod firewall;
 pub mod flow;
 pub mod fragments;
+pub mod fuzz;
 mod memory;
 pub mod model;
 pub mod oracle;

@@ -4,7 +4,7 @@
 //! caller compares or counts generations. Forwards follow the addresses: each becomes one core
 //! [`Forward`] for every address its interface has in its family at the moment.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use postern_core::conntrack::siphash::SipKey;
 use postern_core::conntrack::tcp::TcpPolicy;
@@ -13,11 +13,12 @@ use postern_core::forward::Routes;
 use postern_core::forward::route::{Prefix, Route, RouteKind};
 use postern_core::nat::trigger::{TriggerRule, Triggers};
 use postern_core::nat::{Forward, NatRules};
+use postern_core::rules::Family;
 use postern_core::snapshot::{Interface, InterfaceAddress, Interfaces, Options, is_link_local};
 use postern_core::steering::{Inputs, StaticEndpoint, Steering};
 use postern_core::units::{InterfaceId, Mac};
 
-use postern_rules::{Rulesets, nat_sides};
+use postern_rules::{Rulesets, hides_sources, nat_sides};
 
 use crate::config::{ForwardError, ForwardSpec, Settings, TriggerSpec};
 use crate::netlink::{KernelState, Link};
@@ -96,12 +97,13 @@ pub fn nat_rules(
     NatRules::new(out)
 }
 
-/// What steering depends on. Both sides of every forward are static; networks behind interfaces that
-/// are not outside are inside, as far as anything masquerades (IPv4 only does).
+/// What steering depends on, but for the sides of nat rules. Both sides of every forward are static; networks behind
+/// interfaces that are not outside are inside, if their hosts are hidden: by an interface that masquerades, or by `rules`.
 pub fn steering_inputs(
     config: &Settings,
     kernel: &KernelState,
     forwards: &[NumberedForward],
+    rules: &Rulesets,
     workers: u8,
     key: SipKey,
 ) -> Inputs {
@@ -119,7 +121,7 @@ pub fn steering_inputs(
     }
     statics.sort();
     statics.dedup();
-    Inputs { workers, key, ours, statics, inside: inside(config, kernel) }
+    Inputs { workers, key, ours, statics, inside: inside(config, kernel, rules) }
 }
 
 /// The steering part: the [inputs](steering_inputs), and what the nat rules translate.
@@ -192,27 +194,25 @@ fn forwarded_addresses<'a>(
     addresses.filter(move |a| a.is_ipv4() == v4 && (v4 || !is_link_local(*a)))
 }
 
-/// Networks behind the interfaces that are not outside, sorted, none within another; empty if nothing
-/// masquerades, because then hashing both endpoints spreads better.
-fn inside(config: &Settings, kernel: &KernelState) -> Vec<InterfaceAddress> {
-    if !config.interfaces.iter().any(|i| i.masquerade) {
-        return Vec::new();
-    }
+/// Networks behind the interfaces that are not outside, sorted, none within another; none of a family whose hosts nothing
+/// hides, because then hashing both endpoints spreads better.
+fn inside(config: &Settings, kernel: &KernelState, rules: &Rulesets) -> Vec<InterfaceAddress> {
+    let masquerades = config.interfaces.iter().any(|i| i.masquerade);
+    let hidden_v4 = masquerades || hides_sources(rules, Family::V4);
+    let hidden_v6 = hides_sources(rules, Family::V6);
     let is_inside =
         |id: InterfaceId| config.interfaces.get(id.index()).is_some_and(|i| !i.is_outside());
-    let mut networks: Vec<(u32, u8)> = kernel
+    let is_hidden = |address: IpAddr| if address.is_ipv4() { hidden_v4 } else { hidden_v6 };
+    let mut networks: Vec<(IpAddr, u8)> = kernel
         .routes
         .iter()
         .filter(|p| p.route.kind == RouteKind::Unicast && p.length > 0 && is_inside(p.route.egress))
-        .filter_map(|p| match p.address {
-            IpAddr::V4(address) => Some((u32::from(address) & mask_v4(p.length), p.length)),
-            IpAddr::V6(_) => None,
-        })
+        .filter(|p| is_hidden(p.address) && !is_link_local(p.address))
+        .map(|p| (masked(p.address, p.length), p.length))
         .collect();
     networks.sort_unstable();
     let mut out: Vec<InterfaceAddress> = Vec::new();
     for (address, length) in networks {
-        let address = IpAddr::V4(Ipv4Addr::from(address));
         // Sorted: whatever could hold this network came before it, and the last one kept is the
         // only one that reaches this far.
         if !out.last().is_some_and(|outer| outer.length <= length && outer.holds(address)) {
@@ -220,6 +220,17 @@ fn inside(config: &Settings, kernel: &KernelState) -> Vec<InterfaceAddress> {
         }
     }
     out
+}
+
+/// The address of the network of that length.
+fn masked(address: IpAddr, length: u8) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => Ipv4Addr::from(u32::from(address) & mask_v4(length)).into(),
+        IpAddr::V6(address) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(length.min(128))).unwrap_or(0);
+            Ipv6Addr::from(u128::from(address) & mask).into()
+        }
+    }
 }
 
 fn mask_v4(length: u8) -> u32 {
@@ -391,8 +402,14 @@ mod tests {
         kernel.routes.push(unicast("10.255.255.0", 24, 0));
         kernel.routes.push(unicast("11.0.0.0", 8, 1));
         kernel.routes.push(unicast("0.0.0.0", 0, 0));
-        let inputs =
-            steering_inputs(&config, &kernel, &configured_forwards(&config), 4, SipKey([1, 2]));
+        let inputs = steering_inputs(
+            &config,
+            &kernel,
+            &configured_forwards(&config),
+            &Rulesets::new(),
+            4,
+            SipKey([1, 2]),
+        );
         assert_eq!((inputs.workers, inputs.ours.len()), (4, 5));
         let inside: Vec<_> =
             inputs.inside.iter().map(|n| format!("{}/{}", n.address, n.length)).collect();
@@ -419,11 +436,26 @@ mod tests {
     }
 
     #[test]
-    fn without_masquerading_nothing_is_inside() {
+    fn what_nothing_hides_is_not_inside() {
         let text = TEXT.replace("masquerade = true", "");
         let config = config::parse(Path::new("t.toml"), text.as_bytes()).unwrap();
         let kernel = assumed_kernel(&config);
-        assert!(steering_inputs(&config, &kernel, &[], 1, SipKey([0, 0])).inside.is_empty());
+        let mut rules = Rulesets::new();
+        let inside = |rules: &Rulesets| {
+            let inputs = steering_inputs(&config, &kernel, &[], rules, 1, SipKey([0, 0]));
+            inputs.inside.iter().map(|n| format!("{}/{}", n.address, n.length)).collect::<Vec<_>>()
+        };
+        assert!(inside(&rules).is_empty());
+        // What a rule hides is.
+        for (family, known) in
+            [(Family::V4, &["192.168.1.0/24"][..]), (Family::V6, &["192.168.1.0/24", "fd00::/64"])]
+        {
+            let rule = "-t nat -A POSTROUTING -o wan -j MASQUERADE";
+            let words: Vec<String> = rule.split(' ').map(str::to_owned).collect();
+            let output = postern_rules::execute(family, &words, &mut rules, Default::default);
+            assert_eq!(output.code, 0, "{}", output.stderr);
+            assert_eq!(inside(&rules), known);
+        }
     }
 
     #[test]
@@ -433,7 +465,14 @@ mod tests {
         kernel.routes.push(unicast("10.1.0.0", 16, 0));
         let forwards = configured_forwards(&config);
         let steering = |kernel: &KernelState| {
-            Steering::new(steering_inputs(&config, kernel, &forwards, 2, SipKey([1, 2])))
+            Steering::new(steering_inputs(
+                &config,
+                kernel,
+                &forwards,
+                &Rulesets::new(),
+                2,
+                SipKey([1, 2]),
+            ))
         };
         let before = steering(&kernel);
         kernel.routes.reverse();

@@ -39,7 +39,7 @@ trap 'rm -rf "$seeds"' EXIT
 
 failed=0
 for target in "${targets[@]}"; do
-    mkdir -p "$build/corpus/$target" "$build/found/$target"
+    mkdir -p "$build/corpus/$target" "$build/found/$target" "$seeds/$target" # not all have seeds
     inputs=("$build/corpus/$target" "$seeds/$target")
     [[ -d regressions/$target ]] && inputs+=("regressions/$target")
     echo "== $target, $seconds s"

@@ -19,7 +19,9 @@ use postern_core::snapshot::{
 use postern_core::steering::{Inputs, StaticEndpoint, Steering};
 use postern_core::units::{Generation, InterfaceId, Mac, Stamps};
 
-use postern_rules::{Counts, InterfaceRole, Rulesets, builtin, compile, execute, nat_sides};
+use postern_rules::{
+    Counts, InterfaceRole, Rulesets, builtin, compile, execute, hides_sources, nat_sides,
+};
 
 use crate::packet::{Address, Endpoint};
 
@@ -320,8 +322,15 @@ impl Setup {
     }
 
     fn steering(&self) -> Steering {
-        let inside = |interface: &&Interface| !interface.masquerade;
-        let networks = self.interfaces.iter().filter(inside).flat_map(|i| i.addresses.iter());
+        // As control does it: what is not the WAN, if its hosts are hidden.
+        let masquerades = self.interfaces.iter().any(|interface| interface.masquerade);
+        let hidden_v4 = masquerades || hides_sources(&self.rules, Family::V4);
+        let hidden_v6 = hides_sources(&self.rules, Family::V6);
+        let is_hidden =
+            |own: &&InterfaceAddress| if own.address.is_ipv4() { hidden_v4 } else { hidden_v6 };
+        let inside = (0..).map(InterfaceId).zip(&self.interfaces);
+        let inside = inside.filter(|(id, _)| *id != WAN.interface());
+        let networks = inside.flat_map(|(_, i)| i.addresses.iter()).filter(is_hidden);
         let side = |address, first, f: &Forward| StaticEndpoint {
             address,
             protocol: f.protocol,

@@ -2,7 +2,7 @@
 
 use postern_core::forward::{NeighbourState, RouteKind};
 use postern_core::verdict::DropReason;
-use postern_tests::packet::{icmp, udp};
+use postern_tests::packet::{icmp, tcp, udp};
 use postern_tests::{At, Firewall, Flow, LAN, LAN2, Sent, Setup, WAN};
 
 fn dns() -> Flow {
@@ -38,6 +38,24 @@ fn a_packet_that_waited_through_a_change_of_rules_is_judged_again() {
         }
         let sent = resume(&mut fw, WAN, "203.0.113.1");
         assert_eq!(sent.dropped(), DropReason::DeniedByRule, "another: {another}");
+    }
+}
+
+/// C033: the refusal that ends an unanswered connection is not lost with it.
+#[test]
+fn a_refusal_that_waits_for_its_next_hop_arrives() {
+    for wait in [0, 3] {
+        let mut fw = Firewall::with(Setup::default().forward_tcp(80, "192.168.1.10:80"));
+        let syn = tcp("192.0.2.9:1000", "203.0.113.2:80").syn().seq(1);
+        fw.wan(&syn).out(LAN);
+        fw.neighbour(WAN, "203.0.113.1", NeighbourState::Incomplete);
+        let refusal = tcp("192.168.1.10:80", "192.0.2.9:1000").seq(0).ack(2).rst();
+        fw.lan(&refusal).held();
+        fw.pass_secs(wait);
+        let sent = resume(&mut fw, WAN, "203.0.113.1").out(WAN);
+        assert_eq!(sent, refusal.hop().from("203.0.113.2:80"), "after {wait} s");
+        fw.pass_secs(11);
+        assert!(fw.connections().is_empty(), "it ended all the same");
     }
 }
 

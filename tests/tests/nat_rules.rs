@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use postern_core::forward::RouteKind;
 use postern_core::rules::{Count, Family, Hook, TableId};
 use postern_core::verdict::DropReason;
-use postern_tests::fragments::cut;
-use postern_tests::packet::{Address, echo_reply, echo_request, icmp, other, tcp, udp};
+use postern_tests::fragments::{cut, reassemble};
+use postern_tests::packet::{Address, Pkt, echo_reply, echo_request, icmp, other, tcp, udp};
 use postern_tests::{Firewall, Flow, HOST_LAN, HOST_WAN, LAN, LAN2, Sent, Setup, WAN, for_workers};
 
 const SERVER: &str = "192.0.2.9:53";
@@ -734,4 +734,128 @@ fn empty_tables_are_not_asked() {
         .filter(|h| counts.policies[0][h.index()] != Count::default())
         .collect();
     assert!(other.is_empty(), "{other:?}");
+}
+
+/// C140: a router fragments what may be fragmented, tracked or not.
+#[test]
+fn an_untracked_packet_too_long_for_its_way_is_fragmented() {
+    let rules = ["-t raw -A PREROUTING -p udp -j NOTRACK", "-I FORWARD 1 -j ACCEPT"];
+    let mut fw = ruled(Setup::default().mtu(WAN, 1492), &rules);
+    let long = udp("192.168.1.2:53", SERVER).len(1500).may_fragment();
+    let fragments: Vec<_> = fw.lan(&long).outs.iter().map(|out| out.frame[14..].to_vec()).collect();
+    assert!(fragments.len() == 2 && fragments.iter().all(|l3| l3.len() <= 1492));
+    assert_eq!(Pkt::decode(&reassemble(&fragments).unwrap()), Ok(long.hop()));
+    let whole = udp("192.168.1.2:53", SERVER).len(1500).df();
+    assert_eq!(fw.lan(&whole).reason(), DropReason::MtuExceeded);
+}
+
+// --- Clashes ---------------------------------------------------------------------------------------
+
+/// C075, C089: two connections that a rule sends to one place from one port, of a host that another rule maps one to one.
+#[test]
+fn connections_that_a_redirect_joins_are_told_apart_by_their_ports() {
+    let rules = [
+        "-t nat -A POSTROUTING -s 192.168.1.0/24 -o lan2 -j NETMAP --to 10.50.1.0/24",
+        "-t nat -A PREROUTING -i lan -p udp --dport 123 -j REDIRECT",
+        "-A INPUT -p udp --dport 123 -j ACCEPT",
+    ];
+    let mut fw = ruled(Setup::default().second_lan(), &rules);
+    for (place, server) in ["192.0.2.9", "192.0.2.10", "192.0.2.11"].into_iter().enumerate() {
+        let ask = udp("192.168.1.7:123", (server, 123));
+        let seen = fw.lan(&ask).out(HOST_LAN);
+        assert_eq!(seen.destination().to_string(), "192.168.1.1:123");
+        assert_eq!(seen.source().port() == 123, place == 0, "{}", seen.source());
+        let answer = udp(seen.destination(), seen.source());
+        let back = fw.send(HOST_LAN, &answer).out(LAN);
+        assert_eq!(back, answer.from((server, 123)).to("192.168.1.7:123"));
+    }
+}
+
+/// C092: two hosts that become one, or one that becomes the appliance: the second one gets another port, as in Linux.
+#[test]
+fn a_mapped_source_whose_port_is_taken_gets_another_one() {
+    for_workers([1, 2, 4], |setup| {
+        let rule = "-t nat -A POSTROUTING -s 192.168.0.0/16 -o wan -j NETMAP --to 198.51.100.0/24";
+        let setup = setup.address(LAN, "192.168.2.1/24");
+        let mut fw = ruled(setup, &[rule]);
+        let mut seen = HashSet::new();
+        for client in ["192.168.1.5:5000", "192.168.2.5:5000"] {
+            let mut flow = Flow::outward(client, SERVER);
+            flow.exchange(&mut fw);
+            assert_eq!(flow.seen().ip().to_string(), "198.51.100.5");
+            seen.insert(flow.seen().port());
+        }
+        assert!(seen.contains(&5000) && seen.len() == 2, "{seen:?}");
+
+        let rule = "-t nat -A POSTROUTING -s 192.168.1.0/24 -o wan -j NETMAP --to 203.0.113.0/24";
+        let mut fw = ruled(Setup::default().workers(fw.setup().workers), &[rule]);
+        let own = udp("203.0.113.2:5000", SERVER);
+        assert_eq!(fw.send(HOST_WAN, &own).out(WAN), own);
+        let mut flow = Flow::outward("192.168.1.2:5000", SERVER);
+        flow.exchange(&mut fw);
+        assert_eq!(flow.seen().ip().to_string(), "203.0.113.2");
+        assert_ne!(flow.seen().port(), 5000);
+    });
+}
+
+/// C089: the port of a redirect is not given to others; the address that it takes in need not be ours.
+#[test]
+fn an_address_redirected_whole_is_answered_from() {
+    for_workers([1, 2, 4], |setup| {
+        let rules =
+            ["-t nat -A PREROUTING -d 198.51.100.9 -j REDIRECT", "-A INPUT -i lan -j ACCEPT"];
+        let mut fw = ruled(setup, &rules);
+        for port in 5000..5008 {
+            let ask = udp(host(5, port), "198.51.100.9:80");
+            let seen = fw.lan(&ask).out(HOST_LAN);
+            assert_eq!(seen, ask.to("192.168.1.1:80"));
+            let answer = udp("192.168.1.1:80", host(5, port));
+            assert_eq!(fw.send(HOST_LAN, &answer).out(LAN), answer.from("198.51.100.9:80"));
+        }
+    });
+}
+
+/// RFC 4787 REQ-2 turned round: of servers that serve one name, each client keeps its own when one more serves; IPv6 too.
+#[test]
+fn most_clients_keep_their_server_when_there_is_one_more() {
+    let chosen = |last: &str| -> Vec<String> {
+        let mut setup = Setup::default().routed();
+        let rule = format!(
+            "-t nat -A PREROUTING -d 2001:db8:2::2 -p udp --dport 53 -j DNAT --to-destination [2001:db8:1::10-{last}]"
+        );
+        setup.ip6tables(&rule);
+        let mut fw = Firewall::with(setup);
+        (0..200u16)
+            .map(|client| {
+                let ask =
+                    udp((format!("2001:db8:9::{client:x}").as_str(), 999), "[2001:db8:2::2]:53");
+                fw.wan(&ask).out(LAN).destination().ip().to_string()
+            })
+            .collect()
+    };
+    let (four, five) = (chosen("2001:db8:1::13"), chosen("2001:db8:1::14"));
+    let moved = four.iter().zip(&five).filter(|(a, b)| a != b);
+    let (to_new, elsewhere): (Vec<_>, Vec<_>) = moved.partition(|(_, b)| b.ends_with("::14"));
+    assert!(elsewhere.is_empty(), "{elsewhere:?}");
+    assert!((15..70).contains(&to_new.len()), "{} of 200", to_new.len());
+}
+
+/// C072: a rule said where it goes, not that its source may be seen: when its way leads to the WAN, it begins anew behind it.
+#[test]
+fn a_redirected_connection_whose_way_leads_outside_is_hidden_there() {
+    for_workers([1, 2, 4], |setup| {
+        let rule =
+            "-t nat -A PREROUTING -i lan -p udp --dport 53 -j DNAT --to-destination 198.51.100.2";
+        let vpn = Some("192.168.2.9");
+        let mut setup = setup.second_lan().route("198.51.100.0/24", RouteKind::Unicast, LAN2, vpn);
+        setup.iptables(rule);
+        setup.iptables("-I FORWARD 1 -i lan -j ACCEPT");
+        let mut fw = Firewall::with(setup);
+        let ask = udp("192.168.1.5:5000", "192.0.2.9:53");
+        assert_eq!(fw.lan(&ask).out(LAN2), ask.clone().hop().to("198.51.100.2:53"));
+        fw.change(|setup| setup.routes.clear());
+        let out = fw.lan(&ask).out(WAN);
+        assert_eq!(out, ask.hop().from(out.source()).to("198.51.100.2:53"));
+        assert_eq!(out.source().ip().to_string(), "203.0.113.2");
+    });
 }

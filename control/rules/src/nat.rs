@@ -9,7 +9,7 @@ use postern_core::rules::{Addresses, Family, Ports, Translation};
 use crate::error::{Error, visible};
 use crate::model::{Spoken, Target};
 use crate::options::{Opt, Scanner, unknown};
-use crate::{print, values};
+use crate::{print, sides, values};
 
 /// Which target.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -180,24 +180,22 @@ fn endpoint(text: &str, family: Family, may_have_base: bool) -> Result<To, Error
         let message = format!("the range `{}' ends before it begins", visible(addresses));
         return Err(Error::usage(message));
     }
+    if !range_of.may_be_hosts() {
+        return Err(nobodys(addresses));
+    }
     Ok(To::Endpoint(Some(range_of), range))
 }
 
-/// An address that packets can come from or go to (C091).
+/// Packets neither come from such an address nor go there (C091).
+fn nobodys(addresses: &str) -> Error {
+    let error = Error::usage(format!("`{}' can be no host's address", visible(addresses)));
+    error.hint("packets translated to it would come back to nobody")
+}
+
 fn address(text: &str, family: Family) -> Result<IpAddr, Error> {
     let parsed: Result<IpAddr, _> = text.parse();
     let of_family = parsed.ok().filter(|a| a.is_ipv4() == (family == Family::V4));
-    let address =
-        of_family.ok_or_else(|| Error::usage(format!("Bad IP address \"{}\"", visible(text))))?;
-    let nobodys = address.is_unspecified()
-        || address.is_loopback()
-        || address.is_multicast()
-        || address == IpAddr::V4(std::net::Ipv4Addr::BROADCAST);
-    if nobodys {
-        let error = Error::usage(format!("`{address}' can be no host's address"));
-        return Err(error.hint("packets translated to it would come back to nobody"));
-    }
-    Ok(address)
+    of_family.ok_or_else(|| Error::usage(format!("Bad IP address \"{}\"", visible(text))))
 }
 
 /// `80`, `80-90`, `80-90/8080`.
@@ -233,7 +231,10 @@ fn ports(text: &str, may_have_base: bool) -> Result<PortRange, Error> {
 fn network(text: &str, family: Family) -> Result<To, Error> {
     match values::networks(text, family)?.as_slice() {
         &[(network, mask)] if print::prefix_length(mask).is_some() => {
-            Ok(To::Network { network, mask })
+            match sides::whole(network, mask) {
+                Some(addresses) if !addresses.may_be_hosts() => Err(nobodys(text)),
+                _ => Ok(To::Network { network, mask }),
+            }
         }
         [_] => Err(Error::usage("NETMAP needs a mask without holes")),
         _ => Err(Error::usage("NETMAP maps to one network")),

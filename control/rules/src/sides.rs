@@ -4,6 +4,7 @@
 //! rule can translate. More than that does no harm but to how evenly connections spread; what cannot be said is left to
 //! the check that each translated connection passes (`replies_elsewhere`).
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use postern_core::rules::model::Side;
@@ -50,29 +51,38 @@ pub fn nat_sides(rulesets: &Rulesets, interfaces: &[NamedAddresses<'_>]) -> NatS
     sides.out
 }
 
+/// Whether rules hide hosts of this family behind other addresses: then the port of a host inside has to name the worker.
+pub fn hides_sources(rulesets: &Rulesets, family: Family) -> bool {
+    rules(rulesets.family(family).table(TableId::Nat)).any(|(spec, hooks)| match spec.target {
+        Target::Nat(Translation::Source(..) | Translation::Masquerade(_), _) => true,
+        Target::Nat(Translation::Netmap { .. }, _) => hooks.contains(Hook::NatPostrouting),
+        _ => false,
+    })
+}
+
 /// Every rule of a table, and which hooks lead to it.
 fn rules(table: &Table) -> impl Iterator<Item = (&Spec, HookSet)> {
-    table.chains().flat_map(|(name, chain)| {
-        let leads = |hook: &Hook| leads_to(table, hook.chain_name(), name, &mut Vec::new());
-        let hooks: Vec<Hook> = table.id.hooks().iter().copied().filter(leads).collect();
-        let hooks = HookSet::of(&hooks);
+    let reached: Vec<(Hook, HashSet<&str>)> =
+        table.id.hooks().iter().map(|&hook| (hook, reached(table, hook))).collect();
+    table.chains().flat_map(move |(name, chain)| {
+        let leads = reached.iter().filter(|(_, chains)| chains.contains(name));
+        let hooks = HookSet::of(&leads.map(|(hook, _)| *hook).collect::<Vec<_>>());
         chain.rules.iter().map(move |rule| (&*rule.spec, hooks))
     })
 }
 
-fn leads_to<'a>(table: &'a Table, from: &'a str, to: &str, seen: &mut Vec<&'a str>) -> bool {
-    if from == to {
-        return true;
+/// The chains that a hook leads to, its own among them.
+fn reached(table: &Table, hook: Hook) -> HashSet<&str> {
+    let mut reached = HashSet::new();
+    let mut next = vec![hook.chain_name()];
+    while let Some(name) = next.pop() {
+        let Some(chain) = table.chain(name).filter(|_| reached.insert(name)) else { continue };
+        next.extend(chain.rules.iter().filter_map(|rule| match &rule.spec.target {
+            Target::Jump(to) => Some(to.as_str()),
+            _ => None,
+        }));
     }
-    if seen.contains(&from) {
-        return false;
-    }
-    seen.push(from);
-    let Some(chain) = table.chain(from) else { return false };
-    chain.rules.iter().any(|rule| match &rule.spec.target {
-        Target::Jump(next) => leads_to(table, next, to, seen),
-        _ => false,
-    })
+    reached
 }
 
 struct Sides<'a> {
@@ -144,6 +154,8 @@ impl Sides<'_> {
         // Not our own address with every port: that would leave none for anybody else.
         let inside = self.without_own(inside);
         match outside {
+            // To our own address, whose ports come from the owners' blocks: so do the replies'.
+            Some(outside) if inside.is_empty() => self.out.pools.push(outside),
             Some(outside) if !self.is_external(&outside) => {
                 self.out.networks.push(outside);
                 self.out.networks.extend(inside);
@@ -241,7 +253,7 @@ fn beside(address: IpAddr, after: bool) -> Option<IpAddr> {
 }
 
 /// First and last address of a network whose mask has no holes.
-fn whole(address: IpAddr, mask: IpAddr) -> Option<Addresses> {
+pub(crate) fn whole(address: IpAddr, mask: IpAddr) -> Option<Addresses> {
     prefix_length(mask)?;
     match (address, mask) {
         (IpAddr::V4(address), IpAddr::V4(mask)) => {

@@ -253,6 +253,23 @@ fn a_wrong_dump_is_refused_with_line_column_and_token() {
             "line 5, column 36, at `0.0.0.0': `0.0.0.0' can be no host's address",
         ),
         (
+            "*nat\n-A POSTROUTING -j SNAT --to-source 126.0.0.1-128.0.0.1\nCOMMIT\n",
+            "line 2, column 36, at `126.0.0.1-128.0.0.1': `126.0.0.1-128.0.0.1' can be no host's address",
+        ),
+        (
+            "*nat\n-A PREROUTING -j NETMAP --to 127.0.0.0/8\nCOMMIT\n",
+            "line 2, column 30, at `127.0.0.0/8': `127.0.0.0/8' can be no host's address",
+        ),
+        // Its answers would not come back this way.
+        (
+            "*nat\n-A INPUT -j SNAT --to-source 192.0.2.1\nCOMMIT\n",
+            "line 4, column 1: Invalid argument.",
+        ),
+        (
+            "*nat\n-A INPUT -j NETMAP --to 192.0.2.1\nCOMMIT\n",
+            "line 4, column 1: Invalid argument.",
+        ),
+        (
             "*nat\n:x - [0:0]\n-A x -j DNAT --to 192.0.2.1\n-A OUTPUT -j x\nCOMMIT\n",
             "line 6, column 1: Invalid argument.",
         ),

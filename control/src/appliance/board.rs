@@ -460,8 +460,14 @@ impl Board {
     fn refresh_forwards(&mut self, next: &mut Snapshot) -> bool {
         let forwards = numbers(&self.forwards);
         let nat = compile::nat_rules(&self.config, &self.kernel, &forwards);
-        let inputs =
-            compile::steering_inputs(&self.config, &self.kernel, &forwards, self.workers, self.key);
+        let inputs = compile::steering_inputs(
+            &self.config,
+            &self.kernel,
+            &forwards,
+            &self.rulesets,
+            self.workers,
+            self.key,
+        );
         let steering = compile::steering(inputs, &self.config, &self.kernel, &self.rulesets);
         let nat_changed = nat != *next.nat;
         if nat_changed {

@@ -56,7 +56,7 @@ pub struct Inputs<'a> {
 /// The first snapshot.
 pub fn first_snapshot(inputs: Inputs<'_>) -> Snapshot {
     let Inputs { config, kernel, forwards, rulesets, rules, neighbours, workers, key } = inputs;
-    let steering = compile::steering_inputs(config, kernel, forwards, workers, key);
+    let steering = compile::steering_inputs(config, kernel, forwards, rulesets, workers, key);
     let triggers = config.triggers.iter().map(|trigger| &trigger.spec);
     Snapshot {
         generation: Generation::default().next(),

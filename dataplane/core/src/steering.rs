@@ -184,6 +184,16 @@ impl Steering {
         self.is_ours(address) || self.pools.hold(address)
     }
 
+    /// Whether the address is translated one to one, with all protocols and ports.
+    pub fn is_whole(&self, address: IpAddr) -> bool {
+        self.networks.hold(address)
+    }
+
+    /// Whether a translation may rest on the address, whosever the ports: it is external, or translated as a whole.
+    pub fn is_outer(&self, address: IpAddr) -> bool {
+        self.is_external(address) || self.is_whole(address)
+    }
+
     /// Whether the endpoint is one side of a port forward, or of a nat rule.
     pub fn is_static(&self, address: IpAddr, protocol: u8, port: u16) -> bool {
         // Of most addresses nothing is.
@@ -199,9 +209,10 @@ impl Steering {
         self.endpoint(address, 0)
     }
 
-    /// How much a client is drawn to one of the addresses it may be sent to.
-    pub fn affinity(&self, client: IpAddr, to: IpAddr) -> u64 {
-        self.key.hash_words(&[self.pairing(client), self.pairing(to)])
+    /// How much a client, which its [`pairing`](Self::pairing) stands for, is drawn to one of the addresses it may be sent to.
+    pub fn affinity(&self, client: u64, to: IpAddr) -> u64 {
+        let to = wide(to);
+        self.key.hash_words(&[client, (to >> 64) as u64, to as u64])
     }
 
     /// Whether the appliance has the same addresses in both.
@@ -340,12 +351,8 @@ impl Steering {
 
     /// Hash of one endpoint.
     fn endpoint(&self, address: IpAddr, id: u16) -> u64 {
-        let wide = match address {
-            IpAddr::V4(a) => u128::from(u32::from(a)),
-            IpAddr::V6(a) => u128::from(a),
-        };
-        let words = [(wide >> 64) as u64, wide as u64, u64::from(id)];
-        self.key.hash_words(&words)
+        let address = wide(address);
+        self.key.hash_words(&[(address >> 64) as u64, address as u64, u64::from(id)])
     }
 
     /// Hash of both endpoints, the same whichever is the source.
@@ -463,6 +470,14 @@ impl<K: Copy + Ord> Ranges<K> {
     fn hold(&self, key: K) -> bool {
         let after = self.0.partition_point(|&(first, _)| first <= key);
         self.0[..after].last().is_some_and(|&(_, last)| key <= last)
+    }
+}
+
+/// An address as a number; an IPv4 one stands in the low 32 bits.
+fn wide(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u32::from(address).into(),
+        IpAddr::V6(address) => address.into(),
     }
 }
 

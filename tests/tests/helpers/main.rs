@@ -1,6 +1,7 @@
 //! Helpers: what FTP, DCC and TFTP announce comes true, and nothing else does.
 
 mod control;
+mod ruled;
 
 use std::net::SocketAddr;
 

@@ -56,7 +56,7 @@ pub fn external(
 ///
 /// `reply` is the connection's reply tuple so far, untranslated: its destination is the inside endpoint.
 /// `taken` says whether a reply tuple is in use. Returns the reply tuple to use, or `None` if no port
-/// was found free.
+/// was found free. An address that is translated one to one has every port for this one client.
 pub fn external_among(
     among: Ports,
     reply: Tuple,
@@ -71,6 +71,9 @@ pub fn external_among(
     if !has_ids(protocol) {
         // Nothing to choose: the address alone tells connections apart.
         return (!taken(&keep)).then_some(keep);
+    }
+    if steering.is_whole(address) && among == Ports::default() {
+        return apart(keep, me, steering, random, taken);
     }
     let usable = |port: u16| !steering.is_static(address, protocol, port);
     let in_range =
@@ -104,6 +107,31 @@ pub fn external_among(
         .find_map(&mut candidate)
 }
 
+/// Chooses another identifier for a client whose reply tuple somebody holds, among all of its class: its address is nobody
+/// else's, so no worker's blocks count, but the replies have to come to `me` (Linux's null binding, and its `NETMAP`).
+///
+/// `reply` and `taken` as for [`external`].
+pub fn apart(
+    reply: Tuple,
+    me: WorkerId,
+    steering: &Steering,
+    random: &mut Random,
+    mut taken: impl FnMut(&Tuple) -> bool,
+) -> Option<Tuple> {
+    let (address, wanted, protocol) = (reply.dst(), reply.dst_id(), reply.protocol());
+    if !taken(&reply) {
+        return Some(reply);
+    }
+    if !has_ids(protocol) {
+        return None;
+    }
+    let (first, last) = class_ends(protocol, wanted);
+    (0..TRIES)
+        .map(|_| first + random.below(usize::from(last - first) + 1) as u16)
+        .filter_map(|port| reply.with_dst(address, port))
+        .find(|reply| steering.owner(reply) == me && !taken(reply))
+}
+
 /// The ports of a range that belong to a worker.
 pub fn own_of(steering: &Steering, me: WorkerId, (first, last): (u16, u16)) -> &[u16] {
     let ports = steering.ports(me);
@@ -115,19 +143,25 @@ pub fn own_of(steering: &Steering, me: WorkerId, (first, last): (u16, u16)) -> &
 /// Whether a connection with source port `wanted` may be given `port`: RFC 4787 REQ-3a keeps
 /// privileged ports among themselves, and 0 is no port; identifiers have no classes.
 fn class_holds(protocol: u8, wanted: u16, port: u16) -> bool {
-    let identifiers = matches!(protocol, protocol::ICMP | protocol::ICMPV6);
-    identifiers || (port != 0 && (port < 1024) == (wanted < 1024))
+    let (first, last) = class_ends(protocol, wanted);
+    (first..=last).contains(&port)
+}
+
+/// First and last port of the class of `wanted`.
+fn class_ends(protocol: u8, wanted: u16) -> (u16, u16) {
+    match protocol {
+        protocol::ICMP | protocol::ICMPV6 => (0, u16::MAX),
+        _ if wanted < 1024 => (1, 1023),
+        _ => (1024, u16::MAX),
+    }
 }
 
 /// The part of `ports` (sorted) that [`class_holds`] for.
 fn class(ports: &[u16], protocol: u8, wanted: u16) -> &[u16] {
-    let first = ports.partition_point(|&port| port == 0);
-    let privileged = ports.partition_point(|&port| port < 1024);
-    match protocol {
-        protocol::ICMP | protocol::ICMPV6 => ports,
-        _ if wanted < 1024 => &ports[first..privileged],
-        _ => &ports[privileged..],
-    }
+    let (first, last) = class_ends(protocol, wanted);
+    let begin = ports.partition_point(|&port| port < first);
+    let end = ports.partition_point(|&port| port <= last);
+    &ports[begin..end]
 }
 
 #[cfg(test)]

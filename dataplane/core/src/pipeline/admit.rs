@@ -161,11 +161,14 @@ fn admit<H: Family>(
     let states = states(first.ctstate(), first.hot.state().flags);
     let (to, to_id) = (original.dst(), original.dst_id());
     let reply = original.inverted();
-    let address = appearance::<H>(&reply, &leg, expected, first, context);
+    let unruled = appearance::<H>(&reply, &leg, expected, first, context);
     // What is for the appliance itself is refused more often than not.
     let foreseen = match leg.egress {
         InterfaceId::NONE => None,
-        _ => Foreseen::new(table, &reply, address.unwrap_or_default()),
+        _ => {
+            let address = unruled.as_ref().ok().and_then(|behind| Some(behind.as_ref()?.address));
+            Foreseen::new(table, &reply, address)
+        }
     };
     let foreseen = foreseen.as_ref();
     let judgement = judge(packet, headers, to, to_id, states, &leg, context);
@@ -174,26 +177,15 @@ fn admit<H: Family>(
         None if by_rules => ruled::source::<H>(packet, headers, &reply, &leg, states, context)?,
         _ => Source::Unsaid,
     };
-    let row_flags = &mut first.hot.state_mut().flags;
-    let (reply, behind) = match said {
-        Source::Unsaid => {
-            (reply, address?.map(|address| Behind::interface(address, Ports::default())))
-        }
-        Source::AsItIs => {
-            *row_flags |= flags::RULED;
-            (reply, None)
-        }
-        Source::Mapped(mapped) => {
-            *row_flags |= flags::RULED | if mapped == reply { 0 } else { flags::SNAT };
-            (mapped, None)
-        }
-        Source::Behind(behind) => {
-            *row_flags |= flags::RULED;
-            (reply, Some(behind))
+    let behind = match said {
+        Source::Unsaid => unruled?,
+        Source::Ruled(behind) => {
+            first.hot.state_mut().flags |= flags::RULED;
+            behind
         }
     };
     let reply = source(table, desk, reply, behind, foreseen, first, context)?;
-    if first.hot.state().flags & flags::RULED != 0 {
+    if first.hot.state().flags & (flags::RULED | flags::DNAT) != 0 {
         ruled::check_replies(&reply, context)?;
     }
     let reply = H::Tuple::of(&reply).ok_or(Refusal::Drop(DropReason::TupleInUse))?;
@@ -378,12 +370,11 @@ fn source<H: Family>(
         // A rule sends to one place what was for several: the client's port tells them apart (as Linux's null binding does).
         let (random, me) = (&mut desk.random, context.me);
         let steering = &context.snapshot.steering;
-        let chosen = plan::external(reply, reply.dst(), me, steering, random, |reply| {
-            taken(reply) || (!context.alone && steering.owner(reply) != me)
-        });
+        let chosen = plan::apart(reply, me, steering, random, taken);
+        let chosen = chosen.ok_or(Refusal::Drop(DropReason::PortsExhausted))?;
         first.hot.state_mut().flags |= flags::SNAT;
         context.counters.ports_changed.add(1);
-        return chosen.ok_or(Refusal::Drop(DropReason::PortsExhausted));
+        return Ok(chosen);
     };
     let steering = &context.snapshot.steering;
     // Connections of a forward that is gone may live on with other workers: its port is not free yet.
@@ -413,19 +404,25 @@ fn source<H: Family>(
     Ok(chosen)
 }
 
-/// The address to appear behind: that of its master, if it was expected.
+/// What to appear behind if no rule is asked: what its master does, if it was expected.
 fn appearance<H: Family>(
     reply: &Tuple,
     leg: &Leg,
     expected: &Expected,
     first: &Provisional<H>,
     context: &Context<'_>,
-) -> Result<Option<IpAddr>, Refusal> {
+) -> Result<Option<Behind>, Refusal> {
     let appear_as = expected.as_ref().and_then(|(_, expectation)| expectation.appear_as);
-    match appear_as.filter(|address| context.snapshot.steering.is_external(*address)) {
-        Some(address) => Ok(Some(address)),
-        None => external_address::<H>(reply, leg, first.hot.state().flags, context),
-    }
+    let steering = &context.snapshot.steering;
+    let address = match appear_as.filter(|address| steering.is_outer(*address)) {
+        // Of a pool, or translated as a whole: no interface's, so it does not go when an interface's does.
+        Some(address) if !steering.is_ours(address) => {
+            return Ok(Some(Behind { address, ports: Ports::default(), flags: flags::SNAT }));
+        }
+        Some(address) => Some(address),
+        None => external_address::<H>(reply, leg, first.hot.state().flags, context)?,
+    };
+    Ok(address.map(|address| Behind::interface(address, Ports::default())))
 }
 
 /// The address to appear behind: the egress interface's, if it masquerades; also on the way back to

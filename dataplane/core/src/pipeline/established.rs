@@ -16,6 +16,7 @@ use crate::conntrack::entry::{HotState, flags};
 use crate::conntrack::sctp;
 use crate::conntrack::table::{Row, Table, TupleHash, deadline};
 use crate::conntrack::tcp::{self, Outcome};
+use crate::conntrack::timeouts::TimeoutKind;
 use crate::conntrack::tuple::{Direction, FamilyTuple, Tuple, protocol};
 use crate::headers::{Headers, Kind};
 use crate::nat::rewrite::{Deltas, TtlChange};
@@ -108,11 +109,26 @@ pub(super) fn pass<H: Family>(
         Ok(leg) => send(table, desk, packet, &headers, row, direction, &leg, context),
         Err(refusal) => refuse(refusal, packet, desk, context),
     };
-    if outcome == Outcome::Delete {
-        table.remove(row, Ended::Closed, context.tick);
-        context.counters.connections_gone.add(1);
+    match (outcome, verdict) {
+        // The packet that ends it waits for its next hop, and has to find its connection then.
+        (Outcome::Delete, Verdict::Hold { .. }) => close_soon(table, row, context),
+        (Outcome::Delete, _) => {
+            table.remove(row, Ended::Closed, context.tick);
+            context.counters.connections_gone.add(1);
+        }
+        _ => {}
     }
     verdict
+}
+
+/// Ends a connection within the few seconds that a packet may wait.
+#[cold]
+fn close_soon<H: Family>(table: &mut Table<'_, H>, row: EntryIdx, context: &Context<'_>) {
+    let before = *table.hot(row).state();
+    let state = table.row(row).hot.state_mut();
+    state.flags |= flags::CLOSED;
+    state.timeout_ms = context.snapshot.timeouts.ms(TimeoutKind::TcpClose);
+    table.settle(row, before.flags, before.timeout_ms);
 }
 
 /// The source check, for a packet that comes in by another interface than those before it, or the first
@@ -209,6 +225,7 @@ fn track<H: Family>(
     if direction == Direction::Reply {
         state.flags |= flags::SEEN_REPLY;
     }
+    // Differs: Linux counts neither what the TCP and SCTP machines ignore nor a repeated SYN; all of it crosses, though.
     if snapshot.options.accounting {
         warm.count(direction, headers.ip_len);
     }
@@ -388,14 +405,14 @@ fn reroute<H: Family>(
     Ok(leg)
 }
 
-/// Whether an address of ours that the connection's translation rests on is ours no more.
+/// Whether an address that the connection's translation rests on, of ours or of a nat rule that is gone, is there no more.
 pub(super) fn has_lost_address<H: Family>(hot: &H, snapshot: &Snapshot) -> bool {
     let original: Tuple = (*hot.tuple(Direction::Original)).into();
     let reply: Tuple = (*hot.tuple(Direction::Reply)).into();
     let row_flags = hot.state().flags;
     (row_flags & flags::MASQUERADE != 0 && !snapshot.steering.is_ours(reply.dst()))
         || (row_flags & (flags::DNAT | flags::RULED) == flags::DNAT
-            && !snapshot.steering.is_ours(original.dst()))
+            && !snapshot.steering.is_outer(original.dst()))
 }
 
 /// Holds a way out that was made again against the translation that the connection has: if the two do not
@@ -416,7 +433,8 @@ fn check_translation<H: Family>(
         && (!is_masqueraded || had == leg.egress.0)
         && (!masquerades
             || is_masqueraded
-            || row_flags & flags::RULED != 0
+            // A rule may have said where it goes, and not behind what it appears.
+            || row_flags & flags::RULED != 0 && (row_flags & flags::DNAT == 0 || had == leg.egress.0)
             || context.snapshot.steering.is_ours(headers.tuple.src()));
     if fits { Ok(()) } else { Err(Refusal::Drop(DropReason::AddressGone)) }
 }

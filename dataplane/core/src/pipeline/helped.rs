@@ -395,7 +395,8 @@ fn try_expect(
     let expectations = &context.snapshot.expectations;
     record.make_room(master.kind, expectations);
     let expectation = expectation(master, port, announced.from_peer, context.tick);
-    let handle = if outer == own {
+    // An address that is translated one to one has every port for this one host.
+    let handle = if outer == own || steering.is_whole(outer) {
         expectations.insert(&expectation, context.tick).ok().map(|handle| (handle, port))
     } else {
         with_port(expectations, expectation, steering, random, context.tick)

@@ -43,12 +43,8 @@ impl Behind {
 pub(super) enum Source {
     /// Nothing.
     Unsaid,
-    /// It stays.
-    AsItIs,
-    /// It appears behind an address.
-    Behind(Behind),
-    /// The reply tuple is this one.
-    Mapped(Tuple),
+    /// What it appears behind; or that it stays.
+    Ruled(Option<Behind>),
 }
 
 /// Whether the `nat` table has any rules for this family.
@@ -82,7 +78,8 @@ pub(super) fn destination<H: Family>(
         Translation::Destination(addresses, ports) => {
             let steering = &context.snapshot.steering;
             let among = |range: crate::rules::Addresses| {
-                range.rendezvous(steering.pairing(client), |to| steering.affinity(client, to))
+                let client = steering.pairing(client);
+                range.rendezvous(client, |to| steering.affinity(client, to))
             };
             (addresses.map_or(tuple.dst(), among), target_port(ports, port, random))
         }
@@ -107,8 +104,8 @@ fn target_port(ports: Ports, wanted: u16, random: &mut Random) -> u16 {
     let Some((first, last)) = ports.range else { return wanted };
     let many = u32::from(last.saturating_sub(first)) + 1;
     let offset = match ports.base {
-        _ if ports.random => random.below(many as usize) as u32,
         Some(base) => u32::from(wanted.wrapping_sub(base)) % many,
+        None if ports.random => random.below(many as usize) as u32,
         None if (first..=last).contains(&wanted) => return wanted,
         None => 0,
     };
@@ -145,7 +142,7 @@ pub(super) fn source<H: Family>(
     let (tuple, way) = (reply.inverted(), [leg.ingress, leg.egress]);
     let translation = match ask::<H>(packet, headers, &tuple, hook, way, states, context)? {
         Answer::Translate(translation) => translation,
-        Answer::Accept => return Ok(Source::AsItIs),
+        Answer::Accept => return Ok(Source::Ruled(None)),
         Answer::Nothing | Answer::Drop(_) => return Ok(Source::Unsaid),
     };
     let inside = tuple.src();
@@ -157,21 +154,22 @@ pub(super) fn source<H: Family>(
                 if pool.hold(inside) { inside } else { pool.pick(pairing) }
             };
             let address = addresses.map_or(inside, pick);
-            Source::Behind(Behind { address, ports, flags: flags::SNAT })
+            Source::Ruled(Some(Behind { address, ports, flags: flags::SNAT }))
         }
         // A DHCP client has no address yet.
-        Translation::Masquerade(_) if inside.is_unspecified() => Source::AsItIs,
+        Translation::Masquerade(_) if inside.is_unspecified() => Source::Ruled(None),
         Translation::Masquerade(ports) => {
             let hop = leg.next_hop_address.filter(|hop| !is_link_local(*hop));
             let egress = context.interface(leg.egress);
             let address =
                 egress.and_then(|egress| egress.address_towards(hop.unwrap_or(tuple.dst())));
             let address = address.ok_or(Refusal::Drop(DropReason::NoExternalAddress))?;
-            Source::Behind(Behind::interface(address, ports))
+            Source::Ruled(Some(Behind::interface(address, ports)))
         }
         Translation::Netmap { network, mask } => {
-            let mapped = netmapped(inside, network, mask).unwrap_or(inside);
-            Source::Mapped(reply.with_dst(mapped, reply.dst_id()).unwrap_or(*reply))
+            let address = netmapped(inside, network, mask).unwrap_or(inside);
+            let ports = Ports::default();
+            Source::Ruled(Some(Behind { address, ports, flags: flags::SNAT }))
         }
         Translation::Destination(..) | Translation::Redirect(_) => Source::Unsaid, // compile refuses it here
     })

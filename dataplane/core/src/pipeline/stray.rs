@@ -135,7 +135,8 @@ fn walk(
         if leg::is_link_local_source(source) {
             return Err(Refusal::Drop(DropReason::LinkLocalScope));
         }
-        leg::limits(headers, leg.egress, leg.route_mtu, Oversize::Refuse, context)?;
+        let oversize = if invalid.is_none() { Oversize::Split } else { Oversize::Refuse };
+        leg::limits(headers, leg.egress, leg.route_mtu, oversize, context)?;
         if let Some(reason) = invalid
             && would_leak(source, &leg, context)
         {
@@ -162,7 +163,11 @@ fn walk(
         NextHop::Known(mac) => {
             decrement_ttl(packet, headers);
             leg::write_link_header(packet, leg.egress, mac, context);
-            Ok(Verdict::Forward { egress: leg.egress })
+            let (egress, mtu) = (leg.egress, leg::mtu(leg.egress, leg.route_mtu, context));
+            if headers.ip_len > mtu {
+                return Ok(Verdict::Split { egress, mtu });
+            }
+            Ok(Verdict::Forward { egress })
         }
         // It belongs to nothing that could take it up again later.
         NextHop::Unknown(_) => Err(Refusal::Drop(DropReason::NeighbourUnknown)),

@@ -29,6 +29,27 @@ impl Addresses {
         self.first.is_ipv4() == self.last.is_ipv4() && self.first <= self.last
     }
 
+    /// Whether each of them can be a host's: none is of "this" network, loopback, multicast or class E (RFC 6890, RFC 4291
+    /// §2.5, §2.7).
+    pub fn may_be_hosts(&self) -> bool {
+        let v4 = |first: [u8; 4], last: [u8; 4]| (IpAddr::from(first), IpAddr::from(last));
+        let v6 = |first: u128, last: u128| {
+            (IpAddr::from(Ipv6Addr::from(first)), IpAddr::from(Ipv6Addr::from(last)))
+        };
+        let nobodys = [
+            v4([0, 0, 0, 0], [0, 255, 255, 255]),
+            v4([127, 0, 0, 0], [127, 255, 255, 255]),
+            v4([224, 0, 0, 0], [255, 255, 255, 255]),
+            // Unspecified, loopback and what holds IPv4 addresses; multicast.
+            v6(0, 0xffff_ffff_ffff),
+            v6(0xff << 120, u128::MAX),
+        ];
+        let meets = |&(first, last): &(IpAddr, IpAddr)| {
+            first.is_ipv4() == self.first.is_ipv4() && first <= self.last && self.first <= last
+        };
+        !nobodys.iter().any(meets)
+    }
+
     /// The one that a 64-bit hash picks, each about as often.
     pub fn pick(&self, hash: u64) -> IpAddr {
         match (self.first, self.last) {
@@ -53,16 +74,26 @@ impl Addresses {
     /// `weigh`, so that most clients keep theirs when the range grows or shrinks. Of more than 256 [`pick`](Self::pick)
     /// picks.
     pub fn rendezvous(&self, hash: u64, weigh: impl Fn(IpAddr) -> u64) -> IpAddr {
-        const WEIGHED_MAX: u32 = 256;
-        let (IpAddr::V4(first), IpAddr::V4(last)) = (self.first, self.last) else {
-            return self.pick(hash);
+        const WEIGHED_MAX: u128 = 256;
+        let highest = |all: &mut dyn Iterator<Item = IpAddr>| {
+            all.max_by_key(|&address| weigh(address)).unwrap_or(self.first)
         };
-        let (first, last) = (u32::from(first), u32::from(last));
-        if first == last || last.wrapping_sub(first) >= WEIGHED_MAX {
-            return self.pick(hash);
+        match (self.first, self.last) {
+            (IpAddr::V4(first), IpAddr::V4(last)) => {
+                let (first, last) = (u32::from(first), u32::from(last));
+                if first != last && u128::from(last.wrapping_sub(first)) < WEIGHED_MAX {
+                    return highest(&mut (first..=last).map(|a| Ipv4Addr::from(a).into()));
+                }
+            }
+            (IpAddr::V6(first), IpAddr::V6(last)) => {
+                let (first, last) = (u128::from(first), u128::from(last));
+                if first != last && last.wrapping_sub(first) < WEIGHED_MAX {
+                    return highest(&mut (first..=last).map(|a| Ipv6Addr::from(a).into()));
+                }
+            }
+            _ => {}
         }
-        let all = (first..=last).map(|address| IpAddr::from(Ipv4Addr::from(address)));
-        all.max_by_key(|&address| weigh(address)).unwrap_or(self.first)
+        self.pick(hash)
     }
 }
 
@@ -99,29 +130,20 @@ pub enum Translation {
 
 impl Translation {
     /// The hooks at which it may be asked for. The host's own packets have been routed by the kernel when they come
-    /// here, so their destination stays.
+    /// here, so their destination stays; nor do its answers go elsewhere than to whom it sees, so who speaks to it is not
+    /// hidden from it (`SNAT` and `NETMAP` of INPUT).
     pub const fn hooks(&self) -> HookSet {
         match self {
-            Self::Source(..) => HookSet::of(&[Hook::NatInput, Hook::NatPostrouting]),
-            Self::Masquerade(_) => HookSet::of(&[Hook::NatPostrouting]),
+            Self::Source(..) | Self::Masquerade(_) => HookSet::of(&[Hook::NatPostrouting]),
             Self::Destination(..) | Self::Redirect(_) => HookSet::of(&[Hook::NatPrerouting]),
-            Self::Netmap { .. } => {
-                HookSet::of(&[Hook::NatPrerouting, Hook::NatInput, Hook::NatPostrouting])
-            }
+            Self::Netmap { .. } => HookSet::of(&[Hook::NatPrerouting, Hook::NatPostrouting]),
         }
     }
 
     /// Whether its addresses and ports can be meant: of the family, in order, and such as a host can have (C091).
     pub(super) fn is_sound(&self, v4: bool) -> bool {
-        let routable = |address: IpAddr| {
-            address.is_ipv4() == v4
-                && !address.is_unspecified()
-                && !address.is_multicast()
-                && !address.is_loopback()
-                && address != IpAddr::V4(Ipv4Addr::BROADCAST)
-        };
         let addresses = |range: &Option<Addresses>| {
-            range.is_none_or(|r| r.is_range() && routable(r.first) && routable(r.last))
+            range.is_none_or(|r| r.is_range() && r.first.is_ipv4() == v4 && r.may_be_hosts())
         };
         let ports = |ports: &Ports| {
             let fits_base = |first: u16, last: u16, base: u16| {

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use postern_core::conntrack::tuple::{Direction, Tuple, protocol};
+use postern_core::conntrack::{sctp, tcp};
+use postern_core::pipeline::ConnectionView;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use utoipa::ToSchema;
 
@@ -238,6 +240,15 @@ impl TupleInfo {
             _ => Ids::None {},
         };
         Self { src: tuple.src(), dst: tuple.dst(), ids, counted }
+    }
+}
+
+/// The name of the state that a TCP or SCTP connection is in.
+pub fn state_name(view: &ConnectionView) -> Option<&'static str> {
+    match view.original.protocol() {
+        protocol::TCP => Some(tcp::State::from_number(view.protocol_state).name()),
+        protocol::SCTP => Some(sctp::State::from_number(view.protocol_state).name()),
+        _ => None,
     }
 }
 

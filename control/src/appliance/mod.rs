@@ -5,7 +5,7 @@
 //! - [`reload`]: what of a changed configuration can be put into force; [`carrier`]: the cards' links.
 //! - [`epochs`]: how long older steering is kept.
 //! - [`events`]: what happens to connections, for those who follow.
-//! - [`backend`]: what the control socket asks for; [`views`]: how it is shown.
+//! - [`backend`]: what the control socket asks for; [`table`]: walks through the tables; [`views`]: how it is shown.
 //! - here: the control loop, which follows the kernel, the threads and signals; and `guard` and `release`.
 //!
 //! Everything on this side runs on one thread, pinned off the workers' cores.
@@ -34,6 +34,7 @@ pub mod parts;
 pub mod policy;
 pub mod reload;
 pub mod start;
+mod table;
 pub mod views;
 
 use crate::api::backend::Backend;

@@ -4,12 +4,11 @@ use std::time::{Duration, SystemTime};
 
 use postern_core::conntrack::changes::Happened;
 use postern_core::conntrack::entry::flags;
-use postern_core::conntrack::tuple::{Direction, protocol};
-use postern_core::conntrack::{sctp, tcp};
+use postern_core::conntrack::tuple::Direction;
 use postern_core::pipeline::{ConnectionView, Told};
 use postern_core::units::InterfaceId;
 
-use crate::api::connection::{Connection, ConnectionId, Counted, Protocol, TupleInfo};
+use crate::api::connection::{Connection, ConnectionId, Counted, Protocol, TupleInfo, state_name};
 use crate::api::event::Event;
 use crate::api::model::Family;
 
@@ -60,18 +59,13 @@ pub fn connection(
         accounting.then(|| Counted { packets: view.packets[d], bytes: view.bytes[d] })
     };
     let has = |bit: u16| view.flags & bit != 0;
-    let state = match number {
-        protocol::TCP => Some(tcp::State::from_number(view.protocol_state).name()),
-        protocol::SCTP => Some(sctp::State::from_number(view.protocol_state).name()),
-        _ => None,
-    };
     Connection {
         id: ConnectionId(view.id.0),
         family: Family::of(view.original.src()),
         protocol: Protocol(number),
         protocol_number: number,
         timeout_s: view.remaining_ms / 1000,
-        state: state.map(str::to_owned),
+        state: state_name(view).map(str::to_owned),
         seen_reply: has(flags::SEEN_REPLY),
         assured: has(flags::ASSURED),
         snat: has(flags::SNAT),

@@ -179,18 +179,14 @@ impl Backend for Fake {
     ) -> Result<ConnectionPage, BackendError> {
         self.pages.fetch_add(1, Ordering::Relaxed);
         let page = (from..from + PAGE).map(|n| connection(n % CONNECTIONS));
-        let connections = page.filter(|connection| filter.matches(connection)).collect();
+        let connections = page.filter(|connection| filter.matches(&connection.into())).collect();
         let more = self.endless || from + PAGE < CONNECTIONS;
         Ok(ConnectionPage { connections, next: more.then_some(Cursor(from + PAGE)) })
     }
 
-    async fn delete_connections(
-        &self,
-        filter: &ConnectionFilter,
-        cursor: Cursor,
-    ) -> Result<(u64, Option<Cursor>), BackendError> {
-        let page = self.connections(filter, cursor).await?;
-        Ok((page.connections.len() as u64, page.next))
+    async fn delete_connections(&self, filter: &ConnectionFilter) -> Result<u64, BackendError> {
+        let passes = |n: &u64| filter.matches(&(&connection(*n)).into());
+        Ok((0..CONNECTIONS).filter(passes).count() as u64)
     }
 
     async fn connection(&self, id: ConnectionId) -> Result<Connection, BackendError> {
@@ -212,10 +208,9 @@ impl Backend for Fake {
         &self,
         filter: &ConnectionFilter,
         edit: &ConnectionEdit,
-        cursor: Cursor,
-    ) -> Result<(u64, Option<Cursor>), BackendError> {
+    ) -> Result<u64, BackendError> {
         self.edits.lock().unwrap().push(*edit);
-        self.delete_connections(filter, cursor).await
+        self.delete_connections(filter).await
     }
 
     async fn update_connection(

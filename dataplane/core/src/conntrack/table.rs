@@ -659,6 +659,11 @@ impl<'m, H: Hot> Table<'m, H> {
         self.changes.is_empty()
     }
 
+    /// How many changes may be noted before somebody takes some, so that none is missed; no bound if nobody follows.
+    pub fn spare_changes(&self) -> usize {
+        if self.changes.is_open() { self.changes.spare() } else { usize::MAX }
+    }
+
     /// Notes that a live connection changed, unless a change stands for it that waits. Only if it
     /// [is followed](Self::is_followed).
     #[cold]

@@ -505,9 +505,9 @@ impl<'m> Pipeline<'m> {
     }
 
     /// Forgets what was kept for connections with a helper that are gone. Their expectations die with them, before
-    /// another packet is looked at.
+    /// another packet is looked at: to be called after [`delete`](Self::delete).
     #[cold]
-    fn bury(&mut self, snapshot: &Snapshot) {
+    pub fn bury(&mut self, snapshot: &Snapshot) {
         /// The same for one family.
         fn of<H: Hot>(
             table: &mut Table<'_, H>,

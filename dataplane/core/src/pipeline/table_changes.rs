@@ -44,6 +44,12 @@ impl Pipeline<'_> {
         self.v4.has_no_changes() && self.v6.has_no_changes()
     }
 
+    /// How many connections of either family may be deleted or edited before [`take_changes`](Self::take_changes), so that
+    /// whoever follows hears of each; no bound if nobody follows.
+    pub fn spare_changes(&self) -> usize {
+        self.v4.spare_changes().min(self.v6.spare_changes())
+    }
+
     /// Hands over up to `most` of what happened since the last call, those of one family in order.
     pub fn take_changes(
         &mut self,

@@ -97,6 +97,7 @@ impl<D: Door> Worker<D> {
             }
             worked |= self.inform(now);
             self.publish_census(worked);
+            self.clerk.reply();
             if worked {
                 last_work = now;
             } else {
@@ -242,11 +243,6 @@ impl<D: Door> Worker<D> {
             // Full: control is behind, and the packets on hold will ask again.
             let _ = self.wanted.try_send(wanted);
         }
-        let [v4, v6] = self.pipeline.usage();
-        self.census.connections_v4 = u64::from(v4.0);
-        self.census.capacity_v4 = u64::from(v4.1);
-        self.census.connections_v6 = u64::from(v6.0);
-        self.census.capacity_v6 = u64::from(v6.1);
     }
 
     /// Offers every held packet once more, in order.
@@ -278,8 +274,8 @@ impl<D: Door> Worker<D> {
         let Self { pipeline, exits, snapshots, clerk, .. } = self;
         let counters = &*exits.counters;
         let behind = pipeline.housekeep(snapshots.current(), counters, now, HOUSEKEEPING);
-        let expectations = &*snapshots.current().expectations;
-        let office = Office { pipeline, me: exits.me, counters, expectations, now };
+        let snapshot = snapshots.current();
+        let office = Office { pipeline, me: exits.me, counters, snapshot, now };
         let worked = clerk.work(office) || behind;
         if self.pipeline.has_settled() {
             self.settle_fragments(now);
@@ -290,7 +286,10 @@ impl<D: Door> Worker<D> {
 
     #[inline]
     fn publish_census(&mut self, worked: bool) {
-        let Self { census, exits, gauges, .. } = self;
+        let Self { census, exits, gauges, pipeline, .. } = self;
+        let [v4, v6] = pipeline.usage().map(|(live, capacity)| (live.into(), capacity.into()));
+        (census.connections_v4, census.capacity_v4) = v4;
+        (census.connections_v6, census.capacity_v6) = v6;
         census.pool = exits.pool.len() as u64;
         census.held = (exits.holds.len() + exits.gathered.len()) as u64;
         (census.queued, census.kernel) = (0, 0);

@@ -1,5 +1,6 @@
 //! The runtime as a whole, in memory: real threads, no privileges.
 
+mod commands;
 mod fragments;
 mod lab;
 
@@ -10,11 +11,10 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use lab::{Dice, Lab, Shape, count, drops, inside, outside};
-use postern_core::conntrack::changes::{Ended, Happened};
 use postern_core::conntrack::siphash::SipKey;
 use postern_core::conntrack::tuple::protocol;
 use postern_core::forward::neighbour::{Neighbour, NeighbourState};
-use postern_core::pipeline::{ConnectionId, ConnectionView, Cursor, Edit, Filter, Told};
+use postern_core::pipeline::ConnectionId;
 use postern_core::snapshot::{InterfaceAddress, Snapshot};
 use postern_core::steering::{Inputs, StaticEndpoint, Steering};
 use postern_core::units::InterfaceId;
@@ -23,19 +23,17 @@ use postern_io::frame::{FramePool, FrameSpan};
 use postern_io::runtime::testing::{
     LAN, LAN_ADDRESS, PEER, STRANGER, WAN, WAN_ADDRESS, arp_request, read_udp, udp,
 };
-use postern_io::runtime::{
-    Answer, AskError, Command, Door, Event, HostBudget, Idle, MemoryDoor, Node,
-};
+use postern_io::runtime::{Answer, Command, Door, Event, HostBudget, Idle, MemoryDoor, Node};
 use postern_io::xdp::socket::{Kick, SocketError};
 
 /// Packets out and back, for many connections, each packet by a queue drawn at random. Returns how many
 /// went each way.
-fn ping_pong(lab: &mut Lab, connections: u16, rounds: u64) -> u64 {
+pub(crate) fn ping_pong(lab: &mut Lab, connections: u16, rounds: u64) -> u64 {
     ping_pong_while(lab, connections, rounds, |_| ())
 }
 
 /// The same, with something else done in between all the time.
-fn ping_pong_while(
+pub(crate) fn ping_pong_while(
     lab: &mut Lab,
     connections: u16,
     rounds: u64,
@@ -335,8 +333,9 @@ fn sleeping_workers_wake_for_packets_parcels_and_commands() {
         lab.expect(WAN);
         times.push(start.elapsed());
         let start = Instant::now();
-        let usage = lab.handle.workers[0].commands.ask(Command::Usage, lab::PATIENCE);
-        assert!(matches!(usage, Ok(Answer::Usage(_))));
+        let nobody = Command::Get { id: ConnectionId(0) };
+        let answer = lab.handle.workers[0].commands.ask(nobody, lab::PATIENCE);
+        assert!(matches!(answer, Ok(Answer::Got(_))));
         times.push(start.elapsed());
     }
     times.sort();
@@ -439,138 +438,6 @@ fn connections_are_found_however_often_their_ports_change_owners() {
         assert_eq!(values.forwarded, 2 * (sent + 100));
         lab.stop();
     }
-}
-
-/// All connections of a worker, by as many questions as it takes.
-fn visit_all(lab: &Lab, worker: usize, capacity: usize) -> Vec<ConnectionView> {
-    let (mut all, mut cursor) = (Vec::new(), Some(Cursor::default()));
-    while let Some(from) = cursor {
-        let buffer = Vec::with_capacity(capacity);
-        let command = Command::Visit { filter: Filter::default(), cursor: from, buffer };
-        match lab.handle.workers[worker].commands.ask(command, lab::PATIENCE) {
-            Ok(Answer::Visited { buffer, cursor: next }) => {
-                assert!(buffer.len() <= buffer.capacity() && buffer.capacity() == capacity);
-                all.extend(buffer);
-                cursor = next;
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-    all
-}
-
-/// What both workers noted since they were asked last.
-fn follow(lab: &Lab) -> Vec<Told> {
-    let mut all = Vec::new();
-    for worker in &lab.handle.workers {
-        loop {
-            let command = Command::Follow { buffer: Vec::with_capacity(64) };
-            let Ok(Answer::Followed(told)) = worker.commands.ask(command, lab::PATIENCE) else {
-                panic!("an answer")
-            };
-            let full = told.len() == 64;
-            all.extend(told);
-            if !full {
-                break;
-            }
-        }
-    }
-    all
-}
-
-/// Every connection of running workers is told of once as it comes and once as it goes; packets wait for nobody.
-#[test]
-fn workers_are_followed_under_load() {
-    let mut lab = Lab::new(Shape::default());
-    assert!(follow(&lab).is_empty());
-    let mut told = Vec::new();
-    ping_pong_while(&mut lab, 300, 4, |lab| told.extend(follow(lab)));
-    let ids = |happened: &[Told], wanted: fn(&Happened) -> bool| -> Vec<ConnectionId> {
-        let of = happened.iter().filter(|told| wanted(&told.happened));
-        of.map(|told| told.connection.expect("nothing was missed").id).collect()
-    };
-    let new: HashSet<_> = ids(&told, |h| *h == Happened::New).into_iter().collect();
-    assert_eq!(new.len(), 300);
-    assert_eq!(ids(&told, |h| *h == Happened::New).len(), 300);
-    assert!(ids(&told, |h| *h == Happened::Updated).iter().all(|id| new.contains(id)));
-
-    let ask = |worker: usize, command| {
-        lab.handle.workers[worker].commands.ask(command, lab::PATIENCE).expect("an answer")
-    };
-    let owned = |worker| new.iter().copied().filter(|id| id.worker().index() == worker).collect();
-    for worker in 0..2 {
-        let ids: Vec<_> = owned(worker);
-        let (count, edit) = (ids.len() as u64, Edit { mark: Some((9, 0xff)), timeout_ms: None });
-        let edited = ask(worker, Command::Edit { ids, edit });
-        assert!(matches!(edited, Answer::Edited { count: done, .. } if done == count));
-    }
-    let marked = follow(&lab);
-    assert!(marked.iter().all(|told| told.connection.is_some_and(|c| c.mark == 9)));
-    assert_eq!(ids(&marked, |h| *h == Happened::Updated).len(), 300);
-    for worker in 0..2 {
-        ask(worker, Command::DeleteMatching { filter: Filter::default() });
-    }
-    let gone = follow(&lab);
-    let flushed = ids(&gone, |h| *h == Happened::Destroyed(Ended::Flushed));
-    assert_eq!(flushed.into_iter().collect::<HashSet<_>>(), new);
-    for worker in 0..2 {
-        assert!(matches!(ask(worker, Command::Unfollow), Answer::Unfollowed));
-    }
-    ping_pong(&mut lab, 100, 1);
-    assert!(follow(&lab).is_empty(), "nobody followed");
-    assert_eq!(lab.settle().changes_missed, 0);
-    lab.stop();
-}
-
-#[test]
-fn commands_are_answered_under_load() {
-    let mut lab = Lab::new(Shape::default());
-    let mut total = 0;
-    for round in 0..10 {
-        total += ping_pong(&mut lab, 300, 2);
-        let views: Vec<_> =
-            (0..2).flat_map(|worker| visit_all(&lab, worker, 7 + 40 * round)).collect();
-        assert_eq!(views.iter().map(|view| view.id).collect::<HashSet<_>>().len(), 300);
-        assert_eq!(views.len(), 300);
-        let ask = |worker: usize, command| {
-            lab.handle.workers[worker].commands.ask(command, lab::PATIENCE).expect("an answer")
-        };
-        let one = views[0];
-        let owner = one.id.worker().index();
-        let filter = Filter { sport: Some(one.original.src_id()), ..Filter::default() };
-        assert!(matches!(ask(owner, Command::Count { filter }), Answer::Counted(1)));
-        assert!(
-            matches!(ask(owner, Command::Get { id: one.id }), Answer::Got(Some(v)) if v.id == one.id)
-        );
-        let ids = vec![one.id, one.id];
-        assert!(matches!(
-            ask(owner, Command::Delete { ids }),
-            Answer::Deleted { count: 1, ids } if ids.len() == 2
-        ));
-        assert!(matches!(ask(owner, Command::Get { id: one.id }), Answer::Got(None)));
-        let mut left = 0;
-        for worker in 0..2 {
-            let Answer::Usage([(live, _), _]) = ask(worker, Command::Usage) else { panic!() };
-            let filter = Filter::default();
-            let Answer::DeletedMatching(gone) = ask(worker, Command::DeleteMatching { filter })
-            else {
-                panic!()
-            };
-            assert_eq!(u64::from(live), gone);
-            left += gone;
-        }
-        assert_eq!(left, 299);
-    }
-    let values = lab.settle();
-    assert_eq!((values.forwarded, values.dropped()), (2 * total, 0), "{:?}", drops(&values));
-    assert_eq!((values.connections_new, values.connections_gone), (3_000, 3_000));
-    let handle = &lab.handle.workers[0].commands;
-    lab.handle.stop();
-    let late = std::iter::repeat_with(|| {
-        std::thread::sleep(Duration::from_millis(5));
-        handle.ask(Command::Usage, Duration::from_millis(5))
-    });
-    assert!(late.take(1_000).any(|answer| matches!(answer, Err(AskError::Gone))));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::model::Family;
 
-/// Names a connection; never used again for another one. A decimal string in JSON, because programs
+/// Names a connection; not used again for another one for days, however fast they come and go. A decimal string in JSON, because programs
 /// that read JSON numbers as doubles would lose its low bits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct ConnectionId(pub u64);
@@ -197,9 +197,9 @@ pub enum Ids {
     },
     /// GRE.
     Keys {
-        /// Source key (PPTP's call id; otherwise 0).
+        /// Source key. Always 0: keys, PPTP's call ids among them, are not read, and what two hosts tunnel is one connection.
         srckey: u16,
-        /// Destination key.
+        /// Destination key. Always 0.
         dstkey: u16,
     },
     /// Any other protocol: the addresses alone.

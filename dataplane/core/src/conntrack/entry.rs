@@ -209,7 +209,8 @@ pub struct Cold {
     pub wheel_next: u32,
     /// Previous entry of the wheel slot, or the slot itself.
     pub wheel_prev: u32,
-    /// How many connections this row has held: with the row it makes an id that is never reused.
+    /// How many connections this row has held: with the row it makes the id
+    /// ([`ConnectionId`](crate::pipeline::ConnectionId)).
     pub incarnation: u32,
     /// When the connection was made ([`Tick`](crate::time::Tick)).
     pub created: u32,

@@ -150,7 +150,7 @@ pub struct Connection {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub helper: Option<String>,
     /// Seconds since it was made.
-    pub age_s: u32,
+    pub age_s: u64,
     /// When it was made, seconds since 1970, by the clock as it is set now.
     #[serde(default)]
     pub start_unix_s: u64,

@@ -51,7 +51,7 @@ pub fn connection(
     accounting: bool,
     name: impl Fn(InterfaceId) -> Option<String>,
 ) -> Connection {
-    let age = Duration::from_millis(view.age_ms.into());
+    let age = Duration::from_millis(view.age_ms);
     let start = then.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
     let number = view.original.protocol();
     let counted = |direction: Direction| {

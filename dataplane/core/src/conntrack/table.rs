@@ -527,7 +527,9 @@ impl<'m, H: Hot> Table<'m, H> {
             set.insert(row);
         }
         if self.changes.is_open() {
-            self.note(Happened::New, EntryIdx(row), Tick(cold.created));
+            // Its first packet is what was seen of it last.
+            let made = Tick(self.hot(EntryIdx(row)).state().last_seen);
+            self.note(Happened::New, EntryIdx(row), made);
         }
         Ok(EntryIdx(row))
     }

@@ -83,8 +83,8 @@ pub struct ConnectionView {
     pub egress: InterfaceId,
     /// Its helper, if it has one that has not given up.
     pub helper: Option<Helper>,
-    /// Milliseconds since it was made, modulo 2^32.
-    pub age_ms: u32,
+    /// Milliseconds since it was made, to 64 ms.
+    pub age_ms: u64,
 }
 
 /// Which connections are meant. Every field that is set must match; the default means all.
@@ -189,14 +189,13 @@ impl Pipeline<'_> {
         mut take: impl FnMut(ConnectionView),
     ) -> Option<Cursor> {
         let Cursor { v6, row } = cursor;
-        let tick = now.tick();
         let used = if v6 { self.v6.rows_used() } else { self.v4.rows_used() };
         let end = used.min(row.saturating_add(rows));
         for row in (row..end).map(EntryIdx) {
             let view = if v6 {
-                live(&self.v6, &self.desk.helpers, me, row, tick)
+                live(&self.v6, &self.desk.helpers, me, row, now)
             } else {
-                live(&self.v4, &self.desk.helpers, me, row, tick)
+                live(&self.v4, &self.desk.helpers, me, row, now)
             };
             if let Some(view) = view.filter(|view| filter.matches(view)) {
                 take(view);
@@ -211,11 +210,11 @@ impl Pipeline<'_> {
 
     /// One connection, if it lives.
     pub fn get(&self, me: WorkerId, id: ConnectionId, now: Instant) -> Option<ConnectionView> {
-        let (row, tick) = (id.row(), now.tick());
+        let row = id.row();
         let found = if id.is_v6() {
-            live(&self.v6, &self.desk.helpers, me, row, tick)
+            live(&self.v6, &self.desk.helpers, me, row, now)
         } else {
-            live(&self.v4, &self.desk.helpers, me, row, tick)
+            live(&self.v4, &self.desk.helpers, me, row, now)
         };
         found.filter(|view| view.id == id)
     }
@@ -328,13 +327,13 @@ fn live<H: Family>(
     helpers: &Pool<'_>,
     me: WorkerId,
     row: EntryIdx,
-    now: Tick,
+    now: Instant,
 ) -> Option<ConnectionView> {
     if !table.is_live(row) {
         return None;
     }
     let (hot, cold) = (table.hot(row), table.cold(row));
-    if now.reached(deadline(hot.state())) {
+    if now.tick().reached(deadline(hot.state())) {
         return None;
     }
     let mut view = view(hot, table.warm(row), cold, me, row, now);
@@ -352,7 +351,7 @@ pub(super) fn view<H: Family>(
     cold: &Cold,
     me: WorkerId,
     row: EntryIdx,
-    now: Tick,
+    now: Instant,
 ) -> ConnectionView {
     let v6 = matches!(H::FAMILY, rules::Family::V6);
     let [ingress, egress] = hot.state().interfaces[Direction::Original.index()].map(InterfaceId);
@@ -362,13 +361,13 @@ pub(super) fn view<H: Family>(
         reply: (*hot.tuple(Direction::Reply)).into(),
         flags: hot.state().flags & !(flags::ARMED | flags::CHANGED),
         protocol_state: hot.state().protocol_state,
-        remaining_ms: deadline(hot.state()).since(now).max(0) as u32,
+        remaining_ms: deadline(hot.state()).since(now.tick()).max(0) as u32,
         packets: warm.packets(),
         bytes: warm.bytes(),
         mark: cold.mark,
         ingress,
         egress,
         helper: None,
-        age_ms: now.0.wrapping_sub(cold.created),
+        age_ms: now.ms_since(cold.created),
     }
 }

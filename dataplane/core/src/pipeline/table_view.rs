@@ -163,6 +163,10 @@ pub(super) struct Review {
     round: Option<(Cursor, u8)>,
     /// The change it is for.
     number: u32,
+    /// The change of timeouts that every connection is held to, or will be by this round.
+    timeout_changes: u32,
+    /// Whether this round holds connections to the timeouts.
+    holds: bool,
 }
 
 impl Pipeline<'_> {
@@ -253,6 +257,8 @@ impl Pipeline<'_> {
         if self.review.number != snapshot.reviews {
             self.review.number = snapshot.reviews;
             self.review.round = Some((self.review.cursor, 0));
+            self.review.holds |= self.review.timeout_changes != snapshot.timeout_changes;
+            self.review.timeout_changes = snapshot.timeout_changes;
         }
         let Some((began, passed)) = self.review.round else {
             return false;
@@ -261,11 +267,12 @@ impl Pipeline<'_> {
         let used = if v6 { self.v6.rows_used() } else { self.v4.rows_used() };
         let last = if passed == 2 { began.row } else { used };
         let end = last.min(row.saturating_add(rows));
+        let timeouts = self.review.holds.then_some(&*snapshot.timeouts);
         for row in (row..end).map(EntryIdx) {
             let removed = if v6 {
-                review_row(&mut self.v6, row, snapshot, now.tick())
+                review_row(&mut self.v6, row, snapshot, timeouts, now.tick())
             } else {
-                review_row(&mut self.v4, row, snapshot, now.tick())
+                review_row(&mut self.v4, row, snapshot, timeouts, now.tick())
             };
             counters.connections_gone.add(u64::from(removed));
         }
@@ -274,6 +281,8 @@ impl Pipeline<'_> {
             self.review.round = (passed < 2).then_some((began, passed + 1));
             if passed < 2 {
                 self.review.cursor = Cursor { v6: !v6, row: 0 };
+            } else {
+                self.review.holds = false;
             }
         }
         self.review.round.is_some()
@@ -281,11 +290,12 @@ impl Pipeline<'_> {
 }
 
 /// Removes a connection whose external address is gone; otherwise has it begin anew under these stamps, and end
-/// under these timeouts. Whether it was removed.
+/// under these timeouts, if they are others. Whether it was removed.
 fn review_row<H: Family>(
     table: &mut Table<'_, H>,
     row: EntryIdx,
     snapshot: &Snapshot,
+    timeouts: Option<&Timeouts>,
     now: Tick,
 ) -> bool {
     if !table.is_live(row) {
@@ -304,8 +314,9 @@ fn review_row<H: Family>(
         state.next_hops = [NeighbourIdx::UNROUTED.0; 2];
         state.paths = [PathId::UNCACHED.0; 2];
     }
-    let longest = longest_timeout(protocol, state, &snapshot.timeouts);
-    state.timeout_ms = state.timeout_ms.min(longest);
+    if let Some(timeouts) = timeouts {
+        state.timeout_ms = state.timeout_ms.min(longest_timeout(protocol, state, timeouts));
+    }
     table.settle(row, before.flags, before.timeout_ms);
     false
 }

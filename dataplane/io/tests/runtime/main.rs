@@ -11,6 +11,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use lab::{Dice, Lab, Shape, count, drops, inside, outside};
+use postern_core::burst::BURST_MAX;
 use postern_core::conntrack::siphash::SipKey;
 use postern_core::conntrack::tuple::protocol;
 use postern_core::forward::neighbour::{Neighbour, NeighbourState};
@@ -473,6 +474,91 @@ fn stopping_in_the_middle_of_traffic_accounts_for_every_frame() {
         }
         lab.stop();
     }
+}
+
+/// A door that keeps its worker waiting while it is shut.
+struct Gate {
+    door: MemoryDoor,
+    shut: Option<Arc<AtomicBool>>,
+}
+
+impl Door for Gate {
+    fn receive(&mut self, max: u32, out: impl FnMut(FrameSpan)) -> Result<u32, SocketError> {
+        while self.shut.as_ref().is_some_and(|shut| shut.load(Ordering::Relaxed)) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.door.receive(max, out)
+    }
+    fn refill(&mut self, pool: &mut FramePool) -> u32 {
+        self.door.refill(pool)
+    }
+    fn transmit(&mut self, batch: &mut Vec<FrameSpan>) -> u32 {
+        self.door.transmit(batch)
+    }
+    fn kick(&mut self) -> Result<Kick, SocketError> {
+        self.door.kick()
+    }
+    fn reclaim(&mut self, pool: &mut FramePool) -> Result<u32, SocketError> {
+        self.door.reclaim(pool)
+    }
+    fn waiting(&self) -> u32 {
+        self.door.waiting()
+    }
+    fn frames_in_kernel(&self) -> u32 {
+        self.door.frames_in_kernel()
+    }
+    fn poll_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.door.poll_fd()
+    }
+}
+
+/// Sixteen workers, one queue out: what fifteen hand to its owner at once is more than waits for a ring that is full, and
+/// this one is empty.
+#[test]
+fn bursts_of_all_workers_at_once_leave_by_one_queue() {
+    const WORKERS: u8 = 16;
+    let shut = Arc::new(AtomicBool::new(true));
+    let shape = Shape {
+        workers: WORKERS,
+        queues: [WORKERS.into(), 1],
+        frames: 49_152, // more than the doors hold between them
+        depth: 2048,
+        ..Shape::default()
+    };
+    let mut doors = 0;
+    let mut lab = Lab::with_doors(shape, |door| {
+        doors += 1;
+        Gate { door, shut: (doors == 1).then(|| Arc::clone(&shut)) } // LAN, queue 0: worker 0
+    });
+    let sent = (WORKERS as usize - 1) * BURST_MAX;
+    for worker in 1..usize::from(WORKERS) {
+        let packet = udp(LAN, inside(10, port_of(&lab, worker)), outside(53), b"all at once");
+        (0..BURST_MAX).for_each(|_| lab.send(LAN, worker, &packet));
+    }
+    lab.wait_for("all to be handed over", |lab| lab.handle.values().handed_out == sent as u64);
+    shut.store(false, Ordering::Relaxed);
+    let values = lab.settle();
+    assert_eq!((values.forwarded, values.dropped()), (sent as u64, 0), "{:?}", drops(&values));
+    lab.stop();
+}
+
+/// A packet on hold is looked at when something has changed that it may depend on, and now and then besides.
+#[test]
+fn held_packets_are_left_alone_while_nothing_changes() {
+    let mut lab = Lab::new(Shape { workers: 1, queues: [1, 1], ..Shape::default() });
+    let start = Instant::now();
+    lab.send(LAN, 0, &udp(LAN, inside(10, 4000), SocketAddrV4::new(STRANGER, 53), b"wait"));
+    lab.wait_for("the packet to be held", |lab| lab.handle.values().held == 1);
+    std::thread::sleep(Duration::from_millis(250));
+    let asked = lab.handle.wanted.try_iter().count();
+    // Once as it came, and once in 100 ms.
+    let most = 2 + start.elapsed().as_millis() as usize / 100;
+    assert!((1..=most).contains(&asked), "its next hop was asked for {asked} times");
+    let known = Neighbour { mac: PEER, state: NeighbourState::Reachable };
+    lab.snapshot.neighbours.set(WAN, STRANGER.into(), known).expect("room");
+    lab.expect(WAN);
+    lab.settle();
+    lab.stop();
 }
 
 /// A door that panics when told to.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -61,6 +61,10 @@ const PAGE: u64 = 100;
 #[derive(Default)]
 pub(crate) struct Fake {
     pub(crate) pages: AtomicU64,
+    /// Whether a flush waits, whether it has begun, and whether it has come to its end.
+    pub(crate) flush_waits: AtomicBool,
+    pub(crate) flush_began: AtomicBool,
+    pub(crate) flush_ended: AtomicBool,
     /// Never comes to the end of its connections.
     pub(crate) endless: bool,
     pub(crate) rules: Mutex<Vec<RulesRequest>>,
@@ -279,6 +283,11 @@ impl Backend for Fake {
     }
 
     async fn flush_connections(&self) -> Result<u64, BackendError> {
+        self.flush_began.store(true, Ordering::SeqCst);
+        while self.flush_waits.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        self.flush_ended.store(true, Ordering::SeqCst);
         Ok(CONNECTIONS)
     }
 

@@ -82,6 +82,7 @@ pub fn snapshot(nat: bool, key: SipKey, workers: u8) -> Result<Snapshot> {
         generation: Generation(1),
         stamps: Stamps::FIRST,
         reviews: 0,
+        timeout_changes: 0,
         interfaces: Arc::new(Interfaces(
             vec![interface(LAN_MAC, false, lan), interface(WAN_MAC, nat, wan)].into(),
         )),

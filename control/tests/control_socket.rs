@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{CONNECTIONS, Fake, Folder, Running};
@@ -370,6 +370,29 @@ fn requests_that_need_no_body_do_not_hold_up_the_rules() {
     }
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
     drop(deletes);
+}
+
+/// C202: a flush goes on to its end though whoever asked for it has left.
+#[test]
+fn a_client_that_leaves_does_not_leave_a_table_half_flushed() {
+    let running = Running::new();
+    let fake = &running.fake;
+    let wait_for = |what: &AtomicBool| {
+        let begin = Instant::now();
+        while !what.load(Ordering::SeqCst) {
+            assert!(begin.elapsed() < Duration::from_secs(20), "it does not come");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    fake.flush_waits.store(true, Ordering::SeqCst);
+    let mut stream = running.connect();
+    stream.write_all(request("POST", "/v1/connections/flush", "").as_bytes()).unwrap();
+    wait_for(&fake.flush_began);
+    drop(stream);
+    // The server has had time to see that.
+    std::thread::sleep(Duration::from_millis(200));
+    fake.flush_waits.store(false, Ordering::SeqCst);
+    wait_for(&fake.flush_ended);
 }
 
 /// C202: one that writes to the end before it reads, as most do, is told as well; its own system must not

@@ -140,6 +140,45 @@ case_restarts_again_and_again_take_over_in_place() {
     done
 }
 
+# An interface that gets another name leaves no TAP behind; one that is no longer in the file stays closed, every start says
+# so, and `release` gives it back too.
+case_what_is_no_longer_configured_is_not_forgotten() {
+    running
+    end "$(cat "$LAB_DIR/appliance")"
+    mv "$LAB_DIR/postern.toml" "$LAB_DIR/postern.toml.whole"
+    sed 's/^\[interface\.wan\]/[interface.uplink]/' "$LAB_DIR/postern.toml.whole" >"$LAB_DIR/postern.toml"
+    start_postern
+    in_ns fw ip link show uplink >/dev/null
+    fails in_ns fw ip link show wan
+    canary
+    end "$(cat "$LAB_DIR/appliance")"
+    sed '/^\[interface\.wan\]/,/^$/d' "$LAB_DIR/postern.toml.whole" >"$LAB_DIR/postern.toml"
+    start_postern
+    fails in_ns fw ip link show uplink
+    has_program nic-wan
+    has "$(postern status)" "nic-wan is not configured any more; it stays closed"
+    end "$(cat "$LAB_DIR/appliance")"
+    in_ns fw "$POSTERN" release --config "$LAB_DIR/postern.toml"
+    fails has_program nic-wan
+    fails has_program nic-lan
+    equals "$(cd "$LAB_DIR/run" && ls -d ./*.state.json ./bpf 2>/dev/null)" "" "what is left in the run directory"
+    # A record that does not say which TAPs there are.
+    mv "$LAB_DIR/postern.toml.whole" "$LAB_DIR/postern.toml"
+    start_postern
+    canary
+    end "$(cat "$LAB_DIR/appliance")"
+    jq 'del(.taps)' "$LAB_DIR/run/nic-wan.state.json" >"$LAB_DIR/no-taps"
+    cp "$LAB_DIR/no-taps" "$LAB_DIR/run/nic-wan.state.json"
+    mv "$LAB_DIR/postern.toml" "$LAB_DIR/postern.toml.whole"
+    sed '/^\[interface\.wan\]/,/^$/d' "$LAB_DIR/postern.toml.whole" >"$LAB_DIR/postern.toml"
+    in_ns fw "$POSTERN" release --config "$LAB_DIR/postern.toml"
+    fails in_ns fw ip link show wan
+    fails has_program nic-wan
+    mv "$LAB_DIR/postern.toml.whole" "$LAB_DIR/postern.toml"
+    start_postern
+    canary
+}
+
 # The workers' calls drive the cards, whose interrupts wait; all of it is as found after `release`.
 case_busy_polling_carries_traffic_and_is_given_back() {
     local found
@@ -158,6 +197,17 @@ case_busy_polling_carries_traffic_and_is_given_back() {
     sleep 1
     in_ns lan ping -n -q -c 20 -i 0.05 -W 2 "$FAR" >"$LAB_DIR/busy-ping.log"
     grep -q ' 0% packet loss' "$LAB_DIR/busy-ping.log"
+    end "$(cat "$LAB_DIR/appliance")"
+    # Switched off in the file, and on again.
+    mv "$LAB_DIR/postern.toml" "$LAB_DIR/postern.toml.busy"
+    cp "$LAB_DIR/postern.toml.before" "$LAB_DIR/postern.toml"
+    start_postern
+    equals "$(put_off nic-lan; put_off nic-wan)" "$found" "the cards' interrupts without busy polling"
+    canary
+    end "$(cat "$LAB_DIR/appliance")"
+    mv "$LAB_DIR/postern.toml.busy" "$LAB_DIR/postern.toml"
+    start_postern
+    equals "$(put_off nic-lan; put_off nic-wan)" $'2 200000\n2 200000' "the cards' interrupts again"
     end "$(cat "$LAB_DIR/appliance")"
     in_ns fw "$POSTERN" release --config "$LAB_DIR/postern.toml"
     equals "$(put_off nic-lan; put_off nic-wan)" "$found" "the cards' interrupts after the release"

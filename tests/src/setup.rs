@@ -390,6 +390,7 @@ impl Setup {
             generation: Generation(1),
             stamps: Stamps::FIRST,
             reviews: 0,
+            timeout_changes: 0,
             interfaces: Arc::new(Interfaces(self.interfaces.clone().into())),
             policy,
             nat: Arc::new(NatRules::new(self.forwards.clone())),

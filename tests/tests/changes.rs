@@ -2,12 +2,14 @@
 //! change about a connection.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use postern_core::conntrack::changes::{CHANGES_MAX, Ended, Happened};
 use postern_core::conntrack::entry::flags;
 use postern_core::conntrack::tcp::State::{
     self, CloseWait, Established, FinWait, SynReceived, SynSent, TimeWait,
 };
+use postern_core::conntrack::timeouts::TimeoutKind;
 use postern_core::conntrack::tuple::{Tuple, protocol};
 use postern_core::helper::{Helpers, Kind};
 use postern_core::pipeline::{ConnectionId, ConnectionView, Cursor, Edit, Filter, Told};
@@ -398,4 +400,43 @@ fn a_view_names_the_helper_and_expectations_can_be_shown() {
         fw.pass_untidied(std::time::Duration::from_secs(1));
         assert!(shown(&fw).is_empty(), "past its deadline");
     });
+}
+
+/// C190: what an operator set holds until the timeouts themselves are changed, whatever else is reviewed.
+#[test]
+fn a_timeout_that_was_set_outlives_changes_of_something_else() {
+    for_workers([1, 2], |setup| {
+        let mut fw = Firewall::with(setup);
+        Flow::outward("192.168.1.2:5000", "192.0.2.9:80").open(&mut fw);
+        let id = fw.connection().id;
+        let edit = Edit { mark: None, timeout_ms: Some(500_000_000) };
+        fw.edit(id, edit).expect("it lives");
+        let more = ["192.168.1.1/24", "192.168.7.1/24", "2001:db8:1::1/64"];
+        fw.change(|setup| setup.set_addresses(LAN, &more));
+        fw.pass_secs(10);
+        assert_eq!(fw.connection().remaining_ms, 500_000_000 - 10_000);
+        fw.change(|setup| setup.timeouts.set(TimeoutKind::Udp, Duration::from_secs(77)));
+        fw.pass_secs(10);
+        assert_eq!(fw.connection().remaining_ms, 7_440_000 - 20_000, "that of its state");
+    });
+}
+
+/// C202: the age of a connection that is kept up is told also when it is older than the clock of its timeouts goes round.
+#[test]
+fn a_connection_is_as_old_as_it_is() {
+    let mut fw = following(Setup::default());
+    let mut flow = Flow::outward(WEB.0, WEB.1).open(&mut fw);
+    let mut age_ms = 0;
+    while age_ms < 60 * 86_400_000 {
+        let step = Duration::from_secs(7_000);
+        fw.pass(step);
+        age_ms += step.as_millis() as u64;
+        flow.talk(&mut fw);
+    }
+    let told = fw.connection().age_ms;
+    assert!(told.abs_diff(age_ms) <= 64, "{told} of {age_ms}");
+    fw.changes();
+    fw.delete(fw.connection().id);
+    let end = fw.changes().pop().expect("its end").connection.expect("what went");
+    assert_eq!(end.age_ms, told);
 }

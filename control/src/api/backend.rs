@@ -98,23 +98,18 @@ pub trait Backend: Send + Sync + 'static {
     /// How many connections there are, and how many there could be.
     async fn connection_count(&self) -> Result<ConnectionCount, BackendError>;
 
-    /// The same walk, but those that pass `filter` are deleted: how many in this slice, and where to go on.
-    async fn delete_connections(
-        &self,
-        filter: &ConnectionFilter,
-        cursor: Cursor,
-    ) -> Result<(u64, Option<Cursor>), BackendError>;
+    /// Deletes those that pass `filter`; returns how many. Whoever does not answer keeps nobody else from it.
+    async fn delete_connections(&self, filter: &ConnectionFilter) -> Result<u64, BackendError>;
 
     /// Deletes one connection and returns what it was.
     async fn delete_connection(&self, id: ConnectionId) -> Result<Connection, BackendError>;
 
-    /// The same walk, but those that pass `filter` are changed: how many in this slice, and where to go on.
+    /// Changes those that pass `filter`; returns how many. Whoever does not answer keeps nobody else from it.
     async fn update_connections(
         &self,
         filter: &ConnectionFilter,
         edit: &ConnectionEdit,
-        cursor: Cursor,
-    ) -> Result<(u64, Option<Cursor>), BackendError>;
+    ) -> Result<u64, BackendError>;
 
     /// Changes one connection and returns what it is now.
     async fn update_connection(
@@ -129,7 +124,7 @@ pub trait Backend: Send + Sync + 'static {
     /// All connections that helpers expect.
     async fn expectations(&self) -> Result<Vec<Expectation>, BackendError>;
 
-    /// Deletes every connection; returns how many.
+    /// Deletes every connection; returns how many. Whoever does not answer keeps nobody else from it.
     async fn flush_connections(&self) -> Result<u64, BackendError>;
 
     /// What is wrong with this configuration text; nothing is changed. Empty: nothing.

@@ -5,12 +5,14 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use postern_core::conntrack::tuple::{Direction, Tuple, protocol};
+use postern_core::conntrack::{sctp, tcp};
+use postern_core::pipeline::ConnectionView;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use utoipa::ToSchema;
 
 use super::model::Family;
 
-/// Names a connection; never used again for another one. A decimal string in JSON, because programs
+/// Names a connection; not used again for another one for days, however fast they come and go. A decimal string in JSON, because programs
 /// that read JSON numbers as doubles would lose its low bits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct ConnectionId(pub u64);
@@ -148,7 +150,7 @@ pub struct Connection {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub helper: Option<String>,
     /// Seconds since it was made.
-    pub age_s: u32,
+    pub age_s: u64,
     /// When it was made, seconds since 1970, by the clock as it is set now.
     #[serde(default)]
     pub start_unix_s: u64,
@@ -195,9 +197,9 @@ pub enum Ids {
     },
     /// GRE.
     Keys {
-        /// Source key (PPTP's call id; otherwise 0).
+        /// Source key. Always 0: keys, PPTP's call ids among them, are not read, and what two hosts tunnel is one connection.
         srckey: u16,
-        /// Destination key.
+        /// Destination key. Always 0.
         dstkey: u16,
     },
     /// Any other protocol: the addresses alone.
@@ -238,6 +240,15 @@ impl TupleInfo {
             _ => Ids::None {},
         };
         Self { src: tuple.src(), dst: tuple.dst(), ids, counted }
+    }
+}
+
+/// The name of the state that a TCP or SCTP connection is in.
+pub fn state_name(view: &ConnectionView) -> Option<&'static str> {
+    match view.original.protocol() {
+        protocol::TCP => Some(tcp::State::from_number(view.protocol_state).name()),
+        protocol::SCTP => Some(sctp::State::from_number(view.protocol_state).name()),
+        _ => None,
     }
 }
 

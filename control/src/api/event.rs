@@ -37,8 +37,8 @@ pub enum Event {
         connection: Connection,
         /// Why.
         reason: EndReason,
-        /// How long it lived, milliseconds.
-        duration_ms: u32,
+        /// How long it lived, milliseconds, to 64 ms.
+        duration_ms: u64,
     },
     /// Some events are missing here: whoever follows was too slow, or too much happened at once. A listing tells what is
     /// there now.

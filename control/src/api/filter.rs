@@ -4,10 +4,14 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use postern_core::conntrack::entry::flags;
+use postern_core::conntrack::tuple::Direction;
+use postern_core::pipeline::{ConnectionView, Filter};
+use postern_core::units::InterfaceId;
 use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
 
-use super::connection::{Connection, Ids, Protocol, TupleInfo};
+use super::connection::{Connection, Ids, Protocol, TupleInfo, state_name};
 use super::model::Family;
 
 /// The filter as it stands in a query string. All given parts must hold.
@@ -131,6 +135,16 @@ enum Network {
 }
 
 impl Network {
+    /// The address, if it is just one.
+    fn alone(self) -> Option<IpAddr> {
+        match self {
+            Self::Of(address @ IpAddr::V4(_), 32) | Self::Of(address @ IpAddr::V6(_), 128) => {
+                Some(address)
+            }
+            _ => None,
+        }
+    }
+
     fn holds(self, address: IpAddr) -> bool {
         match (self, address) {
             (Self::Any, _) => true,
@@ -320,33 +334,102 @@ impl ConnectionFilter {
         *self == Self::default()
     }
 
-    /// Whether the connection passes.
-    pub fn matches(&self, connection: &Connection) -> bool {
+    /// What of it the workers can tell: no connection that passes fails this.
+    pub fn to_core(&self) -> Filter {
+        let alone = |network: Option<Network>| network.and_then(Network::alone);
+        Filter {
+            protocol: self.protocol.map(|protocol| protocol.0),
+            v6: self.family.map(|family| family == Family::Ipv6),
+            orig_src: alone(self.original.src),
+            orig_dst: alone(self.original.dst),
+            reply_src: alone(self.reply.src),
+            reply_dst: alone(self.reply.dst),
+            sport: self.original.sport,
+            dport: self.original.dport,
+            mark: self.mark.and_then(|(value, mask)| (mask == u32::MAX).then_some(value)),
+            ..Filter::default()
+        }
+    }
+
+    /// Whether a connection passes.
+    pub fn matches(&self, connection: &Traits<'_>) -> bool {
         let c = connection;
         let status = |bit: &StatusBit| match bit {
-            StatusBit::Assured => c.assured,
-            StatusBit::SeenReply => c.seen_reply,
-            StatusBit::Unreplied => !c.seen_reply,
-            StatusBit::Expected => c.expected,
-            StatusBit::SrcNat => c.snat,
-            StatusBit::DstNat => c.dnat,
+            StatusBit::Assured => c.has(flags::ASSURED),
+            StatusBit::SeenReply => c.has(flags::SEEN_REPLY),
+            StatusBit::Unreplied => !c.has(flags::SEEN_REPLY),
+            StatusBit::Expected => c.has(flags::EXPECTED),
+            StatusBit::SrcNat => c.has(flags::SNAT),
+            StatusBit::DstNat => c.has(flags::DNAT),
         };
-        let snat = |network: Network| c.snat && network.holds(c.reply.dst);
-        let dnat = |network: Network| c.dnat && network.holds(c.reply.src);
-        let at = |name: &String| {
-            [&c.original_ingress, &c.original_egress].iter().any(|i| i.as_ref() == Some(name))
-        };
-        self.family.is_none_or(|family| family == c.family)
-            && self.protocol.is_none_or(|protocol| protocol == c.protocol)
+        let snat = |network: Network| c.has(flags::SNAT) && network.holds(c.reply.dst);
+        let dnat = |network: Network| c.has(flags::DNAT) && network.holds(c.reply.src);
+        self.family.is_none_or(|family| family == Family::of(c.original.src))
+            && same(self.protocol, Some(c.protocol))
             && self.original.matches(&c.original)
             && self.reply.matches(&c.reply)
-            && (self.state.is_none() || self.state == c.state)
+            && same(self.state.as_deref(), c.state)
             && self.status.iter().all(status)
             && self.src_nat.is_none_or(snat)
             && self.dst_nat.is_none_or(dnat)
             && self.any_nat.is_none_or(|network| snat(network) || dnat(network))
             && self.mark.is_none_or(|(value, mask)| c.mark & mask == value)
-            && self.zone.is_none_or(|zone| zone == c.zone)
-            && self.interface.as_ref().is_none_or(at)
+            && same(self.zone, Some(c.zone))
+            && self.interface.as_deref().is_none_or(|name| c.interfaces.contains(&Some(name)))
+    }
+}
+
+/// What a filter looks at: of a connection as programs see it, or of the core's, before anything is made for programs.
+#[derive(Clone, Copy, Debug)]
+pub struct Traits<'a> {
+    protocol: Protocol,
+    original: TupleInfo,
+    reply: TupleInfo,
+    state: Option<&'a str>,
+    /// See [`flags`].
+    flags: u16,
+    mark: u32,
+    zone: u16,
+    interfaces: [Option<&'a str>; 2],
+}
+
+impl<'a> Traits<'a> {
+    /// Those of a connection of the core. `name` gives an interface's name.
+    pub fn of_view(view: &ConnectionView, name: impl Fn(InterfaceId) -> Option<&'a str>) -> Self {
+        let ConnectionView { original, reply, flags, mark, ingress, egress, .. } = view;
+        Self {
+            protocol: Protocol(original.protocol()),
+            original: TupleInfo::new(original, Direction::Original, None),
+            reply: TupleInfo::new(reply, Direction::Reply, None),
+            state: state_name(view),
+            flags: *flags,
+            mark: *mark,
+            zone: original.zone(),
+            interfaces: [name(*ingress), name(*egress)],
+        }
+    }
+
+    const fn has(&self, flag: u16) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+impl<'a> From<&'a Connection> for Traits<'a> {
+    fn from(c: &'a Connection) -> Self {
+        let flag = |set: bool, flag: u16| if set { flag } else { 0 };
+        Self {
+            protocol: c.protocol,
+            original: c.original,
+            reply: c.reply,
+            state: c.state.as_deref(),
+            flags: flag(c.assured, flags::ASSURED)
+                | flag(c.seen_reply, flags::SEEN_REPLY)
+                | flag(c.expected, flags::EXPECTED)
+                | flag(c.snat, flags::SNAT)
+                | flag(c.dnat, flags::DNAT),
+            mark: c.mark,
+            zone: c.zone,
+            interfaces: [&c.original_ingress, &c.original_egress].map(Option::as_deref),
+        }
     }
 }

@@ -14,6 +14,7 @@ use futures_util::stream;
 use http_body_util::BodyExt;
 use serde::Serialize;
 use tokio::sync::Semaphore;
+use tokio::task::JoinError;
 use utoipa::openapi::{ContactBuilder, InfoBuilder, OpenApi, OpenApiBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -279,18 +280,16 @@ async fn delete_connections(
         let detail = "a filter is needed; POST /v1/connections/flush deletes all";
         return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
     }
-    // A task of its own: carried through although the client may leave.
-    let whole = tokio::spawn(async move {
-        let (mut deleted, mut cursor) = (0, Some(Cursor::default()));
-        while let Some(at) = cursor {
-            let (count, next) = backend.delete_connections(&filter, at).await?;
-            (deleted, cursor) = (deleted + count, next);
-            tokio::task::yield_now().await;
-        }
-        Ok::<_, BackendError>(deleted)
-    });
-    let deleted = whole.await.map_err(|_| BackendError::Internal("deleting failed".into()))??;
+    let deleted = carried_through(async move { backend.delete_connections(&filter).await }).await?;
     Ok(Json(Deleted { deleted }))
+}
+
+/// Does it in a task of its own: to its end although the client may leave.
+async fn carried_through<T: Send + 'static>(
+    work: impl Future<Output = Result<T, BackendError>> + Send + 'static,
+) -> Result<T, BackendError> {
+    let failed = |error: JoinError| BackendError::Internal(error.to_string());
+    tokio::spawn(work).await.map_err(failed)?
 }
 
 /// How many connections there are.
@@ -303,7 +302,8 @@ async fn connection_count(State(backend): Appliance) -> Answer<ConnectionCount> 
 /// Deletes every connection.
 #[utoipa::path(post, path = "/v1/connections/flush", responses((status = 200, body = Deleted)))]
 async fn flush_connections(State(backend): Appliance) -> Answer<Deleted> {
-    Ok(Json(Deleted { deleted: backend.flush_connections().await? }))
+    let deleted = carried_through(async move { backend.flush_connections().await }).await?;
+    Ok(Json(Deleted { deleted }))
 }
 
 /// One connection.

@@ -5,23 +5,22 @@ use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use postern_core::helper::expect::{EXPECTATIONS_MAX, Expectation as CoreExpectation};
-use postern_core::pipeline::{
-    ConnectionId as CoreId, ConnectionView, Cursor as CoreCursor, Edit, Filter,
-};
+use postern_core::pipeline::{ConnectionId as CoreId, ConnectionView};
 use postern_core::snapshot::Snapshot;
 use postern_core::units::InterfaceId;
-use postern_io::runtime::{Answer, Command, Handle};
+use postern_io::runtime::{Answer, Census, Command, Handle};
 use postern_io::xdp::socket::CopyMode;
 
 use super::board::{ActiveForward, ActiveTrigger, Board, BoardError};
 use super::events::Hub;
 use super::start::{self, Taken};
+use super::table::{self, Meant, Workers};
 use super::{policy, reload, views};
 use crate::api::backend::{Backend, BackendError, ConnectionPage, Cursor};
 use crate::api::connection::{Connection, ConnectionId, Protocol, TupleInfo};
 use crate::api::event::{ConnectionEdit, Events};
 use crate::api::expectation::Expectation;
-use crate::api::filter::ConnectionFilter;
+use crate::api::filter::{ConnectionFilter, Traits};
 use crate::api::model::{
     Books, ConfigFault, ConnectionCount, DeviceMode, DropCount, Drops, FamilyRuleCounts, Forward,
     ForwardKey, ForwardRequest, InterfaceStatus, ReloadOutcome, RuleCounts, RulesOutcome,
@@ -37,8 +36,8 @@ use crate::config::{
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long the workers may take to adopt a snapshot before a change is reported as done anyway.
 const ADOPTION: Duration = Duration::from_secs(1);
-/// Connections asked for at once.
-pub(super) const PAGE: usize = 512;
+/// How long a walk that changes connections lets everybody else go on after each question.
+const BREATH: Duration = Duration::from_millis(1);
 
 /// What the running appliance's parts share.
 pub struct Shared {
@@ -111,68 +110,18 @@ impl Running {
         views.iter().map(|view| views::connection(view, now, accounting, name)).collect()
     }
 
-    /// The connections of a slice of rows that pass `filter`, and where to go on.
-    async fn page(
+    /// What `filter` means, as far as the workers can tell, and the rest.
+    fn meant<'a>(
         &self,
-        filter: &ConnectionFilter,
-        Cursor(cursor): Cursor,
-    ) -> Result<ConnectionPage, BackendError> {
-        let worker = (cursor >> 32) as usize;
-        if worker >= self.0.handle.workers.len() {
-            return Err(BackendError::Invalid("the cursor leads nowhere".to_owned()));
-        }
-        let command = Command::Visit {
-            filter: Filter::default(),
-            cursor: CoreCursor::from_bits(cursor as u32),
-            buffer: Vec::with_capacity(PAGE),
+        filter: &'a ConnectionFilter,
+    ) -> Meant<impl Fn(&ConnectionView) -> bool + Sync + use<'a>> {
+        let names: Vec<_> =
+            self.0.board().config().interfaces.iter().map(|i| i.name.clone()).collect();
+        let also = move |view: &ConnectionView| {
+            let name = |id: InterfaceId| names.get(id.index()).map(String::as_str);
+            filter.matches(&Traits::of_view(view, name))
         };
-        let Answer::Visited { buffer, cursor } = self.ask(worker, command).await? else {
-            return Err(BackendError::Internal("not an answer to what was asked".to_owned()));
-        };
-        let next_worker = worker + 1;
-        let next = match cursor {
-            Some(cursor) => Some(Cursor((worker as u64) << 32 | u64::from(cursor.to_bits()))),
-            None if next_worker < self.0.handle.workers.len() => {
-                Some(Cursor((next_worker as u64) << 32))
-            }
-            None => None,
-        };
-        let mut connections = self.show_all(&buffer);
-        connections.retain(|connection| filter.matches(connection));
-        Ok(ConnectionPage { connections, next })
-    }
-
-    /// Has each worker do something to those of these connections that are its own; how many it was done to.
-    async fn each_own(
-        &self,
-        ids: &[CoreId],
-        command: impl Fn(Vec<CoreId>) -> Command + Send,
-    ) -> Result<u64, BackendError> {
-        let mut done = 0;
-        for worker in 0..self.0.handle.workers.len() {
-            let own: Vec<_> =
-                ids.iter().copied().filter(|id| usize::from(id.worker().0) == worker).collect();
-            if own.is_empty() {
-                continue;
-            }
-            match self.ask(worker, command(own)).await? {
-                Answer::Deleted { count, .. } | Answer::Edited { count, .. } => done += count,
-                _ => {
-                    return Err(BackendError::Internal(
-                        "not an answer to what was asked".to_owned(),
-                    ));
-                }
-            }
-        }
-        Ok(done)
-    }
-
-    async fn delete(&self, ids: &[CoreId]) -> Result<u64, BackendError> {
-        self.each_own(ids, |ids| Command::Delete { ids }).await
-    }
-
-    async fn edit(&self, ids: &[CoreId], edit: Edit) -> Result<u64, BackendError> {
-        self.each_own(ids, |ids| Command::Edit { ids, edit }).await
+        Meant { filter: filter.to_core(), also }
     }
 
     /// An expectation as the API shows it; `None` if its master is gone, and so it will be in a moment.
@@ -228,18 +177,15 @@ impl Running {
         }
     }
 
-    async fn usage(&self) -> Result<Vec<[TableUse; 2]>, BackendError> {
-        let mut all = Vec::new();
-        for worker in 0..self.0.handle.workers.len() {
-            let Answer::Usage(usage) = self.ask(worker, Command::Usage).await? else {
-                return Err(BackendError::Internal("not an answer to what was asked".to_owned()));
-            };
-            all.push(usage.map(|(used, capacity)| TableUse {
-                used: u64::from(used),
-                capacity: u64::from(capacity),
-            }));
-        }
-        Ok(all)
+    /// How full each worker's tables are: IPv4, IPv6. From what the workers publish, so that nothing is waited for.
+    fn usage(&self) -> Vec<[TableUse; 2]> {
+        let of = |census: Census| {
+            [
+                TableUse { used: census.connections_v4, capacity: census.capacity_v4 },
+                TableUse { used: census.connections_v6, capacity: census.capacity_v6 },
+            ]
+        };
+        self.0.handle.workers.iter().map(|worker| of(worker.gauges.read())).collect()
     }
 
     /// The interface a forward is on when none is named: the only one that leads outside.
@@ -257,9 +203,25 @@ impl Running {
 }
 
 #[async_trait]
+impl Workers for Running {
+    fn count(&self) -> usize {
+        self.0.handle.workers.len()
+    }
+
+    async fn ask(&self, worker: usize, command: Command) -> Result<Answer, BackendError> {
+        Running::ask(self, worker, command).await
+    }
+
+    async fn make_room(&self) {
+        self.0.events.hurry();
+        tokio::time::sleep(BREATH).await;
+    }
+}
+
+#[async_trait]
 impl Backend for Running {
     async fn status(&self) -> Result<Status, BackendError> {
-        let usage = self.usage().await?;
+        let usage = self.usage();
         let shared = &self.0;
         let values = shared.handle.values();
         let board = shared.board();
@@ -371,7 +333,8 @@ impl Backend for Running {
         filter: &ConnectionFilter,
         cursor: Cursor,
     ) -> Result<ConnectionPage, BackendError> {
-        self.page(filter, cursor).await
+        let (views, next) = table::page(self, &self.meant(filter), cursor).await?;
+        Ok(ConnectionPage { connections: self.show_all(&views), next })
     }
 
     async fn connection(&self, id: ConnectionId) -> Result<Connection, BackendError> {
@@ -380,25 +343,20 @@ impl Backend for Running {
     }
 
     async fn connection_count(&self) -> Result<ConnectionCount, BackendError> {
-        Ok(sum(&self.usage().await?))
+        Ok(sum(&self.usage()))
     }
 
-    async fn delete_connections(
-        &self,
-        filter: &ConnectionFilter,
-        cursor: Cursor,
-    ) -> Result<(u64, Option<Cursor>), BackendError> {
-        let page = self.page(filter, cursor).await?;
-        let ids: Vec<_> = page.connections.iter().map(|c| CoreId(c.id.0)).collect();
-        Ok((self.delete(&ids).await?, page.next))
+    async fn delete_connections(&self, filter: &ConnectionFilter) -> Result<u64, BackendError> {
+        table::to_all(self, &self.meant(filter), |ids| Command::Delete { ids }).await
     }
 
     async fn delete_connection(&self, id: ConnectionId) -> Result<Connection, BackendError> {
         let view = self.view(id).await?;
         let shown = self.show(&view);
-        match self.delete(&[view.id]).await? {
-            0 => Err(BackendError::NotFound(format!("there is no connection {id}"))),
-            _ => Ok(shown),
+        if table::to_one(self, view.id, |ids| Command::Delete { ids }).await? {
+            Ok(shown)
+        } else {
+            Err(BackendError::NotFound(format!("there is no connection {id}")))
         }
     }
 
@@ -406,12 +364,9 @@ impl Backend for Running {
         &self,
         filter: &ConnectionFilter,
         edit: &ConnectionEdit,
-        cursor: Cursor,
-    ) -> Result<(u64, Option<Cursor>), BackendError> {
+    ) -> Result<u64, BackendError> {
         let edit = edit.to_core().map_err(BackendError::Invalid)?;
-        let page = self.page(filter, cursor).await?;
-        let ids: Vec<_> = page.connections.iter().map(|c| CoreId(c.id.0)).collect();
-        Ok((self.edit(&ids, edit).await?, page.next))
+        table::to_all(self, &self.meant(filter), |ids| Command::Edit { ids, edit }).await
     }
 
     async fn update_connection(
@@ -420,8 +375,9 @@ impl Backend for Running {
         edit: &ConnectionEdit,
     ) -> Result<Connection, BackendError> {
         let edit = edit.to_core().map_err(BackendError::Invalid)?;
-        self.edit(&[self.view(id).await?.id], edit).await?;
-        Ok(self.show(&self.view(id).await?))
+        let id = self.view(id).await?.id;
+        table::to_one(self, id, |ids| Command::Edit { ids, edit }).await?;
+        Ok(self.show(&self.view(ConnectionId(id.0)).await?))
     }
 
     async fn events(&self) -> Result<Events, BackendError> {
@@ -432,7 +388,7 @@ impl Backend for Running {
         let buffer = Vec::with_capacity(EXPECTATIONS_MAX);
         let Answer::Expected(expected) = self.ask(0, Command::Expectations { buffer }).await?
         else {
-            return Err(BackendError::Internal("not an answer to what was asked".to_owned()));
+            return Err(table::unexpected());
         };
         let mut shown = Vec::with_capacity(expected.len());
         for expected in &expected {
@@ -442,14 +398,7 @@ impl Backend for Running {
     }
 
     async fn flush_connections(&self) -> Result<u64, BackendError> {
-        let mut flushed = 0;
-        for worker in 0..self.0.handle.workers.len() {
-            let command = Command::DeleteMatching { filter: Filter::default() };
-            if let Answer::DeletedMatching(count) = self.ask(worker, command).await? {
-                flushed += count;
-            }
-        }
-        Ok(flushed)
+        table::flush(self).await
     }
 
     async fn check_config(&self, text: String) -> Result<Vec<ConfigFault>, BackendError> {

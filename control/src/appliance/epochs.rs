@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 use postern_core::pipeline::{Cursor, Filter};
 use postern_core::snapshot::Snapshot;
 use postern_io::runtime::{Answer, Command};
-use tracing::debug;
+use tracing::{debug, warn};
 
-use super::backend::{PAGE, Running};
+use super::backend::Running;
+use super::table::{PAGE, unexpected};
 use crate::api::backend::BackendError;
 
 /// How often the connections are looked at while there is an epoch that may be over.
@@ -24,7 +25,8 @@ pub async fn see_to(running: Running) {
     loop {
         tokio::time::sleep(ASK_EVERY).await;
         if let Err(error) = ask(&running).await {
-            debug!("older steering is kept: {error}");
+            // Each older steering costs every first packet of a connection a search.
+            warn!("older steering is kept for now: {error}");
         }
     }
 }
@@ -57,7 +59,7 @@ async fn needed(running: &Running, snapshot: &Arc<Snapshot>) -> Result<usize, Ba
             let buffer = Vec::with_capacity(PAGE);
             let command = Command::Visit { filter: Filter::default(), cursor, buffer };
             let Answer::Visited { buffer, cursor } = running.ask(worker, command).await? else {
-                return Err(BackendError::Internal("not an answer to what was asked".to_owned()));
+                return Err(unexpected());
             };
             for view in &buffer {
                 let tuples = [&view.original, &view.reply];

@@ -1,15 +1,16 @@
 //! The appliance: joins devices, tables, threads, kernel and control socket into one running thing.
 //!
-//! - [`start`]: takes the devices over and starts the threads.
+//! - [`start`]: takes the devices over and starts the threads; [`leftovers`]: those it had before.
 //! - [`board`]: what is in force, and the snapshots made of it.
 //! - [`reload`]: what of a changed configuration can be put into force; [`carrier`]: the cards' links.
 //! - [`epochs`]: how long older steering is kept.
 //! - [`events`]: what happens to connections, for those who follow.
-//! - [`backend`]: what the control socket asks for; [`views`]: how it is shown.
+//! - [`backend`]: what the control socket asks for; [`table`]: walks through the tables; [`views`]: how it is shown.
 //! - here: the control loop, which follows the kernel, the threads and signals; and `guard` and `release`.
 //!
 //! Everything on this side runs on one thread, pinned off the workers' cores.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,10 +31,12 @@ pub mod board;
 pub mod carrier;
 pub mod epochs;
 pub mod events;
+mod leftovers;
 pub mod parts;
 pub mod policy;
 pub mod reload;
 pub mod start;
+mod table;
 pub mod views;
 
 use crate::api::backend::Backend;
@@ -325,12 +328,15 @@ pub fn guard(path: &Path) -> Result<(), ApplianceError> {
         let mode = start::attach_mode(interface);
         program::attach_drop_only(&device, &config.run_dir, mode).map_err(|e| failed(&e))?;
         let (reception, polling) = (start::reception(interface), start::polling(interface));
-        device.take_over(&config.run_dir, reception, polling).map_err(|e| failed(&e))?;
+        device
+            .take_over(&config.run_dir, &interface.name, reception, polling)
+            .map_err(|e| failed(&e))?;
     }
     Ok(())
 }
 
-/// Gives devices, TAPs and settings back as they were found. All of it is tried, whatever fails.
+/// Gives devices, TAPs and settings back as they were found: those of the configuration, and those that earlier
+/// runs had under another one. All of it is tried, whatever fails.
 ///
 /// # Errors
 /// Everything that failed, in one text.
@@ -344,8 +350,8 @@ pub fn release(path: &Path) -> Result<(), ApplianceError> {
     let mut note = |what: &str, error: &dyn std::fmt::Display| {
         failures.push(format!("{what}: {error}"));
     };
-    for interface in &config.interfaces {
-        let (name, device) = (&interface.name, &interface.device);
+    let mut taps: BTreeSet<_> = config.interfaces.iter().map(|i| i.name.clone()).collect();
+    for device in &leftovers::devices(&config, &mut note) {
         match program::release(device, run_dir) {
             Err(xdp::program::ProgramError::AnotherInstance { .. }) => {
                 return Err(ApplianceError::Start(format!("{device}: the appliance is running")));
@@ -355,6 +361,7 @@ pub fn release(path: &Path) -> Result<(), ApplianceError> {
         }
         match TakenOver::load(run_dir, device) {
             Ok(Some(taken)) => {
+                taps.extend(taken.taps().iter().cloned());
                 if let Err(error) = taken.release() {
                     note(device, &error);
                 }
@@ -362,10 +369,17 @@ pub fn release(path: &Path) -> Result<(), ApplianceError> {
             Ok(None) => {}
             Err(error) => note(device, &error),
         }
-        if let Err(error) = tap::delete(name) {
-            note(name, &error);
+    }
+    for tap in &taps {
+        let configured = config.interfaces.iter().any(|interface| interface.name == *tap);
+        match tap::delete(tap) {
+            // Somebody else has used a name of an earlier configuration since.
+            Err(tap::TapError::NotOurs { .. }) if !configured => {}
+            Err(error) => note(tap, &error),
+            Ok(_) => {}
         }
     }
+    leftovers::delete_unknown_taps(&mut note);
     // Not before it is clear that no appliance runs.
     if let Err(error) = tap::release_host(run_dir) {
         note("the host's settings", &error);

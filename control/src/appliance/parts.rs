@@ -62,6 +62,7 @@ pub fn first_snapshot(inputs: Inputs<'_>) -> Snapshot {
         generation: Generation::default().next(),
         stamps: Stamps::FIRST,
         reviews: 0,
+        timeout_changes: 0,
         interfaces: Arc::new(compile::interfaces(config, kernel)),
         policy: Arc::clone(rules.policy()),
         nat: Arc::new(compile::nat_rules(config, kernel, forwards)),

@@ -1,8 +1,9 @@
 //! Taking the devices over and starting the threads, in an order that never leaves a device open.
 //!
 //! For each interface: the XDP program first, which drops everything; then the raw device's settings, the
-//! sockets, the TAP and its addresses; the sockets enter the program's map last, when the threads that
-//! serve them exist. Whatever fails on the way leaves the devices closed; `release` opens them.
+//! sockets, the TAP and its addresses; then the sockets enter the program's map, and packets wait in their rings
+//! until the threads that serve them have started, which is the last step. Whatever fails on the way leaves the
+//! devices closed, as sockets that go leave the map; `release` opens them.
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -28,7 +29,7 @@ use tracing::{info, warn};
 use super::ApplianceError;
 use super::board::Board;
 use super::carrier::Carriers;
-use super::reload;
+use super::{leftovers, reload};
 use crate::config::{self, Config, ConntrackSettings, InterfaceSettings, XdpMode};
 use crate::netlink::{Configurator, ConfigureError, Follower, GATEWAY_METRIC};
 
@@ -81,6 +82,7 @@ pub fn start(config: Config) -> Result<Started, ApplianceError> {
         );
     }
 
+    leftovers::see_to(&config, &mut warnings);
     let mut programs = Vec::new();
     for (interface, device) in config.interfaces.iter().zip(&devices) {
         programs.push(close(interface, device, &run_dir)?);
@@ -168,7 +170,9 @@ pub fn close(
     let what = format!("interface {}", interface.name);
     let program =
         attach_or_take_over(device, run_dir, attach_mode(interface)).map_err(failed(&what))?;
-    device.take_over(run_dir, reception(interface), polling(interface)).map_err(failed(&what))?;
+    device
+        .take_over(run_dir, &interface.name, reception(interface), polling(interface))
+        .map_err(failed(&what))?;
     Ok(program)
 }
 

@@ -186,7 +186,7 @@ fn every_option_of_a_filter_decides() {
     let matches = |edit: &dyn Fn(&mut ConnectionQuery, String), value: &str| {
         let mut query = ConnectionQuery::default();
         edit(&mut query, value.to_owned());
-        ConnectionFilter::try_from(&query).unwrap().matches(&connection)
+        ConnectionFilter::try_from(&query).unwrap().matches(&(&connection).into())
     };
     type Edit<'a> = &'a dyn Fn(&mut ConnectionQuery, String);
     let rows: &[(Edit<'_>, &str, &str)] = &[

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -61,6 +61,10 @@ const PAGE: u64 = 100;
 #[derive(Default)]
 pub(crate) struct Fake {
     pub(crate) pages: AtomicU64,
+    /// Whether a flush waits, whether it has begun, and whether it has come to its end.
+    pub(crate) flush_waits: AtomicBool,
+    pub(crate) flush_began: AtomicBool,
+    pub(crate) flush_ended: AtomicBool,
     /// Never comes to the end of its connections.
     pub(crate) endless: bool,
     pub(crate) rules: Mutex<Vec<RulesRequest>>,
@@ -179,18 +183,14 @@ impl Backend for Fake {
     ) -> Result<ConnectionPage, BackendError> {
         self.pages.fetch_add(1, Ordering::Relaxed);
         let page = (from..from + PAGE).map(|n| connection(n % CONNECTIONS));
-        let connections = page.filter(|connection| filter.matches(connection)).collect();
+        let connections = page.filter(|connection| filter.matches(&connection.into())).collect();
         let more = self.endless || from + PAGE < CONNECTIONS;
         Ok(ConnectionPage { connections, next: more.then_some(Cursor(from + PAGE)) })
     }
 
-    async fn delete_connections(
-        &self,
-        filter: &ConnectionFilter,
-        cursor: Cursor,
-    ) -> Result<(u64, Option<Cursor>), BackendError> {
-        let page = self.connections(filter, cursor).await?;
-        Ok((page.connections.len() as u64, page.next))
+    async fn delete_connections(&self, filter: &ConnectionFilter) -> Result<u64, BackendError> {
+        let passes = |n: &u64| filter.matches(&(&connection(*n)).into());
+        Ok((0..CONNECTIONS).filter(passes).count() as u64)
     }
 
     async fn connection(&self, id: ConnectionId) -> Result<Connection, BackendError> {
@@ -212,10 +212,9 @@ impl Backend for Fake {
         &self,
         filter: &ConnectionFilter,
         edit: &ConnectionEdit,
-        cursor: Cursor,
-    ) -> Result<(u64, Option<Cursor>), BackendError> {
+    ) -> Result<u64, BackendError> {
         self.edits.lock().unwrap().push(*edit);
-        self.delete_connections(filter, cursor).await
+        self.delete_connections(filter).await
     }
 
     async fn update_connection(
@@ -284,6 +283,11 @@ impl Backend for Fake {
     }
 
     async fn flush_connections(&self) -> Result<u64, BackendError> {
+        self.flush_began.store(true, Ordering::SeqCst);
+        while self.flush_waits.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        self.flush_ended.store(true, Ordering::SeqCst);
         Ok(CONNECTIONS)
     }
 

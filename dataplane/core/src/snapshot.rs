@@ -37,6 +37,8 @@ pub struct Snapshot {
     pub stamps: Stamps,
     /// Counts the changes after which every connection is looked at once, used or not.
     pub reviews: u32,
+    /// How often idle timeouts have changed: then no connection may be idle for longer than they say now.
+    pub timeout_changes: u32,
     /// Interfaces and their addresses.
     pub interfaces: Arc<Interfaces>,
     /// The rules.
@@ -82,7 +84,9 @@ impl Snapshot {
         let half = |now: u16, then: u16| (now ^ then) & 0x8000 != 0;
         let stale = half(self.stamps.policy, before.stamps.policy)
             || half(self.stamps.way, before.stamps.way);
-        let review = stale || !same_addresses || self.timeouts != before.timeouts;
+        let same_timeouts = self.timeouts == before.timeouts;
+        self.timeout_changes = before.timeout_changes.wrapping_add(u32::from(!same_timeouts));
+        let review = stale || !same_addresses || !same_timeouts;
         self.reviews = before.reviews.wrapping_add(u32::from(review));
         self
     }

@@ -18,7 +18,21 @@ impl Instant {
     pub const fn tick(self) -> Tick {
         Tick((self.0 / 1_000_000) as u32)
     }
+
+    /// The coarser form kept where ages are asked for: units of 64 ms, modulo 2^32 (8.7 years).
+    #[inline]
+    pub const fn moment(self) -> u32 {
+        (self.0 / MOMENT_NS) as u32
+    }
+
+    /// Milliseconds since an earlier [`moment`](Self::moment), to 64 ms.
+    pub const fn ms_since(self, moment: u32) -> u64 {
+        self.moment().wrapping_sub(moment) as u64 * (MOMENT_NS / 1_000_000)
+    }
 }
+
+/// See [`Instant::moment`].
+const MOMENT_NS: u64 = 64_000_000;
 
 /// Milliseconds since the clock base, modulo 2^32 (49.7 days). Ticks are compared by signed
 /// difference, so two ticks that are compared must lie within 24.8 days of each other; every
@@ -53,6 +67,17 @@ impl Tick {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ages_are_told_beyond_what_a_tick_holds() {
+        let made = Instant(5_000_000_000);
+        let year = Duration::from_secs(365 * 86_400);
+        assert_eq!(made.plus(year).ms_since(made.moment()), year.as_millis() as u64);
+        assert_eq!(made.plus(Duration::from_millis(63)).ms_since(made.moment()) % 64, 0);
+        // Across the wrap of the moments.
+        let late = Instant(u64::from(u32::MAX) * MOMENT_NS);
+        assert_eq!(late.plus(Duration::from_secs(64)).ms_since(late.moment()), 64_000);
+    }
 
     #[test]
     fn ticks_order_across_the_wrap() {

@@ -161,15 +161,17 @@ impl Device {
         Ok(if has_link { Carrier::Up } else { Carrier::Down })
     }
 
-    /// Records how the device was found, then takes it from the kernel's stack: no addresses, no IPv6,
-    /// no ARP; multicast in; up; and, for busy polling, interrupts that wait. A record of an earlier run (a crash, a restart) is kept: it tells how
-    /// the device was found before Postern. Attach the program first, so that nothing leaks between.
+    /// Records how the device was found, and that `tap` is the host's side of it; then takes it from the kernel's stack:
+    /// no addresses, no IPv6, no ARP; multicast in; up; and, for busy polling, interrupts that wait. A record of an
+    /// earlier run (a crash, a restart) is kept: it tells how the device was found before Postern, and which TAPs it has
+    /// had. Attach the program first, so that nothing leaks between.
     ///
     /// # Errors
     /// [`DeviceError`]; the device may be half taken over then, and `release` undoes it.
     pub fn take_over(
         &self,
         run_dir: &Path,
+        tap: &str,
         reception: Reception,
         polling: Polling,
     ) -> Result<TakenOver, DeviceError> {
@@ -184,18 +186,30 @@ impl Device {
         let mut found = match earlier {
             // An interface index is not used twice between two boots.
             Some(state) if state.ifindex == self.ifindex => state,
-            _ => {
-                let state = self.present().map_err(self.step("recording its state"))?;
-                write(&state)?;
-                state
-            }
+            _ => self.present().map_err(self.step("recording its state"))?,
         };
+        if !found.taps.iter().any(|known| known == tap) {
+            found.taps.push(tap.to_owned());
+            write(&found)?;
+        }
         let attributes = self.attributes(polling).map_err(self.step("busy polling"))?;
         if found.attributes.is_empty() && !attributes.is_empty() {
             found.attributes = attributes;
             write(&found)?;
         }
         self.change(reception).map_err(self.step("taking it over"))?;
+        // Those that an earlier run changed for its polling are as they were, if this one's does not change them.
+        let (changed, restored): (Vec<_>, Vec<_>) = found
+            .attributes
+            .drain(..)
+            .partition(|(name, _)| polling.attributes().iter().any(|(set, _)| set == name));
+        found.attributes = changed;
+        for (name, value) in &restored {
+            set_attribute(&self.name, name, value).map_err(self.step("no busy polling"))?;
+        }
+        if !restored.is_empty() {
+            write(&found)?;
+        }
         for (name, value) in polling.attributes() {
             set_attribute(&self.name, name, value).map_err(self.step("busy polling"))?;
         }
@@ -209,6 +223,7 @@ impl Device {
             flags: Control::open()?.flags(&self.name)? & FLAGS_CHANGED,
             sysctls: sysctl::present(&self.settings())?,
             attributes: Vec::new(),
+            taps: Vec::new(),
             addresses: netlink.addresses(self.ifindex)?.iter().map(|bytes| to_hex(bytes)).collect(),
             routes: netlink.routes(self.ifindex)?.iter().map(|bytes| to_hex(bytes)).collect(),
         })
@@ -269,6 +284,9 @@ struct State {
     /// Of the device's folder in `/sys`, those that busy polling changed: name and value.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     attributes: Vec<(String, String)>,
+    /// The host's side of it, by each name that the configuration has had for it since.
+    #[serde(default)]
+    taps: Vec<String>,
     /// The kernel's own messages (`ifaddrmsg` with attributes), in hexadecimal: lifetimes, labels and
     /// peers go back as they were.
     addresses: Vec<String>,
@@ -300,6 +318,31 @@ impl TakenOver {
         Ok(found.map(|found| Self { name: name.to_owned(), record, found }))
     }
 
+    /// The devices that runs with this directory have left a record of.
+    ///
+    /// # Errors
+    /// What reading the directory said; that there is none is no error.
+    pub fn recorded(run_dir: &Path) -> io::Result<Vec<String>> {
+        let entries = match fs::read_dir(run_dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let name = entry?.file_name();
+            let device = name.to_str().and_then(|name| name.strip_suffix(RECORD));
+            names.extend(device.filter(|&device| device != HOST).map(str::to_owned));
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// The host's side of it, by each name that the configuration has had for it since it was found.
+    pub fn taps(&self) -> &[String] {
+        &self.found.taps
+    }
+
     /// Changes what the device lets in.
     ///
     /// # Errors
@@ -311,11 +354,11 @@ impl TakenOver {
             .map_err(self.step("changing its flags"))
     }
 
-    /// Gives the device back as it was found: settings, flags, addresses, routes. A device that is
-    /// gone, or is another one under the same name, needs nothing. Removes the record.
+    /// Gives the device back as it was found: settings, flags, addresses, routes. All of it is tried, whatever fails. A
+    /// device that is gone, or is another one under the same name, needs nothing. Removes the record.
     ///
     /// # Errors
-    /// [`DeviceError::Step`]; the record stays, so that it can be tried again.
+    /// [`DeviceError::Step`] with everything that failed; the record stays, so that it can be tried again.
     pub fn release(self) -> Result<(), DeviceError> {
         let present = Control::open()
             .map_err(self.step("control socket"))?
@@ -329,30 +372,24 @@ impl TakenOver {
 
     fn restore(&self) -> io::Result<()> {
         let State { flags, sysctls, attributes, addresses, routes, .. } = &self.found;
-        let control = Control::open()?;
-        for (name, value) in attributes {
-            set_attribute(&self.name, name, value)?;
-        }
-        control.change_flags(&self.name, *flags, FLAGS_CHANGED & !flags)?;
-        sysctls.iter().try_for_each(Sysctl::apply)?;
-        let mut netlink = Netlink::open()?;
-        for address in addresses {
-            netlink.add_address(&from_hex(address)?)?;
-        }
-        // A route through a gateway needs the route to the gateway first; their order is not known.
-        let mut left = routes.iter().map(|route| from_hex(route)).collect::<Result<Vec<_>, _>>()?;
-        for last in [false, true] {
-            let mut failed = Vec::new();
-            for route in left {
-                match netlink.add_route(&route) {
-                    Err(error) if last => return Err(error),
-                    Err(_) => failed.push(route),
-                    Ok(()) => {}
-                }
+        let attribute = |(name, value): &(String, String)| set_attribute(&self.name, name, value);
+        let flags = Control::open()
+            .and_then(|control| control.change_flags(&self.name, *flags, FLAGS_CHANGED & !flags));
+        let mut done = vec![flags];
+        done.extend(attributes.iter().map(attribute));
+        done.extend(sysctls.iter().map(Sysctl::apply));
+        match Netlink::open() {
+            Ok(mut netlink) => {
+                let add = |bytes: &String| netlink.add_address(&from_hex(bytes)?);
+                done.extend(addresses.iter().map(add));
+                // A route through a gateway needs the route to the gateway first; their order is not known.
+                let mut add = |bytes: &&String| netlink.add_route(&from_hex(bytes)?);
+                let left: Vec<_> = routes.iter().filter(|route| add(route).is_err()).collect();
+                done.extend(left.iter().map(add));
             }
-            left = failed;
+            Err(error) => done.push(Err(error)),
         }
-        Ok(())
+        sysctl::try_all(done)
     }
 
     fn step(&self, step: &'static str) -> impl FnOnce(io::Error) -> DeviceError {
@@ -370,8 +407,14 @@ fn set_attribute(device: &str, name: &str, value: &str) -> io::Result<()> {
         .map_err(|error| io::Error::new(error.kind(), format!("/sys: {name}: {error}")))
 }
 
-fn record_path(run_dir: &Path, name: &str) -> PathBuf {
-    run_dir.join(format!("{name}.state.json"))
+/// How the names of records end.
+const RECORD: &str = ".state.json";
+
+/// Under this name the run directory has the host's own record.
+pub(crate) const HOST: &str = "host";
+
+pub(crate) fn record_path(run_dir: &Path, name: &str) -> PathBuf {
+    run_dir.join(format!("{name}{RECORD}"))
 }
 
 /// Writes a record whole or not at all, and to the disk.

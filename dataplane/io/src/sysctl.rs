@@ -40,6 +40,13 @@ impl Sysctl {
     }
 }
 
+/// Does all of it, whatever fails. What failed, in one text.
+pub(crate) fn try_all(steps: impl IntoIterator<Item = io::Result<()>>) -> io::Result<()> {
+    let failures: Vec<_> =
+        steps.into_iter().filter_map(|done| Some(done.err()?.to_string())).collect();
+    if failures.is_empty() { Ok(()) } else { Err(io::Error::other(failures.join("; "))) }
+}
+
 /// The present values of the settings in `wanted` that exist.
 pub(crate) fn present(wanted: &[Sysctl]) -> io::Result<Vec<Sysctl>> {
     wanted.iter().filter_map(|setting| Sysctl::read(&setting.key).transpose()).collect()

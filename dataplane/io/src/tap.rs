@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::device::Carrier;
+use crate::device::{Carrier, HOST, read_record, record_path, write_record};
 use crate::netdev::{Control, request};
 use crate::netlink::Netlink;
 use crate::sysctl::{self, Sysctl};
@@ -218,12 +218,27 @@ impl AsFd for Tap {
     }
 }
 
-/// Removes the TAP `name` that an earlier run left, if it is there.
+/// Removes the TAP `name` that an earlier run left, if it is there. Whether it was.
 ///
 /// # Errors
 /// [`TapError::NotOurs`], [`TapError::InUse`], [`TapError::Step`].
-pub fn delete(name: &str) -> Result<(), TapError> {
-    if check_ours(name)? { Tap::attach(name)?.delete() } else { Ok(()) }
+pub fn delete(name: &str) -> Result<bool, TapError> {
+    let there = check_ours(name)?;
+    if there {
+        Tap::attach(name)?.delete()?;
+    }
+    Ok(there)
+}
+
+/// The TAPs that runs of Postern have made in the calling thread's network namespace, whatever their directory.
+///
+/// # Errors
+/// What listing the interfaces said.
+pub fn ours() -> io::Result<Vec<String>> {
+    let all = fs::read_to_string("/proc/thread-self/net/dev")?;
+    // Two lines of headings; then one an interface, its name before a colon.
+    let names = all.lines().skip(2).filter_map(|line| Some(line.rsplit_once(':')?.0.trim()));
+    Ok(names.filter(|name| matches!(check_ours(name), Ok(true))).map(str::to_owned).collect())
 }
 
 /// Whether there is an interface of that name; an error if it is not a TAP of ours.
@@ -296,7 +311,7 @@ fn host_settings() -> Vec<Sysctl> {
 }
 
 fn host_state(run_dir: &Path) -> PathBuf {
-    run_dir.join("host.state.json")
+    record_path(run_dir, HOST)
 }
 
 /// Stops the kernel from forwarding by itself, beside Postern. Records the settings as found in
@@ -309,7 +324,7 @@ pub fn prepare_host(run_dir: &Path) -> io::Result<()> {
     let record = host_state(run_dir);
     if !record.exists() {
         let state = HostState { sysctls: sysctl::present(&wanted)? };
-        crate::device::write_record(&record, &state)?;
+        write_record(&record, &state)?;
     }
     wanted.iter().try_for_each(Sysctl::apply)
 }
@@ -320,10 +335,10 @@ pub fn prepare_host(run_dir: &Path) -> io::Result<()> {
 /// What reading the record or writing a setting said, naming it.
 pub fn release_host(run_dir: &Path) -> io::Result<()> {
     let record = host_state(run_dir);
-    let state: HostState = match crate::device::read_record(&record)? {
+    let state: HostState = match read_record(&record)? {
         Some(state) => state,
         None => return Ok(()),
     };
-    state.sysctls.iter().try_for_each(Sysctl::apply)?;
+    sysctl::try_all(state.sysctls.iter().map(Sysctl::apply))?;
     fs::remove_file(&record)
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use lab::{Lab, Shape, count, drops, inside, outside};
 use postern_core::helper::expect::EXPECTATIONS_MAX;
-use postern_core::pipeline::{Cursor, Filter};
+use postern_core::pipeline::{ConnectionId, Cursor, Filter};
 use postern_core::snapshot::Snapshot;
 use postern_core::verdict::DropReason;
 use postern_io::frame::{FramePool, FrameSpan};
@@ -118,7 +118,10 @@ fn a_running_worker_neither_allocates_nor_frees() {
         let filter = Filter::default();
         let visit = Command::Visit { filter, cursor: Cursor::default(), buffer };
         worker.commands.ask(visit, lab::PATIENCE).expect("an answer");
-        worker.commands.ask(Command::Usage, lab::PATIENCE).expect("an answer");
+        let nobody = Command::Get { id: ConnectionId(0) };
+        worker.commands.ask(nobody, lab::PATIENCE).expect("an answer");
+        let nobody = Command::Get { id: ConnectionId(0) };
+        worker.commands.ask(nobody, lab::PATIENCE).expect("an answer");
         let follow = Command::Follow { buffer: Vec::with_capacity(300) };
         let followed = worker.commands.ask(follow, lab::PATIENCE).expect("an answer");
         assert!(matches!(followed, Answer::Followed(told) if told.capacity() == 300));
@@ -129,7 +132,8 @@ fn a_running_worker_neither_allocates_nor_frees() {
             worker.commands.ask(expected, lab::PATIENCE).expect("an answer");
         }
         if round % 50 == 49 {
-            let flush = Command::DeleteMatching { filter };
+            let cursor = Cursor::default();
+            let flush = Command::DeleteMatching { filter, cursor };
             worker.commands.ask(flush, lab::PATIENCE).expect("an answer");
         }
         while lab.take(WAN).is_some() {}

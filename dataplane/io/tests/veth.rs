@@ -497,7 +497,7 @@ fn release_gives_a_device_back_as_found() {
         lines
     };
     let found = state();
-    let take_over = |reception| {
+    let take_over = |tap, reception| {
         lab.within("fw", || {
             let device = Device::open("l0").expect("the device");
             drop(
@@ -506,23 +506,26 @@ fn release_gives_a_device_back_as_found() {
             );
             drop(
                 device
-                    .take_over(&lab.run_dir, reception, Polling::Interrupts)
+                    .take_over(&lab.run_dir, tap, reception, Polling::Interrupts)
                     .expect("taking over"),
             );
         })
     };
-    take_over(Reception::AllMulticast);
+    take_over("lan", Reception::AllMulticast);
     assert_eq!(KEYS.map(sysctl), ["1", "8", "1", "0"]);
     assert_eq!(lab.ip("fw", "-o addr show dev l0"), "", "addresses are left");
     let flags = lab.ip("fw", "link show l0");
     assert!(flags.contains("ALLMULTI") && !flags.contains("PROMISC"), "{flags}");
     // Another run after a crash must not take the closed device for the one found.
-    take_over(Reception::Promiscuous);
+    take_over("inside", Reception::Promiscuous);
+    take_over("lan", Reception::Promiscuous);
+    assert_eq!(TakenOver::recorded(&lab.run_dir).expect("readable"), ["l0"]);
     assert!(lab.ip("fw", "link show l0").contains("PROMISC"));
     lab.within("fw", || {
         program::release("l0", &lab.run_dir).expect("release");
         let taken =
             TakenOver::load(&lab.run_dir, "l0").expect("a readable record").expect("a record");
+        assert_eq!(taken.taps(), ["lan", "inside"]);
         taken.release().expect("release");
         assert!(
             TakenOver::load(&lab.run_dir, "l0").expect("readable").is_none(),
@@ -538,6 +541,31 @@ fn release_gives_a_device_back_as_found() {
 }
 
 #[test]
+fn a_setting_that_is_refused_keeps_nothing_else_from_being_given_back() {
+    if !may_run("refused") {
+        return;
+    }
+    let lab = Lab::new();
+    lab.ip("fw", "addr add 10.78.0.1/24 dev l0");
+    lab.within("fw", || {
+        let device = Device::open("l0").expect("the device");
+        device
+            .take_over(&lab.run_dir, "lan", Reception::Promiscuous, Polling::Interrupts)
+            .expect("taking over");
+        let record = lab.run_dir.join("l0.state.json");
+        let text = std::fs::read_to_string(&record).expect("a record");
+        let with = "\"attributes\": [[\"no_such_attribute\", \"1\"]],\n  \"taps\"";
+        std::fs::write(&record, text.replace("\"taps\"", with)).expect("written");
+        let load = || TakenOver::load(&lab.run_dir, "l0").expect("readable");
+        let error = load().expect("a record").release().expect_err("it is refused").to_string();
+        assert!(error.contains("no_such_attribute"), "{error}");
+        assert!(load().is_some(), "it can be tried again");
+    });
+    assert!(lab.ip("fw", "-o addr show dev l0").contains("10.78.0.1/24"));
+    assert!(!lab.ip("fw", "link show l0").contains("PROMISC"));
+}
+
+#[test]
 fn a_device_with_too_large_an_mtu_is_refused_untouched() {
     if !may_run("mtu") {
         return;
@@ -546,7 +574,8 @@ fn a_device_with_too_large_an_mtu_is_refused_untouched() {
     lab.ip("fw", "link set l0 mtu 3000");
     lab.within("fw", || {
         let device = Device::open("l0").expect("the device");
-        let refused = device.take_over(&lab.run_dir, Reception::AllMulticast, Polling::Interrupts);
+        let refused =
+            device.take_over(&lab.run_dir, "lan", Reception::AllMulticast, Polling::Interrupts);
         assert!(matches!(refused, Err(DeviceError::MtuTooLarge { mtu: 3000, .. })), "{refused:?}");
         assert!(matches!(Device::open("none0"), Err(DeviceError::Missing(_))));
     });

@@ -11,8 +11,8 @@ use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, timeout_at};
 
-use super::{Answer, ApiError, Appliance, Json, Parameters, connection_id};
-use crate::api::backend::{BackendError, Cursor};
+use super::{Answer, ApiError, Appliance, Json, Parameters, carried_through, connection_id};
+use crate::api::backend::BackendError;
 use crate::api::connection::Connection;
 use crate::api::event::{ConnectionEdit, Event, EventKinds, Events, EventsQuery, Updated};
 use crate::api::expectation::Expectations;
@@ -44,9 +44,9 @@ pub(super) async fn events(
         serde_urlencoded::from_str(&filter).map_err(|error| bad(error.to_string()))?;
     let filter = ConnectionFilter::try_from(&query)?;
     let wanted = move |event: &Event| {
-        event
-            .about()
-            .is_none_or(|(kind, connection)| kinds.holds(kind) && filter.matches(connection))
+        event.about().is_none_or(|(kind, connection)| {
+            kinds.holds(kind) && filter.matches(&connection.into())
+        })
     };
     let wanted = Arc::new(wanted);
     let chunks = stream::unfold(backend.events().await?, move |mut events: Events| {
@@ -90,17 +90,8 @@ pub(super) async fn update_connections(
         return Err(ApiError::new(StatusCode::BAD_REQUEST, "a filter is needed"));
     }
     edit.to_core().map_err(BackendError::Invalid)?;
-    // A task of its own: carried through although the client may leave.
-    let whole = tokio::spawn(async move {
-        let (mut updated, mut cursor) = (0, Some(Cursor::default()));
-        while let Some(at) = cursor {
-            let (count, next) = backend.update_connections(&filter, &edit, at).await?;
-            (updated, cursor) = (updated + count, next);
-            tokio::task::yield_now().await;
-        }
-        Ok::<_, BackendError>(updated)
-    });
-    let updated = whole.await.map_err(|_| BackendError::Internal("updating failed".into()))??;
+    let work = async move { backend.update_connections(&filter, &edit).await };
+    let updated = carried_through(work).await?;
     Ok(Json(Updated { updated }))
 }
 

@@ -119,6 +119,12 @@ impl<H: Hot> Changes<H> {
         self.len >= self.ring.len() / 2
     }
 
+    /// How many more fit into the half of it that those may fill who can wait: the rest is for packets.
+    pub(super) fn spare(&self) -> usize {
+        let taken = self.len + usize::from(self.missed != 0);
+        (self.ring.len() / 2).saturating_sub(taken)
+    }
+
     /// Notes a change, and first how many were missed before it; `false` if there is no room for that.
     pub(super) fn note(&mut self, change: &Change<H>) -> bool {
         let gap = self.missed != 0;

@@ -11,7 +11,7 @@ use super::tuple::protocol;
 use crate::time::Tick;
 
 /// A replied UDP flow older than this is a stream, milliseconds (nf_conntrack_proto_udp.c).
-const STREAM_AFTER_MS: i32 = 2_000;
+const STREAM_AFTER_MS: u32 = 2_000;
 
 /// The timeout of a connection whose first packet was just seen.
 pub fn first(ip_protocol: u8, timeouts: &Timeouts) -> u32 {
@@ -49,7 +49,9 @@ const fn stream(ip_protocol: u8) -> Option<TimeoutKind> {
 /// Makes a stream of a flow that is old enough.
 #[cold]
 fn promote(ip_protocol: u8, hot: &mut HotState, cold: &Cold, now: Tick) {
-    if ip_protocol != protocol::UDP || now.since(Tick(cold.created)) > STREAM_AFTER_MS {
+    // A flow may be older than ticks can tell by their order; one whose age is a multiple of all that they can count
+    // becomes a stream two seconds later.
+    if ip_protocol != protocol::UDP || now.0.wrapping_sub(cold.last_end) > STREAM_AFTER_MS {
         hot.flags |= flags::ASSURED;
     }
 }
@@ -74,7 +76,7 @@ mod tests {
         let timeouts = Timeouts::linux();
         let mut hot =
             HotState { timeout_ms: first(protocol::UDP, &timeouts), ..HotState::default() };
-        let cold = Cold { created: 1000, ..Cold::default() };
+        let cold = Cold { last_end: 1000, ..Cold::default() };
         let at = |hot: &mut HotState, ms| {
             packet(protocol::UDP, &timeouts, Tick(ms), hot, &cold);
             hot.timeout_ms
@@ -85,6 +87,19 @@ mod tests {
         assert_eq!(hot.flags & flags::ASSURED, 0);
         assert_eq!(at(&mut hot, 3001), 120_000);
         assert_ne!(hot.flags & flags::ASSURED, 0);
+    }
+
+    /// C182: also of one that was only asked for so long that ticks have gone half round.
+    #[test]
+    fn a_flow_that_is_answered_after_weeks_becomes_a_stream() {
+        let timeouts = Timeouts::linux();
+        let cold = Cold { last_end: 1000, ..Cold::default() };
+        for days in [1, 24, 25, 30, 49] {
+            let mut hot = HotState { flags: flags::SEEN_REPLY, ..HotState::default() };
+            let now = Tick(1000).plus_ms(days * 86_400_000);
+            packet(protocol::UDP, &timeouts, now, &mut hot, &cold);
+            assert_ne!(hot.flags & flags::ASSURED, 0, "after {days} days");
+        }
     }
 
     #[test]

@@ -209,14 +209,15 @@ pub struct Cold {
     pub wheel_next: u32,
     /// Previous entry of the wheel slot, or the slot itself.
     pub wheel_prev: u32,
-    /// How many connections this row has held: with the row it makes an id that is never reused.
+    /// How many connections this row has held: with the row it makes the id
+    /// ([`ConnectionId`](crate::pipeline::ConnectionId)).
     pub incarnation: u32,
-    /// When the connection was made ([`Tick`](crate::time::Tick)).
+    /// When the connection was made ([`Instant::moment`](crate::time::Instant::moment)).
     pub created: u32,
     /// Connection mark.
     pub mark: u32,
     /// TCP: end of the last segment that was let through without a state change (a SYN we may have
-    /// to resynchronise on).
+    /// to resynchronise on). UDP: when its first packet came ([`Tick`](crate::time::Tick)).
     pub last_end: u32,
     /// TCP: its acknowledgment number.
     pub last_ack: u32,

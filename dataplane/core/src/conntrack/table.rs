@@ -527,7 +527,9 @@ impl<'m, H: Hot> Table<'m, H> {
             set.insert(row);
         }
         if self.changes.is_open() {
-            self.note(Happened::New, EntryIdx(row), Tick(cold.created));
+            // Its first packet is what was seen of it last.
+            let made = Tick(self.hot(EntryIdx(row)).state().last_seen);
+            self.note(Happened::New, EntryIdx(row), made);
         }
         Ok(EntryIdx(row))
     }
@@ -657,6 +659,11 @@ impl<'m, H: Hot> Table<'m, H> {
     /// Whether [`take_change`](Self::take_change) has nothing to say.
     pub fn has_no_changes(&self) -> bool {
         self.changes.is_empty()
+    }
+
+    /// How many changes may be noted before somebody takes some, so that none is missed; no bound if nobody follows.
+    pub fn spare_changes(&self) -> usize {
+        if self.changes.is_open() { self.changes.spare() } else { usize::MAX }
     }
 
     /// Notes that a live connection changed, unless a change stands for it that waits. Only if it

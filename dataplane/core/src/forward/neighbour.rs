@@ -49,6 +49,7 @@ struct Slot {
 pub struct Neighbours {
     slots: Box<[Slot]>,
     count: AtomicUsize,
+    changes: AtomicUsize,
 }
 
 /// Marks a slot's scope as taken, so that an all-zero slot is empty.
@@ -60,7 +61,8 @@ impl Neighbours {
     /// An empty array of `capacity` slots, rounded up to a power of two, at most 32,768.
     pub fn new(capacity: usize) -> Self {
         let capacity = capacity.clamp(64, 32_768).next_power_of_two();
-        Self { slots: (0..capacity).map(|_| Slot::default()).collect(), count: AtomicUsize::new(0) }
+        let slots = (0..capacity).map(|_| Slot::default()).collect();
+        Self { slots, count: AtomicUsize::new(0), changes: AtomicUsize::new(0) }
     }
 
     /// The slot of `address` on `interface`, if there is one.
@@ -125,14 +127,21 @@ impl Neighbours {
                 slot.value.store(value, Ordering::Relaxed);
                 slot.scope.store(key.scope, Ordering::Release);
                 self.count.fetch_add(1, Ordering::Relaxed);
+                self.changes.fetch_add(1, Ordering::Release);
                 return Some(NeighbourIdx(place as u16));
             }
             if scope == key.scope && slot.address_is(key.address) {
                 slot.value.store(value, Ordering::Relaxed);
+                self.changes.fetch_add(1, Ordering::Release);
                 return Some(NeighbourIdx(place as u16));
             }
         }
         None
+    }
+
+    /// How often something was set, modulo 2^64. Whoever finds it as it was finds every neighbour as it was.
+    pub fn changes(&self) -> usize {
+        self.changes.load(Ordering::Acquire)
     }
 
     /// Control only: whether a stale neighbour was used since the last call.
@@ -240,7 +249,9 @@ mod tests {
         let idx = neighbours.set(lan, host, incomplete).unwrap();
         assert_eq!(neighbours.get(idx).unwrap().state, NeighbourState::Incomplete);
         let known = Neighbour { mac: Mac([2, 0, 0, 0, 0, 7]), state: NeighbourState::Reachable };
+        let before = neighbours.changes();
         assert_eq!(neighbours.set(lan, host, known), Some(idx));
+        assert_ne!(neighbours.changes(), before);
         assert_eq!(neighbours.find(lan, host), Some(idx));
         assert_eq!(neighbours.get(idx), Some(known));
         assert_eq!(neighbours.find(InterfaceId(1), host), None, "another interface is another key");

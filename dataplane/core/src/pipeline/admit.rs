@@ -280,13 +280,16 @@ fn begin<H: Family>(
             sctp::first(bytes, &snapshot.timeouts, tick, state, &mut first.warm)?;
         }
         Kind::IcmpQuery if !is_query(headers) => return Err(DropReason::IcmpNotQuery),
-        _ => state.timeout_ms = datagram::first(headers.protocol, &snapshot.timeouts),
+        _ => {
+            state.timeout_ms = datagram::first(headers.protocol, &snapshot.timeouts);
+            first.cold.last_end = context.tick.0;
+        }
     }
     state.last_seen = context.tick.0;
     if packet.origin == Origin::Host {
         state.flags |= flags::FROM_HOST;
     }
-    first.cold.created = context.tick.0;
+    first.cold.created = context.moment;
     if snapshot.options.accounting {
         first.warm.count(Direction::Original, headers.ip_len);
     }

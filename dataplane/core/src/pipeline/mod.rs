@@ -173,6 +173,8 @@ struct Context<'a> {
     counters: &'a Counters,
     now: Instant,
     tick: Tick,
+    /// See [`Instant::moment`].
+    moment: u32,
     /// Whether the raw table is asked about every packet.
     raw: bool,
     /// The worker's paths under the snapshot's policy, for the lane; none while the raw table is asked.
@@ -186,7 +188,7 @@ impl<'a> Context<'a> {
         let raw = raw::is_asked(&snapshot.policy);
         let (tick, paths) = (now.tick(), snapshot.policy.paths(me).filter(|_| !raw));
         let alone = snapshot.steering.workers() == 1;
-        Self { me, snapshot, counters, now, tick, raw, paths, alone }
+        Self { me, snapshot, counters, now, tick, moment: now.moment(), raw, paths, alone }
     }
 
     #[inline]
@@ -505,9 +507,9 @@ impl<'m> Pipeline<'m> {
     }
 
     /// Forgets what was kept for connections with a helper that are gone. Their expectations die with them, before
-    /// another packet is looked at.
+    /// another packet is looked at: to be called after [`delete`](Self::delete).
     #[cold]
-    fn bury(&mut self, snapshot: &Snapshot) {
+    pub fn bury(&mut self, snapshot: &Snapshot) {
         /// The same for one family.
         fn of<H: Hot>(
             table: &mut Table<'_, H>,

@@ -44,6 +44,12 @@ impl Pipeline<'_> {
         self.v4.has_no_changes() && self.v6.has_no_changes()
     }
 
+    /// How many connections of either family may be deleted or edited before [`take_changes`](Self::take_changes), so that
+    /// whoever follows hears of each; no bound if nobody follows.
+    pub fn spare_changes(&self) -> usize {
+        self.v4.spare_changes().min(self.v6.spare_changes())
+    }
+
     /// Hands over up to `most` of what happened since the last call, those of one family in order.
     pub fn take_changes(
         &mut self,
@@ -58,11 +64,7 @@ impl Pipeline<'_> {
         for _ in 0..most {
             let mut told = None;
             while told.is_none() && empty < 2 {
-                told = if v6 {
-                    next(&mut self.v6, me, now.tick())
-                } else {
-                    next(&mut self.v4, me, now.tick())
-                };
+                told = if v6 { next(&mut self.v6, me, now) } else { next(&mut self.v4, me, now) };
                 (v6, empty) = (!v6, if told.is_some() { 0 } else { empty + 1 });
             }
             let Some(told) = told else { return };
@@ -91,13 +93,15 @@ impl Pipeline<'_> {
     }
 }
 
-fn next<H: Family>(table: &mut Table<'_, H>, me: WorkerId, now: Tick) -> Option<Told> {
-    let Change { happened, at, row, hot, warm, cold, .. } = table.take_change(now)?;
+fn next<H: Family>(table: &mut Table<'_, H>, me: WorkerId, now: Instant) -> Option<Told> {
+    let Change { happened, at, row, hot, warm, cold, .. } = table.take_change(now.tick())?;
     if matches!(happened, Happened::Missed(_)) {
         return Some(Told { happened, connection: None, ago_ms: 0 });
     }
-    let connection = Some(view(&hot, &warm, &cold, me, row, at));
-    Some(Told { happened, connection, ago_ms: now.since(at).max(0) as u32 })
+    let ago_ms = now.tick().since(at).max(0) as u32;
+    let then = Instant(now.0.saturating_sub(u64::from(ago_ms) * 1_000_000));
+    let connection = Some(view(&hot, &warm, &cold, me, row, then));
+    Some(Told { happened, connection, ago_ms })
 }
 
 fn edit_row<H: Family>(table: &mut Table<'_, H>, id: ConnectionId, edit: &Edit, now: Tick) {

@@ -20,8 +20,9 @@ use crate::snapshot::Snapshot;
 use crate::time::{Instant, Tick};
 use crate::units::{EntryIdx, InterfaceId, NeighbourIdx, Stamps, WorkerId};
 
-/// Names a connection for as long as the appliance runs; never reused. Worker, family, row and the
-/// row's incarnation in 64 bits.
+/// Names a connection. Worker, family, row and the row's incarnation in 64 bits: an id comes again when its row has had
+/// 2^29 other connections. The row that was left last is taken first, so that is the time in which so many connections
+/// come and go one at a time: at a thousand a second, six days.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct ConnectionId(pub u64);
 
@@ -82,8 +83,8 @@ pub struct ConnectionView {
     pub egress: InterfaceId,
     /// Its helper, if it has one that has not given up.
     pub helper: Option<Helper>,
-    /// Milliseconds since it was made, modulo 2^32.
-    pub age_ms: u32,
+    /// Milliseconds since it was made, to 64 ms.
+    pub age_ms: u64,
 }
 
 /// Which connections are meant. Every field that is set must match; the default means all.
@@ -162,6 +163,10 @@ pub(super) struct Review {
     round: Option<(Cursor, u8)>,
     /// The change it is for.
     number: u32,
+    /// The change of timeouts that every connection is held to, or will be by this round.
+    timeout_changes: u32,
+    /// Whether this round holds connections to the timeouts.
+    holds: bool,
 }
 
 impl Pipeline<'_> {
@@ -188,14 +193,13 @@ impl Pipeline<'_> {
         mut take: impl FnMut(ConnectionView),
     ) -> Option<Cursor> {
         let Cursor { v6, row } = cursor;
-        let tick = now.tick();
         let used = if v6 { self.v6.rows_used() } else { self.v4.rows_used() };
         let end = used.min(row.saturating_add(rows));
         for row in (row..end).map(EntryIdx) {
             let view = if v6 {
-                live(&self.v6, &self.desk.helpers, me, row, tick)
+                live(&self.v6, &self.desk.helpers, me, row, now)
             } else {
-                live(&self.v4, &self.desk.helpers, me, row, tick)
+                live(&self.v4, &self.desk.helpers, me, row, now)
             };
             if let Some(view) = view.filter(|view| filter.matches(view)) {
                 take(view);
@@ -210,11 +214,11 @@ impl Pipeline<'_> {
 
     /// One connection, if it lives.
     pub fn get(&self, me: WorkerId, id: ConnectionId, now: Instant) -> Option<ConnectionView> {
-        let (row, tick) = (id.row(), now.tick());
+        let row = id.row();
         let found = if id.is_v6() {
-            live(&self.v6, &self.desk.helpers, me, row, tick)
+            live(&self.v6, &self.desk.helpers, me, row, now)
         } else {
-            live(&self.v4, &self.desk.helpers, me, row, tick)
+            live(&self.v4, &self.desk.helpers, me, row, now)
         };
         found.filter(|view| view.id == id)
     }
@@ -253,6 +257,8 @@ impl Pipeline<'_> {
         if self.review.number != snapshot.reviews {
             self.review.number = snapshot.reviews;
             self.review.round = Some((self.review.cursor, 0));
+            self.review.holds |= self.review.timeout_changes != snapshot.timeout_changes;
+            self.review.timeout_changes = snapshot.timeout_changes;
         }
         let Some((began, passed)) = self.review.round else {
             return false;
@@ -261,11 +267,12 @@ impl Pipeline<'_> {
         let used = if v6 { self.v6.rows_used() } else { self.v4.rows_used() };
         let last = if passed == 2 { began.row } else { used };
         let end = last.min(row.saturating_add(rows));
+        let timeouts = self.review.holds.then_some(&*snapshot.timeouts);
         for row in (row..end).map(EntryIdx) {
             let removed = if v6 {
-                review_row(&mut self.v6, row, snapshot, now.tick())
+                review_row(&mut self.v6, row, snapshot, timeouts, now.tick())
             } else {
-                review_row(&mut self.v4, row, snapshot, now.tick())
+                review_row(&mut self.v4, row, snapshot, timeouts, now.tick())
             };
             counters.connections_gone.add(u64::from(removed));
         }
@@ -274,6 +281,8 @@ impl Pipeline<'_> {
             self.review.round = (passed < 2).then_some((began, passed + 1));
             if passed < 2 {
                 self.review.cursor = Cursor { v6: !v6, row: 0 };
+            } else {
+                self.review.holds = false;
             }
         }
         self.review.round.is_some()
@@ -281,11 +290,12 @@ impl Pipeline<'_> {
 }
 
 /// Removes a connection whose external address is gone; otherwise has it begin anew under these stamps, and end
-/// under these timeouts. Whether it was removed.
+/// under these timeouts, if they are others. Whether it was removed.
 fn review_row<H: Family>(
     table: &mut Table<'_, H>,
     row: EntryIdx,
     snapshot: &Snapshot,
+    timeouts: Option<&Timeouts>,
     now: Tick,
 ) -> bool {
     if !table.is_live(row) {
@@ -304,8 +314,9 @@ fn review_row<H: Family>(
         state.next_hops = [NeighbourIdx::UNROUTED.0; 2];
         state.paths = [PathId::UNCACHED.0; 2];
     }
-    let longest = longest_timeout(protocol, state, &snapshot.timeouts);
-    state.timeout_ms = state.timeout_ms.min(longest);
+    if let Some(timeouts) = timeouts {
+        state.timeout_ms = state.timeout_ms.min(longest_timeout(protocol, state, timeouts));
+    }
     table.settle(row, before.flags, before.timeout_ms);
     false
 }
@@ -327,13 +338,13 @@ fn live<H: Family>(
     helpers: &Pool<'_>,
     me: WorkerId,
     row: EntryIdx,
-    now: Tick,
+    now: Instant,
 ) -> Option<ConnectionView> {
     if !table.is_live(row) {
         return None;
     }
     let (hot, cold) = (table.hot(row), table.cold(row));
-    if now.reached(deadline(hot.state())) {
+    if now.tick().reached(deadline(hot.state())) {
         return None;
     }
     let mut view = view(hot, table.warm(row), cold, me, row, now);
@@ -351,7 +362,7 @@ pub(super) fn view<H: Family>(
     cold: &Cold,
     me: WorkerId,
     row: EntryIdx,
-    now: Tick,
+    now: Instant,
 ) -> ConnectionView {
     let v6 = matches!(H::FAMILY, rules::Family::V6);
     let [ingress, egress] = hot.state().interfaces[Direction::Original.index()].map(InterfaceId);
@@ -361,13 +372,13 @@ pub(super) fn view<H: Family>(
         reply: (*hot.tuple(Direction::Reply)).into(),
         flags: hot.state().flags & !(flags::ARMED | flags::CHANGED),
         protocol_state: hot.state().protocol_state,
-        remaining_ms: deadline(hot.state()).since(now).max(0) as u32,
+        remaining_ms: deadline(hot.state()).since(now.tick()).max(0) as u32,
         packets: warm.packets(),
         bytes: warm.bytes(),
         mark: cold.mark,
         ingress,
         egress,
         helper: None,
-        age_ms: now.0.wrapping_sub(cold.created),
+        age_ms: now.ms_since(cold.created),
     }
 }

@@ -23,7 +23,7 @@ use super::host::{Host, HostBudget, HostPort};
 use super::mailbox::{SnapshotMailbox, SnapshotReader, mailbox};
 use super::port::{Port, QUEUE_MAX};
 use super::tray::Tray;
-use super::worker::{Worker, WorkerParts};
+use super::worker::{Offered, Worker, WorkerParts};
 use super::{Clock, Event, Idle, Node, Presence, Wanted};
 use crate::frame::{BATCH, Depot, FramePool, Marks};
 use crate::umem::Umem;
@@ -377,6 +377,7 @@ impl Common {
             tray: Tray::default(),
             census: Census::default(),
             polls: PollSet::new(),
+            offered: Offered::default(),
         }
     }
 

@@ -1,5 +1,8 @@
 //! What control asks of a worker, answered a slice at a time so that no question stops a packet.
 //!
+//! No question takes more than [`TURNS_MAX`] turns of the worker's, however large its tables are: a walk that is not over
+//! by then is answered with a cursor, and so is one that would note more than whoever follows could hear of.
+//!
 //! Buffers come with the question and go back with the answer: the worker neither allocates nor frees.
 //! One question is under way at a time; [`CommandPort::ask`] sees to that, and to answers that come after
 //! their asker has given up.
@@ -10,24 +13,28 @@ use std::time::{Duration, Instant as StdInstant};
 
 use arrayvec::ArrayVec;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
-use postern_core::conntrack::changes::Ended;
+use postern_core::conntrack::changes::{Ended, Happened};
 use postern_core::counters::Counters;
-use postern_core::helper::expect::{Expectation, Expectations};
+use postern_core::helper::expect::Expectation;
 use postern_core::pipeline::{ConnectionId, ConnectionView, Cursor, Edit, Filter, Pipeline, Told};
+use postern_core::snapshot::Snapshot;
 use postern_core::time::Instant;
 use postern_core::units::WorkerId;
 
 use super::handover::Doorbell;
 
 /// Rows looked at, or connections deleted, in one turn.
-const SLICE: u32 = 128;
+const SLICE: usize = 128;
+/// Turns that a walk goes on for: 16,384 rows, a second with turns of 8 ms.
+const TURNS_MAX: u32 = 128;
 /// Questions and answers under way: one that is waited for, and those that were given up.
 const DEPTH: usize = 8;
 
 /// A question.
 #[derive(Debug)]
 pub enum Command {
-    /// Which connections does `filter` mean, from `cursor` on? As many as `buffer` has capacity for.
+    /// Which connections does `filter` mean, from `cursor` on? At most as many as `buffer` has capacity for, and those of
+    /// a bounded number of rows.
     Visit {
         /// Which connections.
         filter: Filter,
@@ -41,12 +48,12 @@ pub enum Command {
         /// Which.
         id: ConnectionId,
     },
-    /// Delete these.
+    /// Delete these, as many as there is room to note if somebody follows.
     Delete {
         /// Which.
         ids: Vec<ConnectionId>,
     },
-    /// Change something about these.
+    /// Change something about these, as many as there is room to note if somebody follows.
     Edit {
         /// Which.
         ids: Vec<ConnectionId>,
@@ -66,18 +73,14 @@ pub enum Command {
         /// Empty, with room for [`EXPECTATIONS_MAX`](postern_core::helper::expect::EXPECTATIONS_MAX).
         buffer: Vec<Expectation>,
     },
-    /// Delete all that `filter` means.
+    /// Delete all that `filter` means, from `cursor` on: those of a bounded number of rows, as many as there is room to
+    /// note if somebody follows.
     DeleteMatching {
         /// Which.
         filter: Filter,
+        /// Where to begin: [`Cursor::default`], or where the last answer stopped.
+        cursor: Cursor,
     },
-    /// How many does `filter` mean?
-    Count {
-        /// Which.
-        filter: Filter,
-    },
-    /// Connections held and capacity, IPv4 then IPv6.
-    Usage,
 }
 
 /// An answer, variant by variant that of the [`Command`].
@@ -87,7 +90,7 @@ pub enum Answer {
     Visited {
         /// What was found.
         buffer: Vec<ConnectionView>,
-        /// Where to go on; `None` at the end.
+        /// Where to go on; `None` at the end. There may be more though `buffer` has room left, or is empty.
         cursor: Option<Cursor>,
     },
     /// To [`Command::Get`]; `None` if it is gone.
@@ -96,6 +99,8 @@ pub enum Answer {
     Deleted {
         /// How many were there.
         count: u64,
+        /// How many of the list were seen to: fewer than all when there was no room to note more.
+        done: usize,
         /// The list, back.
         ids: Vec<ConnectionId>,
     },
@@ -103,6 +108,8 @@ pub enum Answer {
     Edited {
         /// How many were there.
         count: u64,
+        /// How many of the list were seen to: fewer than all when there was no room to note more.
+        done: usize,
         /// The list, back.
         ids: Vec<ConnectionId>,
     },
@@ -112,12 +119,13 @@ pub enum Answer {
     Unfollowed,
     /// To [`Command::Expectations`].
     Expected(Vec<Expectation>),
-    /// To [`Command::DeleteMatching`]: how many.
-    DeletedMatching(u64),
-    /// To [`Command::Count`].
-    Counted(u64),
-    /// To [`Command::Usage`].
-    Usage([(u32, u32); 2]),
+    /// To [`Command::DeleteMatching`].
+    DeletedMatching {
+        /// How many.
+        count: u64,
+        /// Where to go on; `None` at the end. Where it began, if there was no room to note even one.
+        cursor: Option<Cursor>,
+    },
 }
 
 /// Why there is no answer.
@@ -142,6 +150,8 @@ pub struct CommandPort {
     answers: Receiver<Numbered<Answer>>,
     bell: Arc<Doorbell>,
     serial: AtomicU64,
+    /// Changes in answers that came too late.
+    unheard: AtomicU64,
     one_at_a_time: Mutex<()>,
 }
 
@@ -162,10 +172,26 @@ impl CommandPort {
         loop {
             match self.answers.recv_deadline(deadline) {
                 Ok(answer) if answer.serial == serial => return Ok(answer.what),
-                Ok(_late) => {}
+                Ok(late) => self.note_late(&late.what),
                 Err(RecvTimeoutError::Timeout) => return Err(AskError::TimedOut),
                 Err(RecvTimeoutError::Disconnected) => return Err(AskError::Gone),
             }
+        }
+    }
+
+    /// How much of what happened was in answers to [`Command::Follow`] that came too late, since this was called last:
+    /// nobody heard of that, or will.
+    pub fn take_unheard(&self) -> u64 {
+        self.unheard.swap(0, Ordering::Relaxed)
+    }
+
+    fn note_late(&self, answer: &Answer) {
+        if let Answer::Followed(told) = answer {
+            let weight = |told: &Told| match told.happened {
+                Happened::Missed(missed) => missed,
+                _ => 1,
+            };
+            self.unheard.fetch_add(told.iter().map(weight).sum(), Ordering::Relaxed);
         }
     }
 }
@@ -175,18 +201,19 @@ pub(crate) struct Clerk {
     commands: Receiver<Numbered<Command>>,
     answers: Sender<Numbered<Answer>>,
     job: Option<Numbered<Job>>,
+    /// What goes out at the end of the turn.
+    ready: Option<Numbered<Answer>>,
 }
 
 /// A question with how far it got.
 enum Job {
-    Visit { filter: Filter, cursor: Cursor, buffer: Vec<ConnectionView> },
+    Visit { filter: Filter, cursor: Cursor, turns: u32, buffer: Vec<ConnectionView> },
     Delete { ids: Vec<ConnectionId>, next: usize, count: u64 },
     Edit { ids: Vec<ConnectionId>, edit: Edit, next: usize, count: u64 },
     Follow { buffer: Vec<Told> },
     Unfollow,
     Expectations { buffer: Vec<Expectation>, shard: usize },
-    DeleteMatching { filter: Filter, cursor: Cursor, count: u64 },
-    Count { filter: Filter, cursor: Cursor, count: u64 },
+    DeleteMatching { filter: Filter, cursor: Cursor, turns: u32, count: u64 },
 }
 
 /// What a clerk may use.
@@ -194,7 +221,7 @@ pub(crate) struct Office<'a> {
     pub(crate) pipeline: &'a mut Pipeline<'static>,
     pub(crate) me: WorkerId,
     pub(crate) counters: &'a Counters,
-    pub(crate) expectations: &'a Expectations,
+    pub(crate) snapshot: &'a Snapshot,
     pub(crate) now: Instant,
 }
 
@@ -207,9 +234,10 @@ pub(crate) fn command_port(bell: &Arc<Doorbell>) -> (CommandPort, Clerk) {
         answers,
         bell: Arc::clone(bell),
         serial: AtomicU64::new(0),
+        unheard: AtomicU64::new(0),
         one_at_a_time: Mutex::new(()),
     };
-    (port, Clerk { commands: commands_in, answers: answers_out, job: None })
+    (port, Clerk { commands: commands_in, answers: answers_out, job: None, ready: None })
 }
 
 impl Clerk {
@@ -219,7 +247,7 @@ impl Clerk {
         self.job.is_none() && self.commands.is_empty()
     }
 
-    /// Does one slice of work. Returns whether there was any.
+    /// Does one slice of work. Returns whether there was any. What is answered goes out with [`reply`](Self::reply).
     #[inline]
     pub(crate) fn work(&mut self, office: Office<'_>) -> bool {
         let busy = !self.is_idle();
@@ -235,18 +263,30 @@ impl Clerk {
         else {
             return;
         };
-        match what.advance(office) {
+        match what.advance(&mut office) {
             Progress::More(what) => self.job = Some(Numbered { serial, what }),
-            Progress::Done(answer) => self.answer(serial, answer),
+            Progress::Done(what) => self.ready = Some(Numbered { serial, what }),
+        }
+        // Before another packet: what helpers expected of a connection goes with it.
+        office.pipeline.bury(office.snapshot);
+    }
+
+    /// Sends the answer if there is one. After the turn's census: whoever has the answer finds it counted there.
+    #[inline]
+    pub(crate) fn reply(&mut self) {
+        if let Some(answer) = self.ready.take() {
+            // Full only when every answer of the last many was given up on: nobody waits for this one.
+            let _ = self.answers.try_send(answer);
         }
     }
 
     /// Takes the next question; answers it at once if it is a short one.
-    fn begin(&self, office: &mut Office<'_>) -> Option<Numbered<Job>> {
+    fn begin(&mut self, office: &mut Office<'_>) -> Option<Numbered<Job>> {
         let Numbered { serial, what } = self.commands.try_recv().ok()?;
-        let cursor = Cursor::default();
         let what = match what {
-            Command::Visit { filter, cursor, buffer } => Job::Visit { filter, cursor, buffer },
+            Command::Visit { filter, cursor, buffer } => {
+                Job::Visit { filter, cursor, turns: 1, buffer }
+            }
             Command::Delete { ids } => Job::Delete { ids, next: 0, count: 0 },
             Command::Edit { ids, edit } => Job::Edit { ids, edit, next: 0, count: 0 },
             Command::Follow { buffer } => {
@@ -258,24 +298,16 @@ impl Clerk {
                 Job::Unfollow
             }
             Command::Expectations { buffer } => Job::Expectations { buffer, shard: 0 },
-            Command::DeleteMatching { filter } => Job::DeleteMatching { filter, cursor, count: 0 },
-            Command::Count { filter } => Job::Count { filter, cursor, count: 0 },
-            Command::Get { id } => {
-                let found = office.pipeline.get(office.me, id, office.now);
-                self.answer(serial, Answer::Got(found));
-                return None;
+            Command::DeleteMatching { filter, cursor } => {
+                Job::DeleteMatching { filter, cursor, turns: 1, count: 0 }
             }
-            Command::Usage => {
-                self.answer(serial, Answer::Usage(office.pipeline.usage()));
+            Command::Get { id } => {
+                let what = Answer::Got(office.pipeline.get(office.me, id, office.now));
+                self.ready = Some(Numbered { serial, what });
                 return None;
             }
         };
         Some(Numbered { serial, what })
-    }
-
-    fn answer(&self, serial: u64, what: Answer) {
-        // Full only when every answer of the last many was given up on: nobody waits for this one.
-        let _ = self.answers.try_send(Numbered { serial, what });
     }
 }
 
@@ -285,44 +317,50 @@ enum Progress {
 }
 
 impl Job {
-    fn advance(self, office: Office<'_>) -> Progress {
-        let Office { pipeline, me, counters, expectations, now } = office;
+    fn advance(self, office: &mut Office<'_>) -> Progress {
+        let Office { pipeline, me, counters, snapshot, now } = office;
+        let (me, now) = (*me, *now);
         match self {
-            Self::Visit { filter, cursor, mut buffer } => {
-                let room = (buffer.capacity() - buffer.len()).min(SLICE as usize) as u32;
-                if room == 0 {
-                    return Progress::Done(Answer::Visited { buffer, cursor: Some(cursor) });
-                }
-                let next = pipeline.visit(me, cursor, room, &filter, now, |view| buffer.push(view));
+            Self::Visit { filter, cursor, turns, mut buffer } => {
+                // Each turn has room for all that its rows may hold.
+                let rows = buffer.capacity().min(SLICE);
+                let keep = |view| buffer.push(view);
+                let next = pipeline.visit(me, cursor, rows as u32, &filter, now, keep);
                 match next {
-                    Some(cursor) => Progress::More(Self::Visit { filter, cursor, buffer }),
-                    None => Progress::Done(Answer::Visited { buffer, cursor: None }),
+                    Some(cursor)
+                        if turns < TURNS_MAX && buffer.capacity() - buffer.len() >= rows =>
+                    {
+                        Progress::More(Self::Visit { filter, cursor, turns: turns + 1, buffer })
+                    }
+                    cursor => Progress::Done(Answer::Visited { buffer, cursor }),
                 }
             }
             Self::Delete { ids, next, mut count } => {
-                let end = ids.len().min(next + SLICE as usize);
+                let slice = SLICE.min(pipeline.spare_changes());
+                let end = ids.len().min(next + slice);
                 for &id in &ids[next..end] {
                     count += u64::from(pipeline.delete(me, id, Ended::Deleted, counters, now));
                 }
-                if end < ids.len() {
+                if slice > 0 && end < ids.len() {
                     Progress::More(Self::Delete { ids, next: end, count })
                 } else {
-                    Progress::Done(Answer::Deleted { count, ids })
+                    Progress::Done(Answer::Deleted { count, done: end, ids })
                 }
             }
             Self::Edit { ids, edit, next, mut count } => {
-                let end = ids.len().min(next + SLICE as usize);
+                let slice = SLICE.min(pipeline.spare_changes());
+                let end = ids.len().min(next + slice);
                 for &id in &ids[next..end] {
                     count += u64::from(pipeline.edit(me, id, &edit, now).is_some());
                 }
-                if end < ids.len() {
+                if slice > 0 && end < ids.len() {
                     Progress::More(Self::Edit { ids, edit, next: end, count })
                 } else {
-                    Progress::Done(Answer::Edited { count, ids })
+                    Progress::Done(Answer::Edited { count, done: end, ids })
                 }
             }
             Self::Follow { mut buffer } => {
-                let room = (buffer.capacity() - buffer.len()).min(SLICE as usize);
+                let room = (buffer.capacity() - buffer.len()).min(SLICE);
                 pipeline.take_changes(me, room, counters, now, |told| buffer.push(told));
                 if pipeline.has_no_changes() || buffer.len() == buffer.capacity() {
                     Progress::Done(Answer::Followed(buffer))
@@ -331,7 +369,7 @@ impl Job {
                 }
             }
             Self::Unfollow => {
-                pipeline.take_changes(me, SLICE as usize, counters, now, drop);
+                pipeline.take_changes(me, SLICE, counters, now, drop);
                 if pipeline.has_no_changes() {
                     Progress::Done(Answer::Unfollowed)
                 } else {
@@ -346,32 +384,58 @@ impl Job {
                         buffer.push(expected);
                     }
                 };
-                if expectations.show(shard, now.tick(), keep) {
+                if snapshot.expectations.show(shard, now.tick(), keep) {
                     Progress::More(Self::Expectations { buffer, shard: shard + 1 })
                 } else {
                     Progress::Done(Answer::Expected(buffer))
                 }
             }
-            Self::DeleteMatching { filter, cursor, mut count } => {
+            Self::DeleteMatching { filter, cursor, turns, mut count } => {
                 let all = filter == Filter::default();
                 let why = if all { Ended::Flushed } else { Ended::Deleted };
-                let mut ids = ArrayVec::<ConnectionId, { SLICE as usize }>::new();
-                let next =
-                    pipeline.visit(me, cursor, SLICE, &filter, now, |view| ids.push(view.id));
+                let rows = SLICE.min(pipeline.spare_changes());
+                let mut ids = ArrayVec::<ConnectionId, SLICE>::new();
+                let keep = |view: ConnectionView| ids.push(view.id);
+                let next = pipeline.visit(me, cursor, rows as u32, &filter, now, keep);
                 for id in ids {
                     count += u64::from(pipeline.delete(me, id, why, counters, now));
                 }
                 match next {
-                    Some(cursor) => Progress::More(Self::DeleteMatching { filter, cursor, count }),
-                    None => Progress::Done(Answer::DeletedMatching(count)),
-                }
-            }
-            Self::Count { filter, cursor, mut count } => {
-                match pipeline.visit(me, cursor, SLICE, &filter, now, |_| count += 1) {
-                    Some(cursor) => Progress::More(Self::Count { filter, cursor, count }),
-                    None => Progress::Done(Answer::Counted(count)),
+                    Some(cursor) if rows > 0 && turns < TURNS_MAX => {
+                        let turns = turns + 1;
+                        Progress::More(Self::DeleteMatching { filter, cursor, turns, count })
+                    }
+                    cursor => Progress::Done(Answer::DeletedMatching { count, cursor }),
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_late_answer_told_is_counted() {
+        let bell = Doorbell::new().expect("eventfd");
+        let (port, mut clerk) = command_port(&bell);
+        let soon = Duration::from_millis(1);
+        let follow = Command::Follow { buffer: Vec::with_capacity(2) };
+        assert!(matches!(port.ask(follow, soon), Err(AskError::TimedOut)));
+        let Ok(Numbered { serial, what: Command::Follow { mut buffer } }) =
+            clerk.commands.try_recv()
+        else {
+            panic!("what was asked")
+        };
+        for happened in [Happened::New, Happened::Missed(50_000)] {
+            buffer.push(Told { happened, connection: None, ago_ms: 0 });
+        }
+        clerk.ready = Some(Numbered { serial, what: Answer::Followed(buffer) });
+        clerk.reply();
+        assert_eq!(port.take_unheard(), 0, "it has not been looked at");
+        let get = Command::Get { id: ConnectionId(0) };
+        assert!(matches!(port.ask(get, soon), Err(AskError::TimedOut)));
+        assert_eq!((port.take_unheard(), port.take_unheard()), (50_001, 0));
     }
 }

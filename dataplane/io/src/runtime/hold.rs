@@ -1,11 +1,12 @@
 //! Packets that wait for their next hop's MAC: bounded in number and in time.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use postern_core::time::Instant;
-use postern_core::units::NextHopTag;
+use postern_core::units::{INTERFACES_MAX, InterfaceId, NextHopTag};
 
 use super::handover::Luggage;
 use crate::frame::FrameSpan;
@@ -47,15 +48,51 @@ impl Held {
     }
 }
 
-/// A worker's held packets, oldest first.
+/// A worker's held packets, oldest first. To refuse one more costs no look at those that are there.
 #[derive(Debug)]
 pub(crate) struct Holds {
     queue: VecDeque<Held>,
+    of_interface: [u16; INTERFACES_MAX],
+    of_source: Tally<(InterfaceId, Option<IpAddr>)>,
+    of_next_hop: Tally<NextHopTag>,
+}
+
+/// How many packets there are of each kind.
+#[derive(Debug)]
+struct Tally<K>(HashMap<K, usize>);
+
+impl<K: Eq + Hash> Tally<K> {
+    /// Twice the room that is ever needed: what is taken out leaves traces, and these are cleared in place, without
+    /// another allocation, as long as half of the room is free.
+    fn new() -> Self {
+        Self(HashMap::with_capacity(2 * HOLD_MAX))
+    }
+
+    fn of(&self, kind: &K) -> usize {
+        self.0.get(kind).copied().unwrap_or(0)
+    }
+
+    fn add(&mut self, kind: K) {
+        *self.0.entry(kind).or_default() += 1;
+    }
+
+    fn take(&mut self, kind: &K) {
+        let Some(count) = self.0.get_mut(kind) else { return };
+        *count -= 1;
+        if *count == 0 {
+            self.0.remove(kind);
+        }
+    }
 }
 
 impl Holds {
     pub(crate) fn new() -> Self {
-        Self { queue: VecDeque::with_capacity(HOLD_MAX) }
+        Self {
+            queue: VecDeque::with_capacity(HOLD_MAX),
+            of_interface: [0; INTERFACES_MAX],
+            of_source: Tally::new(),
+            of_next_hop: Tally::new(),
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -68,33 +105,41 @@ impl Holds {
 
     /// Puts a packet on hold; gives it back if it is one too many.
     pub(crate) fn put(&mut self, held: Held) -> Result<(), Held> {
-        let (mut of_interface, mut of_source, mut of_next_hop) = (0, 0, 0);
-        for other in &self.queue {
-            let same_side = other.luggage.interface == held.luggage.interface;
-            of_interface += usize::from(same_side);
-            of_source += usize::from(same_side && other.source == held.source);
-            of_next_hop += usize::from(other.next_hop == held.next_hop);
-        }
+        let interface = held.luggage.interface;
+        let of_interface = self.of_interface.get(interface.index()).copied().unwrap_or(0);
         if self.queue.len() >= HOLD_MAX
-            || of_interface >= HOLD_INTERFACE_MAX
-            || of_source >= HOLD_SOURCE_MAX
-            || of_next_hop >= HOLD_NEXT_HOP_MAX
+            || usize::from(of_interface) >= HOLD_INTERFACE_MAX
+            || self.of_source.of(&(interface, held.source)) >= HOLD_SOURCE_MAX
+            || self.of_next_hop.of(&held.next_hop) >= HOLD_NEXT_HOP_MAX
         {
             return Err(held);
         }
-        self.queue.push_back(held);
+        self.put_back(held);
         Ok(())
     }
 
     /// Takes the oldest. Whoever goes through all of them once, putting back what must wait on, keeps
     /// their order.
     pub(crate) fn pop(&mut self) -> Option<Held> {
-        self.queue.pop_front()
+        let held = self.queue.pop_front()?;
+        let interface = held.luggage.interface;
+        if let Some(count) = self.of_interface.get_mut(interface.index()) {
+            *count -= 1;
+        }
+        self.of_source.take(&(interface, held.source));
+        self.of_next_hop.take(&held.next_hop);
+        Some(held)
     }
 
     /// Puts back what was just taken.
     pub(crate) fn put_back(&mut self, held: Held) {
         debug_assert!(self.queue.len() < HOLD_MAX, "its place is free");
+        let interface = held.luggage.interface;
+        if let Some(count) = self.of_interface.get_mut(interface.index()) {
+            *count += 1;
+        }
+        self.of_source.add((interface, held.source));
+        self.of_next_hop.add(held.next_hop);
         self.queue.push_back(held);
     }
 }
@@ -159,6 +204,27 @@ mod tests {
         let held = holds.pop().expect("the oldest");
         assert!(!held.is_too_old(Instant(HOLD_TIME.as_nanos() as u64 - 1)));
         assert!(held.is_too_old(Instant(HOLD_TIME.as_nanos() as u64)));
+    }
+
+    #[test]
+    fn what_has_left_leaves_its_room_to_others() {
+        let mut bench = Bench::new();
+        for _round in 0..3 {
+            let held = (0..HOLD_NEXT_HOP_MAX).filter(|_| bench.put(0, 1, 2)).count();
+            assert_eq!(held, HOLD_NEXT_HOP_MAX);
+            assert!(!bench.put(0, 1, 2));
+            // Gone through once: one leaves, the others wait on.
+            for place in 0..HOLD_NEXT_HOP_MAX {
+                let held = bench.holds.pop().expect("as many as were put");
+                if place > 0 {
+                    bench.holds.put_back(held);
+                }
+            }
+            assert!(bench.put(0, 1, 2) && !bench.put(0, 1, 2));
+            while bench.holds.pop().is_some() {}
+            assert_eq!(bench.holds.of_interface, [0; INTERFACES_MAX]);
+            assert!(bench.holds.of_source.0.is_empty() && bench.holds.of_next_hop.0.is_empty());
+        }
     }
 
     /// Two packets for one address of ours may be forwarded to different hosts, and all the Internet lies

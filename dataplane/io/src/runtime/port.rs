@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use postern_core::burst::BURST_MAX;
 use postern_core::counters::Counters;
 use postern_core::time::Instant;
 use postern_core::units::InterfaceId;
@@ -70,6 +71,12 @@ impl<D: Door> Port<D> {
             Health::Gone => (0, DropReason::InterfaceDown),
             Health::Up | Health::Down => (QUEUE_MAX - self.queue.len(), DropReason::TransmitFull),
         }
+    }
+
+    /// Whether another burst might find no room.
+    #[inline]
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.queue.len() > QUEUE_MAX - BURST_MAX
     }
 
     /// Whether the next turn must come soon.

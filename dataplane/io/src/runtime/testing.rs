@@ -92,6 +92,7 @@ pub fn snapshot(workers: u8) -> Snapshot {
         generation: Generation(1),
         stamps: Stamps::FIRST,
         reviews: 0,
+        timeout_changes: 0,
         interfaces: Arc::new(Interfaces(Box::new(interfaces))),
         policy: Arc::new(
             Policy::compile(&Tables::default(), workers.into()).expect("no rules, no faults"),

@@ -19,7 +19,7 @@ use postern_core::burst::{BURST_MAX, Seen};
 use postern_core::fragments::Settled;
 use postern_core::pipeline::Pipeline;
 use postern_core::time::Instant;
-use postern_core::units::{InterfaceId, WorkerId};
+use postern_core::units::{Generation, InterfaceId, WorkerId};
 use postern_core::verdict::DropReason;
 
 use super::census::{Census, Gauges};
@@ -29,14 +29,17 @@ use super::exits::Exits;
 use super::handover::{Doorbell, Errand, Inbox, Luggage, Parcel};
 use super::hold::Held;
 use super::mailbox::SnapshotReader;
-use super::port::Health;
+use super::port::{Health, Port};
 use super::tray::{Court, Source, Tray};
 use super::{Clock, Event, Idle, Node, Presence, WIND_DOWN, Wanted};
 use crate::umem::Umem;
 use crate::wait::PollSet;
 
-/// How often held packets are offered again and wanted next hops reported.
+/// How often it is looked whether held packets may go, and wanted next hops are reported.
 const CHORES_EVERY: Duration = Duration::from_millis(2);
+/// How often held packets are offered again although nothing has changed: for their age, and to ask for their next hops
+/// again.
+const HELD_EVERY: Duration = Duration::from_millis(100);
 
 /// The longest sleep: timers, sweeps and counters must not wait for packets.
 const SLEEP_MAX: Duration = Duration::from_millis(10);
@@ -63,6 +66,14 @@ pub struct Worker<D> {
     pub(super) tray: Tray,
     pub(super) census: Census,
     pub(super) polls: PollSet,
+    pub(super) offered: Offered,
+}
+
+/// When held packets were offered last, and by what: the snapshot, and the changes to its neighbours until then.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Offered {
+    by: Option<(Generation, usize)>,
+    at: Instant,
 }
 
 /// What is left of a worker that ended: its tables, and its doors, which still hold frames.
@@ -97,6 +108,7 @@ impl<D: Door> Worker<D> {
             }
             worked |= self.inform(now);
             self.publish_census(worked);
+            self.clerk.reply();
             if worked {
                 last_work = now;
             } else {
@@ -211,6 +223,10 @@ impl<D: Door> Worker<D> {
             }
             exits.counters.handed_in.add(count);
             worked |= count > 0;
+            // Each of the others may have had a burst to send.
+            if exits.ports.iter().any(Port::is_crowded) {
+                exits.flush(now);
+            }
             if tray.spans.is_full() {
                 self.decide_parcels(now);
             }
@@ -235,18 +251,24 @@ impl<D: Door> Worker<D> {
 
     /// What is not done every turn.
     fn chores(&mut self, now: Instant) {
-        if !self.exits.holds.is_empty() {
+        if !self.exits.holds.is_empty() && self.may_be_resumed(now) {
             self.resume_held(now);
         }
         for wanted in self.pipeline.take_wanted() {
             // Full: control is behind, and the packets on hold will ask again.
             let _ = self.wanted.try_send(wanted);
         }
-        let [v4, v6] = self.pipeline.usage();
-        self.census.connections_v4 = u64::from(v4.0);
-        self.census.capacity_v4 = u64::from(v4.1);
-        self.census.connections_v6 = u64::from(v6.0);
-        self.census.capacity_v6 = u64::from(v6.1);
+    }
+
+    /// Whether held packets may fare otherwise than when they were offered last.
+    fn may_be_resumed(&mut self, now: Instant) -> bool {
+        let snapshot = self.snapshots.current();
+        let by = Some((snapshot.generation, snapshot.neighbours.changes()));
+        let may = by != self.offered.by || now >= self.offered.at.plus(HELD_EVERY);
+        if may {
+            self.offered = Offered { by, at: now };
+        }
+        may
     }
 
     /// Offers every held packet once more, in order.
@@ -278,8 +300,8 @@ impl<D: Door> Worker<D> {
         let Self { pipeline, exits, snapshots, clerk, .. } = self;
         let counters = &*exits.counters;
         let behind = pipeline.housekeep(snapshots.current(), counters, now, HOUSEKEEPING);
-        let expectations = &*snapshots.current().expectations;
-        let office = Office { pipeline, me: exits.me, counters, expectations, now };
+        let snapshot = snapshots.current();
+        let office = Office { pipeline, me: exits.me, counters, snapshot, now };
         let worked = clerk.work(office) || behind;
         if self.pipeline.has_settled() {
             self.settle_fragments(now);
@@ -290,7 +312,10 @@ impl<D: Door> Worker<D> {
 
     #[inline]
     fn publish_census(&mut self, worked: bool) {
-        let Self { census, exits, gauges, .. } = self;
+        let Self { census, exits, gauges, pipeline, .. } = self;
+        let [v4, v6] = pipeline.usage().map(|(live, capacity)| (live.into(), capacity.into()));
+        (census.connections_v4, census.capacity_v4) = v4;
+        (census.connections_v6, census.capacity_v6) = v6;
         census.pool = exits.pool.len() as u64;
         census.held = (exits.holds.len() + exits.gathered.len()) as u64;
         (census.queued, census.kernel) = (0, 0);

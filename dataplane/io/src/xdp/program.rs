@@ -247,6 +247,27 @@ pub fn release(device: &str, run_dir: &Path) -> Result<(), ProgramError> {
     fs::remove_file(&place.lock).map_err(place.step("removing its lock"))
 }
 
+/// The devices whose programs runs with this directory have left attached.
+///
+/// # Errors
+/// What reading the directory said; that there is none is no error.
+pub fn pinned(run_dir: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(run_dir.join("bpf")) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            names.push(entry.file_name().to_string_lossy().replace("%2e", ".").replace("%25", "%"));
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
 /// Unmounts the bpffs of `run_dir` if it holds no device any more.
 ///
 /// # Errors

@@ -33,6 +33,8 @@ pub(crate) struct Shape {
     pub(crate) ring: usize,
     pub(crate) idle: Idle,
     pub(crate) budget: HostBudget,
+    /// IPv4 connections that a worker has room for.
+    pub(crate) connections: u32,
 }
 
 impl Default for Shape {
@@ -47,6 +49,7 @@ impl Default for Shape {
             // The builders' machines have fewer cores than these tests have threads.
             idle: Idle::SleepAfter(Duration::from_micros(20)),
             budget: HostBudget::default(),
+            connections: 4096,
         }
     }
 }
@@ -87,7 +90,10 @@ impl<D: Door> Lab<D> {
         }
         let (lan_tap, lan_host) = memory_tap(shape.tap_depth).expect("eventfd");
         let (wan_tap, wan_host) = memory_tap(shape.tap_depth).expect("eventfd");
-        let worker = |_| WorkerPlan { pipeline: testing::pipeline(4096, clock.now()), core: None };
+        let worker = |_| WorkerPlan {
+            pipeline: testing::pipeline(shape.connections, clock.now()),
+            core: None,
+        };
         let plan = Plan {
             workers: (0..shape.workers).map(worker).collect(),
             devices,

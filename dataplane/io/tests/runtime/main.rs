@@ -1,5 +1,6 @@
 //! The runtime as a whole, in memory: real threads, no privileges.
 
+mod commands;
 mod fragments;
 mod lab;
 
@@ -10,11 +11,11 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use lab::{Dice, Lab, Shape, count, drops, inside, outside};
-use postern_core::conntrack::changes::{Ended, Happened};
+use postern_core::burst::BURST_MAX;
 use postern_core::conntrack::siphash::SipKey;
 use postern_core::conntrack::tuple::protocol;
 use postern_core::forward::neighbour::{Neighbour, NeighbourState};
-use postern_core::pipeline::{ConnectionId, ConnectionView, Cursor, Edit, Filter, Told};
+use postern_core::pipeline::ConnectionId;
 use postern_core::snapshot::{InterfaceAddress, Snapshot};
 use postern_core::steering::{Inputs, StaticEndpoint, Steering};
 use postern_core::units::InterfaceId;
@@ -23,19 +24,17 @@ use postern_io::frame::{FramePool, FrameSpan};
 use postern_io::runtime::testing::{
     LAN, LAN_ADDRESS, PEER, STRANGER, WAN, WAN_ADDRESS, arp_request, read_udp, udp,
 };
-use postern_io::runtime::{
-    Answer, AskError, Command, Door, Event, HostBudget, Idle, MemoryDoor, Node,
-};
+use postern_io::runtime::{Answer, Command, Door, Event, HostBudget, Idle, MemoryDoor, Node};
 use postern_io::xdp::socket::{Kick, SocketError};
 
 /// Packets out and back, for many connections, each packet by a queue drawn at random. Returns how many
 /// went each way.
-fn ping_pong(lab: &mut Lab, connections: u16, rounds: u64) -> u64 {
+pub(crate) fn ping_pong(lab: &mut Lab, connections: u16, rounds: u64) -> u64 {
     ping_pong_while(lab, connections, rounds, |_| ())
 }
 
 /// The same, with something else done in between all the time.
-fn ping_pong_while(
+pub(crate) fn ping_pong_while(
     lab: &mut Lab,
     connections: u16,
     rounds: u64,
@@ -335,8 +334,9 @@ fn sleeping_workers_wake_for_packets_parcels_and_commands() {
         lab.expect(WAN);
         times.push(start.elapsed());
         let start = Instant::now();
-        let usage = lab.handle.workers[0].commands.ask(Command::Usage, lab::PATIENCE);
-        assert!(matches!(usage, Ok(Answer::Usage(_))));
+        let nobody = Command::Get { id: ConnectionId(0) };
+        let answer = lab.handle.workers[0].commands.ask(nobody, lab::PATIENCE);
+        assert!(matches!(answer, Ok(Answer::Got(_))));
         times.push(start.elapsed());
     }
     times.sort();
@@ -441,138 +441,6 @@ fn connections_are_found_however_often_their_ports_change_owners() {
     }
 }
 
-/// All connections of a worker, by as many questions as it takes.
-fn visit_all(lab: &Lab, worker: usize, capacity: usize) -> Vec<ConnectionView> {
-    let (mut all, mut cursor) = (Vec::new(), Some(Cursor::default()));
-    while let Some(from) = cursor {
-        let buffer = Vec::with_capacity(capacity);
-        let command = Command::Visit { filter: Filter::default(), cursor: from, buffer };
-        match lab.handle.workers[worker].commands.ask(command, lab::PATIENCE) {
-            Ok(Answer::Visited { buffer, cursor: next }) => {
-                assert!(buffer.len() <= buffer.capacity() && buffer.capacity() == capacity);
-                all.extend(buffer);
-                cursor = next;
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-    all
-}
-
-/// What both workers noted since they were asked last.
-fn follow(lab: &Lab) -> Vec<Told> {
-    let mut all = Vec::new();
-    for worker in &lab.handle.workers {
-        loop {
-            let command = Command::Follow { buffer: Vec::with_capacity(64) };
-            let Ok(Answer::Followed(told)) = worker.commands.ask(command, lab::PATIENCE) else {
-                panic!("an answer")
-            };
-            let full = told.len() == 64;
-            all.extend(told);
-            if !full {
-                break;
-            }
-        }
-    }
-    all
-}
-
-/// Every connection of running workers is told of once as it comes and once as it goes; packets wait for nobody.
-#[test]
-fn workers_are_followed_under_load() {
-    let mut lab = Lab::new(Shape::default());
-    assert!(follow(&lab).is_empty());
-    let mut told = Vec::new();
-    ping_pong_while(&mut lab, 300, 4, |lab| told.extend(follow(lab)));
-    let ids = |happened: &[Told], wanted: fn(&Happened) -> bool| -> Vec<ConnectionId> {
-        let of = happened.iter().filter(|told| wanted(&told.happened));
-        of.map(|told| told.connection.expect("nothing was missed").id).collect()
-    };
-    let new: HashSet<_> = ids(&told, |h| *h == Happened::New).into_iter().collect();
-    assert_eq!(new.len(), 300);
-    assert_eq!(ids(&told, |h| *h == Happened::New).len(), 300);
-    assert!(ids(&told, |h| *h == Happened::Updated).iter().all(|id| new.contains(id)));
-
-    let ask = |worker: usize, command| {
-        lab.handle.workers[worker].commands.ask(command, lab::PATIENCE).expect("an answer")
-    };
-    let owned = |worker| new.iter().copied().filter(|id| id.worker().index() == worker).collect();
-    for worker in 0..2 {
-        let ids: Vec<_> = owned(worker);
-        let (count, edit) = (ids.len() as u64, Edit { mark: Some((9, 0xff)), timeout_ms: None });
-        let edited = ask(worker, Command::Edit { ids, edit });
-        assert!(matches!(edited, Answer::Edited { count: done, .. } if done == count));
-    }
-    let marked = follow(&lab);
-    assert!(marked.iter().all(|told| told.connection.is_some_and(|c| c.mark == 9)));
-    assert_eq!(ids(&marked, |h| *h == Happened::Updated).len(), 300);
-    for worker in 0..2 {
-        ask(worker, Command::DeleteMatching { filter: Filter::default() });
-    }
-    let gone = follow(&lab);
-    let flushed = ids(&gone, |h| *h == Happened::Destroyed(Ended::Flushed));
-    assert_eq!(flushed.into_iter().collect::<HashSet<_>>(), new);
-    for worker in 0..2 {
-        assert!(matches!(ask(worker, Command::Unfollow), Answer::Unfollowed));
-    }
-    ping_pong(&mut lab, 100, 1);
-    assert!(follow(&lab).is_empty(), "nobody followed");
-    assert_eq!(lab.settle().changes_missed, 0);
-    lab.stop();
-}
-
-#[test]
-fn commands_are_answered_under_load() {
-    let mut lab = Lab::new(Shape::default());
-    let mut total = 0;
-    for round in 0..10 {
-        total += ping_pong(&mut lab, 300, 2);
-        let views: Vec<_> =
-            (0..2).flat_map(|worker| visit_all(&lab, worker, 7 + 40 * round)).collect();
-        assert_eq!(views.iter().map(|view| view.id).collect::<HashSet<_>>().len(), 300);
-        assert_eq!(views.len(), 300);
-        let ask = |worker: usize, command| {
-            lab.handle.workers[worker].commands.ask(command, lab::PATIENCE).expect("an answer")
-        };
-        let one = views[0];
-        let owner = one.id.worker().index();
-        let filter = Filter { sport: Some(one.original.src_id()), ..Filter::default() };
-        assert!(matches!(ask(owner, Command::Count { filter }), Answer::Counted(1)));
-        assert!(
-            matches!(ask(owner, Command::Get { id: one.id }), Answer::Got(Some(v)) if v.id == one.id)
-        );
-        let ids = vec![one.id, one.id];
-        assert!(matches!(
-            ask(owner, Command::Delete { ids }),
-            Answer::Deleted { count: 1, ids } if ids.len() == 2
-        ));
-        assert!(matches!(ask(owner, Command::Get { id: one.id }), Answer::Got(None)));
-        let mut left = 0;
-        for worker in 0..2 {
-            let Answer::Usage([(live, _), _]) = ask(worker, Command::Usage) else { panic!() };
-            let filter = Filter::default();
-            let Answer::DeletedMatching(gone) = ask(worker, Command::DeleteMatching { filter })
-            else {
-                panic!()
-            };
-            assert_eq!(u64::from(live), gone);
-            left += gone;
-        }
-        assert_eq!(left, 299);
-    }
-    let values = lab.settle();
-    assert_eq!((values.forwarded, values.dropped()), (2 * total, 0), "{:?}", drops(&values));
-    assert_eq!((values.connections_new, values.connections_gone), (3_000, 3_000));
-    let handle = &lab.handle.workers[0].commands;
-    lab.handle.stop();
-    let late = std::iter::repeat_with(|| {
-        std::thread::sleep(Duration::from_millis(5));
-        handle.ask(Command::Usage, Duration::from_millis(5))
-    });
-    assert!(late.take(1_000).any(|answer| matches!(answer, Err(AskError::Gone))));
-}
-
 #[test]
 fn an_unplugged_device_is_reported_and_the_others_go_on() {
     let mut lab = Lab::new(Shape::default());
@@ -606,6 +474,91 @@ fn stopping_in_the_middle_of_traffic_accounts_for_every_frame() {
         }
         lab.stop();
     }
+}
+
+/// A door that keeps its worker waiting while it is shut.
+struct Gate {
+    door: MemoryDoor,
+    shut: Option<Arc<AtomicBool>>,
+}
+
+impl Door for Gate {
+    fn receive(&mut self, max: u32, out: impl FnMut(FrameSpan)) -> Result<u32, SocketError> {
+        while self.shut.as_ref().is_some_and(|shut| shut.load(Ordering::Relaxed)) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.door.receive(max, out)
+    }
+    fn refill(&mut self, pool: &mut FramePool) -> u32 {
+        self.door.refill(pool)
+    }
+    fn transmit(&mut self, batch: &mut Vec<FrameSpan>) -> u32 {
+        self.door.transmit(batch)
+    }
+    fn kick(&mut self) -> Result<Kick, SocketError> {
+        self.door.kick()
+    }
+    fn reclaim(&mut self, pool: &mut FramePool) -> Result<u32, SocketError> {
+        self.door.reclaim(pool)
+    }
+    fn waiting(&self) -> u32 {
+        self.door.waiting()
+    }
+    fn frames_in_kernel(&self) -> u32 {
+        self.door.frames_in_kernel()
+    }
+    fn poll_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.door.poll_fd()
+    }
+}
+
+/// Sixteen workers, one queue out: what fifteen hand to its owner at once is more than waits for a ring that is full, and
+/// this one is empty.
+#[test]
+fn bursts_of_all_workers_at_once_leave_by_one_queue() {
+    const WORKERS: u8 = 16;
+    let shut = Arc::new(AtomicBool::new(true));
+    let shape = Shape {
+        workers: WORKERS,
+        queues: [WORKERS.into(), 1],
+        frames: 49_152, // more than the doors hold between them
+        depth: 2048,
+        ..Shape::default()
+    };
+    let mut doors = 0;
+    let mut lab = Lab::with_doors(shape, |door| {
+        doors += 1;
+        Gate { door, shut: (doors == 1).then(|| Arc::clone(&shut)) } // LAN, queue 0: worker 0
+    });
+    let sent = (WORKERS as usize - 1) * BURST_MAX;
+    for worker in 1..usize::from(WORKERS) {
+        let packet = udp(LAN, inside(10, port_of(&lab, worker)), outside(53), b"all at once");
+        (0..BURST_MAX).for_each(|_| lab.send(LAN, worker, &packet));
+    }
+    lab.wait_for("all to be handed over", |lab| lab.handle.values().handed_out == sent as u64);
+    shut.store(false, Ordering::Relaxed);
+    let values = lab.settle();
+    assert_eq!((values.forwarded, values.dropped()), (sent as u64, 0), "{:?}", drops(&values));
+    lab.stop();
+}
+
+/// A packet on hold is looked at when something has changed that it may depend on, and now and then besides.
+#[test]
+fn held_packets_are_left_alone_while_nothing_changes() {
+    let mut lab = Lab::new(Shape { workers: 1, queues: [1, 1], ..Shape::default() });
+    let start = Instant::now();
+    lab.send(LAN, 0, &udp(LAN, inside(10, 4000), SocketAddrV4::new(STRANGER, 53), b"wait"));
+    lab.wait_for("the packet to be held", |lab| lab.handle.values().held == 1);
+    std::thread::sleep(Duration::from_millis(250));
+    let asked = lab.handle.wanted.try_iter().count();
+    // Once as it came, and once in 100 ms.
+    let most = 2 + start.elapsed().as_millis() as usize / 100;
+    assert!((1..=most).contains(&asked), "its next hop was asked for {asked} times");
+    let known = Neighbour { mac: PEER, state: NeighbourState::Reachable };
+    lab.snapshot.neighbours.set(WAN, STRANGER.into(), known).expect("room");
+    lab.expect(WAN);
+    lab.settle();
+    lab.stop();
 }
 
 /// A door that panics when told to.

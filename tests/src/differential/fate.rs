@@ -132,8 +132,9 @@ pub(super) enum Difference {
 pub(super) struct Case<'a> {
     pub(super) flow: &'a Flow,
     pub(super) shot: &'a Shot,
-    /// Whether connections are picked up, and the timeouts that are short.
+    /// Whether connections are picked up, whether segments out of their window pass, and the timeouts that are short.
     pub(super) loose: bool,
+    pub(super) liberal: bool,
     pub(super) short: u32,
     /// All shots before that crossed Linux, of flows as they are now: without connections that are over.
     pub(super) past: &'a [&'a Shot],

@@ -8,15 +8,29 @@ use super::life::Life;
 use super::script::{Body, Conditions, FORWARDS, Flow, HOSTS, Script, Shot, Side, Tamper};
 use crate::draw::Draw;
 
+/// A kind of sequences. All are drawn, some seldom; one that is asked for (`--kind`) is drawn always.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Segments out of their window pass.
+    Liberal,
+}
+
+impl Kind {
+    /// All of them, by the names that they have on the command line.
+    pub const NAMES: [(&str, Kind); 1] = [("liberal", Kind::Liberal)];
+}
+
 /// The conditions of a batch.
-pub(super) fn conditions(seed: u64) -> Conditions {
+pub(super) fn conditions(seed: u64, kind: Option<Kind>) -> Conditions {
     let mut draw = Draw::new(seed ^ 0x636f_6e64);
     let loose = draw.below(2) == 0;
     let pauses = *draw.of(&[0, 0, 1, 1, 2]);
+    let liberal = draw.below(4) == 0 || kind == Some(Kind::Liberal);
     let mut some = draw.bits() as u32 & ((1 << ROWS.len()) - 1);
     let bit = |kind: TimeoutKind| 1_u32 << kind as u8;
-    if loose {
-        // Nor does it take in that what it was picked up by is not acknowledged.
+    if loose || liberal {
+        // Nor does it take in what passes though it is out of its window, or that what a connection was picked up by is
+        // not acknowledged.
         some &= !(bit(TimeoutKind::TcpMaxRetrans) | bit(TimeoutKind::TcpUnacknowledged));
     }
     if some & bit(TimeoutKind::TcpMaxRetrans) != 0 {
@@ -35,7 +49,7 @@ pub(super) fn conditions(seed: u64) -> Conditions {
             some |= bit(kind);
         }
     }
-    Conditions { loose, short: if pauses == 0 { 0 } else { some }, pauses }
+    Conditions { loose, liberal, short: if pauses == 0 { 0 } else { some }, pauses }
 }
 
 /// A script under these conditions.
@@ -233,7 +247,7 @@ mod tests {
     #[test]
     fn a_seed_makes_the_same_script_again() {
         for seed in 0..50 {
-            let conditions = conditions(seed);
+            let conditions = conditions(seed, None);
             let script_of = || script(seed, 1, &conditions);
             assert_eq!(script_of(), script_of());
             assert_eq!(script_of().sections.len(), 1 + conditions.pauses);

@@ -47,6 +47,7 @@ const CLASSES: &[Class] = &[
         holds: |case| is_rst_with_news(case) || was_told_by_a_rst(case) || begins_after_a_rst(case),
     },
     Class { name: "a-rst-behind-all-data-is-exact", holds: is_rst_behind_all },
+    Class { name: "only-an-exact-rst-ends-what-was-picked-up", holds: ends_what_was_picked_up },
     Class { name: "what-was-sent-may-be-acknowledged", holds: acknowledges_before_last },
     Class { name: "a-rst-must-fit-the-window", holds: is_rst_out_of_window },
     Class { name: "a-seen-handshake-ends-leniency", holds: is_lenient },
@@ -192,11 +193,26 @@ fn is_rst_behind_all(case: &Case<'_>) -> bool {
     let Some(rst) = case.segment().filter(|s| s.flags & flag::RST != 0) else { return false };
     let past = || case.past_segments(case.shot.back);
     let behind_all = past().all(|s| !after(end(s), rst.seq));
-    let behind_last = past().next_back().is_some_and(|last| end(last) == rst.seq);
+    // What passes unchecked is no last segment for Linux.
+    let last = if case.is_picked_up() || case.liberal { past().count() } else { 1 };
+    let behind_last = past().rev().take(last).any(|last| end(last) == rst.seq);
     case.crosses()
         && case.was_in(State::Established)
         && past().next().is_some()
         && behind_all != behind_last
+}
+
+/// A RST crosses that is not exact, and its receiver has sent nothing since the connection was picked up in the middle:
+/// Linux did not take in what that acknowledged.
+fn ends_what_was_picked_up(case: &Case<'_>) -> bool {
+    let Some(rst) = case.segment().filter(|s| s.flags & flag::RST != 0) else { return false };
+    let mut of_receiver = case.past_segments(!case.shot.back);
+    let acknowledged = of_receiver.next().map(|first| first.ack);
+    case.crosses()
+        && case.was_in(State::Established)
+        && case.is_picked_up()
+        && acknowledged.is_some_and(|ack| ack != rst.seq)
+        && of_receiver.next().is_none()
 }
 
 /// It acknowledges what was sent, but not by the last segment: where a sender goes beyond the window, Linux moves the
@@ -446,8 +462,9 @@ pub(super) fn judge(script: &Script, linux: &[Fate], postern: &[Fate]) -> Judgem
             judgement.compared += 1;
             let flow = &script.flows[shot.flow];
             let difference = compare(flow, linux, postern);
-            let Conditions { loose, short, .. } = script.conditions;
-            let case = Case { flow, shot, loose, short, past: &past, difference, linux, postern };
+            let Conditions { loose, liberal, short, .. } = script.conditions;
+            let past = &past;
+            let case = Case { flow, shot, loose, liberal, short, past, difference, linux, postern };
             match (CLASSES.iter().find(|class| (class.holds)(&case)), difference) {
                 (Some(class), _) => {
                     judgement.listed.push(class.name);

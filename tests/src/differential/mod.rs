@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
 use self::fate::{Chosen, Fate, signature};
+pub use self::generate::Kind;
 use self::known::{Known, judge};
 use self::linux::Linux;
 use self::script::{Script, Slot};
@@ -45,6 +46,8 @@ pub struct Options {
     pub seed: u64,
     /// Postern's workers; 1, 2 and 4 in turn if not given.
     pub workers: Option<u8>,
+    /// Nothing but this kind.
+    pub kind: Option<Kind>,
     /// Only the regression files.
     pub regressions_only: bool,
     /// How many laboratories play at the same time.
@@ -61,6 +64,7 @@ impl Default for Options {
             sequences: 2000,
             seed: 1,
             workers: None,
+            kind: None,
             regressions_only: false,
             labs: 8,
             show: 3,
@@ -146,7 +150,7 @@ impl Batch {
         match self {
             Batch::Named(scripts) => scripts.clone(),
             Batch::Drawn { seeds } => {
-                let conditions = generate::conditions(seeds.start / BATCH);
+                let conditions = generate::conditions(seeds.start / BATCH, options.kind);
                 let script = |seed: u64| {
                     let workers = options.workers.unwrap_or([1, 2, 4][(seed % 3) as usize]);
                     let script = generate::script(seed, workers, &conditions);

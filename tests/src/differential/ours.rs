@@ -36,6 +36,7 @@ fn setup(script: &Script, slot: Slot) -> Setup {
     setup.set_addresses(LAN, &["10.0.0.1/8", "2001:db8:1::1/64"]);
     setup.timeouts = script.conditions.timeouts();
     setup.options.tcp.loose = script.conditions.loose;
+    setup.options.tcp.liberal = script.conditions.liberal;
     for (protocol, port, host, to_port) in FORWARDS {
         setup.add_forward(
             protocol,

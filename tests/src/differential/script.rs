@@ -86,6 +86,8 @@ impl Slot {
 pub(super) struct Conditions {
     /// Whether connections may be picked up in the middle.
     pub(super) loose: bool,
+    /// Whether segments out of their window pass.
+    pub(super) liberal: bool,
     /// Which timeouts are [`SHORT`], a bit each in the order of [`ROWS`]; the others are Linux's own.
     pub(super) short: u32,
     /// How many pauses a script has.
@@ -119,15 +121,19 @@ impl Conditions {
             let short = self.short >> bit & 1 != 0;
             Some((name, if short { SHORT.as_secs() } else { u64::from(row.linux) }))
         });
-        let switches = [("tcp_loose", u64::from(self.loose)), ("tcp_be_liberal", 0)];
-        let switches = switches.map(|(name, value)| (name.to_string(), value));
+        let switches = [("tcp_loose", self.loose), ("tcp_be_liberal", self.liberal)];
+        let switches = switches.map(|(name, on)| (name.to_string(), u64::from(on)));
         let all = timeouts.chain(switches);
         all.map(|(name, value)| (format!("nf_conntrack_{name}"), value)).collect()
     }
 
     /// For people.
     pub(super) fn describe(&self) -> String {
-        format!("loose {}, short timeouts: {}", self.loose, self.short_names().join(" "))
+        let Self { loose, liberal, .. } = self;
+        format!(
+            "loose {loose}, liberal {liberal}, short timeouts: {}",
+            self.short_names().join(" ")
+        )
     }
 
     /// Names of the short timeouts.
@@ -447,12 +453,13 @@ mod tests {
 
     #[test]
     fn short_timeouts_are_named_to_linux() {
-        let conditions = Conditions { loose: true, short: 1, pauses: 1 };
+        let conditions = Conditions { loose: true, liberal: false, short: 1, pauses: 1 };
         let sysctls = conditions.sysctls();
         let value = |name: &str| sysctls.iter().find(|(n, _)| n == name).map(|(_, value)| *value);
         assert_eq!(value("nf_conntrack_tcp_timeout_syn_sent"), Some(1));
         assert_eq!(value("nf_conntrack_tcp_timeout_established"), Some(432_000));
         assert_eq!(value("nf_conntrack_udp_timeout_stream"), Some(120));
         assert_eq!(value("nf_conntrack_tcp_loose"), Some(1));
+        assert_eq!(value("nf_conntrack_tcp_be_liberal"), Some(0));
     }
 }

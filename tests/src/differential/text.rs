@@ -25,6 +25,7 @@ pub(super) fn write(script: &Script, about: &str) -> String {
     file["about"] = value(about);
     file["workers"] = value(i64::from(script.workers));
     file["loose"] = value(script.conditions.loose);
+    file["liberal"] = value(script.conditions.liberal);
     file["short"] = value(script.conditions.short_names().into_iter().collect::<Array>());
     file["flows"] = value(list(script.flows.iter().map(flow).collect()));
     let mut sections: Array = Array::new();
@@ -64,9 +65,10 @@ pub(super) fn read(text: &str) -> Result<Script, String> {
     if sections.iter().flatten().any(|shot| shot.flow >= flows.len()) {
         return Err("a shot of no flow".into());
     }
-    let loose = field("loose")?.as_bool().ok_or("loose is true or false")?;
+    let switch = |name: &str| field(name)?.as_bool().ok_or(format!("{name} is true or false"));
+    let (loose, liberal) = (switch("loose")?, switch("liberal")?);
     let workers = field("workers")?.as_integer().ok_or("workers is a number")? as u8;
-    let conditions = Conditions { loose, short, pauses: sections.len().saturating_sub(1) };
+    let conditions = Conditions { loose, liberal, short, pauses: sections.len().saturating_sub(1) };
     Ok(Script { seed: 0, workers, conditions, flows, sections })
 }
 
@@ -229,7 +231,7 @@ mod tests {
     #[test]
     fn every_script_reads_back_as_it_was_written() {
         for seed in 0..300 {
-            let script = generate::script(seed, 2, &generate::conditions(seed));
+            let script = generate::script(seed, 2, &generate::conditions(seed, None));
             let again = read(&write(&script, "a test")).unwrap_or_else(|why| panic!("{why}"));
             assert_eq!(again, Script { seed: 0, ..script });
         }

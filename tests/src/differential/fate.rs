@@ -4,7 +4,8 @@ use postern_core::conntrack::sctp::State as SctpState;
 use postern_core::conntrack::tcp::State as TcpState;
 use postern_core::verdict::DropReason;
 
-use super::script::{Body, FORWARDS, Flow, Script, Shot, Side};
+use super::flow::{Course, FORWARDS, Flow, Side};
+use super::script::{Body, Script, Shot};
 use crate::packet::{Body as PacketBody, Pkt};
 use crate::wire::{get16, set16};
 
@@ -43,10 +44,10 @@ pub(super) struct Fate {
 impl Fate {
     /// Takes in what came out, and learns the external port from it.
     pub(super) fn of(seen: Vec<Seen>, shot: &Shot, flow: &Flow, known: Option<u16>) -> Self {
-        let goes_out = flow.forward.is_none() && !shot.back;
+        let is_translated = flow.translated().is_some() && !shot.back;
         let is_error = matches!(shot.body, Body::Error { .. });
         let learnt = match seen.first() {
-            Some(first) if goes_out && !is_error && first.side == Side::Wan => {
+            Some(first) if is_translated && !is_error && first.side == flow.leaves(shot.back) => {
                 Pkt::read(&first.l3).ok().map(|pkt| pkt.source().port())
             }
             _ => None,
@@ -178,12 +179,12 @@ pub(super) fn signature(
         };
         format!("{name} {:#x}", flags & 0x1fff)
     });
-    let way = match (flow.forward.is_some(), shot.back) {
-        (false, false) => "out",
-        (false, true) => "out, back",
-        (true, false) => "in",
-        (true, true) => "in, back",
+    let way = match flow.course {
+        Course::Outward => "out",
+        Course::Inward(_) => "in",
+        Course::Hairpin(_) => "hairpin",
     };
+    let way = if shot.back { format!("{way}, back") } else { way.to_string() };
     let (linux, postern) = (state(linux), state(postern));
     format!("{what:?}: {name} ({way}), before {before}: linux {linux}, postern {postern}")
 }
@@ -229,23 +230,23 @@ fn lends(flow: &Flow, fate: &Fate) -> bool {
 /// checksums is wrong.
 fn neutral(seen: &Seen, flow: &Flow, chosen: Option<u16>) -> Option<Pkt> {
     let mut pkt = Pkt::decode(&seen.l3).ok()?;
-    if seen.side == Side::Lan {
-        return Some(pkt);
-    }
-    if flow.forward.is_some() && seen.state == Some(State::New) {
+    let is_inward = matches!(flow.course, Course::Inward(_));
+    if is_inward && (seen.side, seen.state) == (Side::Wan, Some(State::New)) {
         // The target of a forward opens a connection of its own, from some port.
         let src = pkt.src;
         return Some(pkt.from((src, flow.host_port)));
     }
-    let Some(chosen) = chosen.filter(|_| flow.forward.is_none()) else {
+    let (Some(chosen), Some((own, address))) = (chosen, flow.translated()) else {
         return Some(pkt);
     };
-    if pkt.source().port() == chosen {
-        let src = pkt.src;
-        pkt = pkt.from((src, flow.host_port));
+    if (pkt.src, pkt.source().port()) == (address, chosen) {
+        pkt = pkt.from((address, own));
     }
-    if let PacketBody::Icmp { kind: 3 | 4 | 5 | 11 | 12, payload, .. } = &mut pkt.body {
-        neutral_quote(payload, chosen, flow.host_port);
+    let about = pkt.quoted_addresses().map(|(_, dst)| dst);
+    if let PacketBody::Icmp { payload, .. } = &mut pkt.body
+        && about == Some(address)
+    {
+        neutral_quote(payload, chosen, own);
     }
     Some(pkt)
 }
@@ -279,10 +280,11 @@ fn neutral_quote(quote: &mut [u8], chosen: u16, own: u16) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::differential::script::Slot;
+    use crate::differential::flow::Slot;
 
     fn flow() -> Flow {
-        Flow { protocol: 17, forward: None, host: 0, host_port: 5000, peer: 0, peer_port: 53 }
+        let course = Course::Outward;
+        Flow { protocol: 17, course, host: 0, host_port: 5000, peer: 0, peer_port: 53 }
     }
 
     fn out(chosen: u16, state: State, len: u16) -> Fate {

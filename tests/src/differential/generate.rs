@@ -4,8 +4,9 @@ use postern_core::conntrack::timeouts::{ROWS, TimeoutKind};
 use postern_core::conntrack::tuple::protocol;
 
 use super::association::Association;
+use super::flow::{Course, FORWARDS, Flow, HOSTS, Side};
 use super::life::Life;
-use super::script::{Body, Conditions, FORWARDS, Flow, HOSTS, Script, Shot, Side, Tamper};
+use super::script::{Body, Conditions, Script, Shot, Tamper};
 use crate::draw::Draw;
 
 /// A kind of sequences. All are drawn, some seldom; one that is asked for (`--kind`) is drawn always.
@@ -13,11 +14,13 @@ use crate::draw::Draw;
 pub enum Kind {
     /// Segments out of their window pass.
     Liberal,
+    /// Inside hosts are clients of inside hosts, by forwards from the WAN's address.
+    Hairpin,
 }
 
 impl Kind {
     /// All of them, by the names that they have on the command line.
-    pub const NAMES: [(&str, Kind); 1] = [("liberal", Kind::Liberal)];
+    pub const NAMES: [(&str, Kind); 2] = [("liberal", Kind::Liberal), ("hairpin", Kind::Hairpin)];
 }
 
 /// The conditions of a batch.
@@ -53,13 +56,18 @@ pub(super) fn conditions(seed: u64, kind: Option<Kind>) -> Conditions {
 }
 
 /// A script under these conditions.
-pub(super) fn script(seed: u64, workers: u8, conditions: &Conditions) -> Script {
+pub(super) fn script(
+    seed: u64,
+    workers: u8,
+    conditions: &Conditions,
+    kind: Option<Kind>,
+) -> Script {
     let draw = &mut Draw::new(seed);
     let mut flows: Vec<Flow> = Vec::new();
     for _ in 0..1 + draw.below(3) {
         let flow = match flows.last() {
             Some(last) if draw.below(2) == 0 => rival(last, draw),
-            _ => flow(draw),
+            _ => flow(draw, kind),
         };
         if !flows.contains(&flow) {
             flows.push(flow);
@@ -79,38 +87,49 @@ pub(super) fn script(seed: u64, workers: u8, conditions: &Conditions) -> Script 
     Script { seed, workers, conditions: conditions.clone(), flows, sections }
 }
 
-fn flow(draw: &mut Draw) -> Flow {
+/// See [`flow`]: from here on it is a hairpin.
+const HAIRPIN: usize = 110;
+
+fn flow(draw: &mut Draw, kind: Option<Kind>) -> Flow {
     let inside_port =
         *draw.of(&[5000, 5000, 5000, 40_001, 40_001, 60_000, 700, 700, 80, 80, 1023, 8080]);
     let (host, peer) = (draw.below(usize::from(HOSTS)) as u8, draw.below(2) as u8);
     let outward = |protocol, peer_port| Flow {
         protocol,
-        forward: None,
+        course: Course::Outward,
         host,
         host_port: inside_port,
         peer,
         peer_port,
     };
-    match draw.below(110) {
+    let which = if kind == Some(Kind::Hairpin) { HAIRPIN } else { draw.below(HAIRPIN + 6) };
+    match which {
+        HAIRPIN.. => {
+            let (protocol, port, host, host_port) = *draw.of(&FORWARDS);
+            let (peer, peer_port) = (draw.below(usize::from(HOSTS)) as u8, inside_port);
+            Flow { protocol, course: Course::Hairpin(port), host, host_port, peer, peer_port }
+        }
         100..107 => outward(protocol::SCTP, 3868),
-        107.. => Flow { host_port: 0, ..outward(protocol::GRE, 0) },
+        107..HAIRPIN => Flow { host_port: 0, ..outward(protocol::GRE, 0) },
         0..45 => outward(protocol::TCP, 443),
         45..63 => outward(protocol::UDP, *draw.of(&[53, 443])),
         63..75 => outward(protocol::ICMP, 0),
         _ => {
             let (protocol, port, host, host_port) = *draw.of(&FORWARDS);
             let peer_port = *draw.of(&[50_000, 1234]);
-            Flow { protocol, forward: Some(port), host, host_port, peer, peer_port }
+            Flow { protocol, course: Course::Inward(port), host, host_port, peer, peer_port }
         }
     }
 }
 
 /// A flow like another: to the same peer from the same port of another host, or to another peer.
 fn rival(of: &Flow, draw: &mut Draw) -> Flow {
-    match of.forward {
-        Some(_) => Flow { peer: (of.peer + 1) % 2, ..*of },
-        None if draw.below(4) == 0 => Flow { peer: (of.peer + 1) % 2, ..*of },
-        None => Flow { host: (of.host + 1 + draw.below(2) as u8) % HOSTS, ..*of },
+    let another = |host: u8, draw: &mut Draw| (host + 1 + draw.below(2) as u8) % HOSTS;
+    match of.course {
+        Course::Inward(_) => Flow { peer: (of.peer + 1) % 2, ..*of },
+        Course::Hairpin(_) => Flow { peer: another(of.peer, draw), ..*of },
+        Course::Outward if draw.below(4) == 0 => Flow { peer: (of.peer + 1) % 2, ..*of },
+        Course::Outward => Flow { host: another(of.host, draw), ..*of },
     }
 }
 
@@ -248,7 +267,7 @@ mod tests {
     fn a_seed_makes_the_same_script_again() {
         for seed in 0..50 {
             let conditions = conditions(seed, None);
-            let script_of = || script(seed, 1, &conditions);
+            let script_of = || script(seed, 1, &conditions, None);
             assert_eq!(script_of(), script_of());
             assert_eq!(script_of().sections.len(), 1 + conditions.pauses);
             assert!(script_of().len() >= 15);

@@ -11,7 +11,8 @@ use postern_core::verdict::DropReason;
 use toml_edit::DocumentMut;
 
 use super::fate::{Case, Difference, Fate, State as CtState, compare};
-use super::script::{Body, Conditions, FORWARDS, Script, Segment, Shot, Side, Tamper};
+use super::flow::{Course, FORWARDS, Side};
+use super::script::{Body, Conditions, Script, Segment, Shot, Tamper};
 use crate::packet::{Pkt, flag};
 
 /// A class of differences: its name, and whether a case is of it. As narrow as can be.
@@ -297,7 +298,7 @@ fn target_changes_its_port(case: &Case<'_>) -> bool {
     };
     let (linux, postern) = (port(case.linux), port(case.postern));
     case.difference.is_none()
-        && case.flow.forward.is_some()
+        && matches!(case.flow.course, Course::Inward(_))
         && linux.is_some_and(|(state, _)| state == CtState::New)
         && linux != postern
 }

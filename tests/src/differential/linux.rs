@@ -6,14 +6,13 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::fate::{Chosen, Fate, Seen, State};
-use super::script::{
-    Conditions, FORWARDS, PARTIES, PAUSE, SHORT, Script, Side, Slot, WAN_ADDRESS, clear_dscp,
-};
+use super::flow::{FORWARDS, LAN_ADDRESS, PARTIES, Side, Slot, WAN_ADDRESS};
+use super::script::{Conditions, PAUSE, SHORT, Script, clear_dscp};
 use super::wires::{Namespace, Wire, stay_on_one_core};
 use crate::packet::{Pkt, udp};
 use crate::sent::frame;
@@ -170,7 +169,7 @@ impl Linux {
     fn collect(&mut self, seen: &mut [Vec<Seen>]) -> io::Result<()> {
         self.serial += 1;
         let serial = self.serial.to_be_bytes();
-        let [inside, outside] = CANARY.map(|a| (std::net::IpAddr::from(a), CANARY_PORT));
+        let [inside, outside] = CANARY.map(|a| (IpAddr::from(a), CANARY_PORT));
         let canaries = [udp(inside, outside).payload(serial), udp(outside, inside).payload(serial)];
         self.send(Side::Lan, &canaries[0].build())?;
         self.send(Side::Wan, &canaries[1].build())?;
@@ -189,7 +188,8 @@ impl Linux {
                 }
                 let stray = || io::Error::other(format!("for nobody: {:?}", Pkt::read(&l3)));
                 let address = <[u8; 4]>::try_from(l3.get(16..20).unwrap_or_default());
-                let slot = address.ok().and_then(|a| Slot::of(a.into())).ok_or_else(stray)?;
+                let slot =
+                    address.ok().and_then(|a| Slot::of(IpAddr::from(a))).ok_or_else(stray)?;
                 let place = seen.get_mut(usize::from(slot.0)).ok_or_else(stray)?;
                 place.push(tell(side, l3));
             }
@@ -240,14 +240,17 @@ fn configure() -> io::Result<()> {
     run("nft", &["-f", "-"], &ruleset()).map(drop)
 }
 
-/// Postern's built-in policy and forwards, in Linux's words; and the ctstate written into what crosses.
+/// Postern's built-in policy and forwards, in Linux's words; and the ctstate written into what crosses. What the host would
+/// say itself is dropped before conntrack sees it: Postern's is not played.
 fn ruleset() -> String {
     let mut targets = Vec::new();
     for slot in (0..Slot::COUNT).map(Slot) {
         for (protocol, port, host, to) in FORWARDS {
-            for peer in 0..PARTIES {
-                let (peer, host) = (slot.peer(peer), slot.host(host));
-                targets.push(format!("{peer} . {protocol} . {port} : {host} . {to}"));
+            let host = slot.host(host);
+            for number in 0..PARTIES {
+                for client in [slot.peer(number), slot.host(number)] {
+                    targets.push(format!("{client} . {protocol} . {port} : {host} . {to}"));
+                }
             }
         }
     }
@@ -260,11 +263,13 @@ fn ruleset() -> String {
          elements = {{ {} }} }}\n\
          chain first {{ type filter hook prerouting priority raw\n {canary} notrack\n}}\n\
          chain nat_destination {{ type nat hook prerouting priority dstnat\n\
-         iifname wan ip daddr {WAN_ADDRESS} meta l4proto {{ tcp, udp, sctp }} \
+         ip daddr {WAN_ADDRESS} meta l4proto {{ tcp, udp, sctp }} \
          dnat ip to ip saddr . meta l4proto . th dport map @forwards\n}}\n\
-         chain nat_source {{ type nat hook postrouting priority srcnat\n oifname wan masquerade\n}}\n\
+         chain nat_source {{ type nat hook postrouting priority srcnat\n oifname wan masquerade\n\
+         ip saddr {LAN_ADDRESS}/8 oifname lan ct status dnat masquerade\n}}\n\
          chain input {{ type filter hook input priority filter; policy drop\n\
          ct state established,related accept\n ct state invalid drop\n iifname lan accept\n}}\n\
+         chain own {{ type filter hook output priority raw; policy drop\n}}\n\
          chain forward {{ type filter hook forward priority filter; policy drop\n {canary} accept\n\
          ct state new ip dscp set 1\n ct state established ip dscp set 2\n\
          ct state related ip dscp set 3\n\

@@ -7,7 +7,8 @@ use postern_core::rules::{Family, TableId};
 use postern_core::verdict::DropReason;
 
 use super::fate::{Chosen, Fate, Seen, State};
-use super::script::{FORWARDS, PARTIES, PAUSE, Script, Side, Slot};
+use super::flow::{FORWARDS, PARTIES, Side, Slot};
+use super::script::{PAUSE, Script};
 use crate::firewall::Firewall;
 use crate::sent::Sent;
 use crate::setup::{At, LAN, Setup, WAN};
@@ -38,11 +39,7 @@ fn setup(script: &Script, slot: Slot) -> Setup {
     setup.options.tcp.loose = script.conditions.loose;
     setup.options.tcp.liberal = script.conditions.liberal;
     for (protocol, port, host, to_port) in FORWARDS {
-        setup.add_forward(
-            protocol,
-            (port, port),
-            (std::net::IpAddr::from(slot.host(host)), to_port),
-        );
+        setup.add_forward(protocol, (port, port), (slot.host(host), to_port));
     }
     for state in COUNTED {
         let name = format!("{state:?}").to_uppercase();
@@ -58,7 +55,7 @@ fn played(script: &Script, slot: Slot) -> Played {
     let first = rules.chain(TableId::Filter, "INPUT").map_or(0, |chain| chain.rules().len());
     let mut fw = Firewall::with(setup);
     for number in 0..PARTIES {
-        fw.neighbour(LAN, std::net::IpAddr::from(slot.host(number)), NeighbourState::Reachable);
+        fw.neighbour(LAN, slot.host(number), NeighbourState::Reachable);
     }
     let mut chosen = Chosen::new(script);
     let mut fates = Vec::with_capacity(script.len());
@@ -107,7 +104,7 @@ fn seen(sent: &Sent, state: Option<State>) -> Vec<Seen> {
 }
 
 /// State and flags of the connection that a packet of these ends meets.
-fn connection(fw: &Firewall, (src, dst): &super::script::Ends, protocol: u8) -> Option<(u8, u16)> {
+fn connection(fw: &Firewall, (src, dst): &super::flow::Ends, protocol: u8) -> Option<(u8, u16)> {
     let meets = |tuple: &postern_core::conntrack::tuple::Tuple| {
         let ids = protocol == 1 || (tuple.src_id(), tuple.dst_id()) == (src.port(), dst.port());
         tuple.protocol() == protocol && (tuple.src(), tuple.dst()) == (src.ip(), dst.ip()) && ids

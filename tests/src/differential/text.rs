@@ -9,7 +9,8 @@ use std::fmt::Write;
 use postern_core::conntrack::timeouts::ROWS;
 use toml_edit::{Array, DocumentMut, Item, value};
 
-use super::script::{Body, Conditions, Flow, Script, Segment, Shot, Tamper};
+use super::flow::{Course, Flow};
+use super::script::{Body, Conditions, Script, Segment, Shot, Tamper};
 
 const FLAGS: [char; 8] = ['F', 'S', 'R', 'P', 'A', 'U', 'E', 'C'];
 
@@ -74,11 +75,14 @@ pub(super) fn read(text: &str) -> Result<Script, String> {
 
 /// A flow in a line.
 pub(super) fn flow(flow: &Flow) -> String {
-    let Flow { protocol, forward, host, host_port, peer, peer_port } = flow;
-    match forward {
-        None => format!("{protocol} host {host}:{host_port} to peer {peer}:{peer_port}"),
-        Some(port) => {
+    let Flow { protocol, course, host, host_port, peer, peer_port } = flow;
+    match course {
+        Course::Outward => format!("{protocol} host {host}:{host_port} to peer {peer}:{peer_port}"),
+        Course::Inward(port) => {
             format!("{protocol} peer {peer}:{peer_port} by {port} to host {host}:{host_port}")
+        }
+        Course::Hairpin(port) => {
+            format!("{protocol} host {peer}:{peer_port} by {port} to host {host}:{host_port}")
         }
     }
 }
@@ -154,15 +158,19 @@ fn endpoint(words: &mut Words<'_>) -> Option<(u8, u16)> {
 
 fn read_flow(words: &mut Words<'_>) -> Option<Flow> {
     let protocol = number(words)?;
-    let inward = words.next()? == "peer";
-    let first = endpoint(words)?;
-    let forward = if inward { words.next().and_then(|_| number(words)).map(Some)? } else { None };
+    let from_peer = words.next()? == "peer";
+    let client = endpoint(words)?;
+    let course = match words.next_if_eq(&"by") {
+        None => Course::Outward,
+        Some(_) if from_peer => Course::Inward(number(words)?),
+        Some(_) => Course::Hairpin(number(words)?),
+    };
     words.next_if_eq(&"to")?;
     words.next()?;
-    let second = endpoint(words)?;
+    let server = endpoint(words)?;
     let ((host, host_port), (peer, peer_port)) =
-        if inward { (second, first) } else { (first, second) };
-    Some(Flow { protocol, forward, host, host_port, peer, peer_port })
+        if course == Course::Outward { (client, server) } else { (server, client) };
+    Some(Flow { protocol, course, host, host_port, peer, peer_port })
 }
 
 fn read_shot(words: &mut Words<'_>) -> Option<Shot> {
@@ -231,7 +239,7 @@ mod tests {
     #[test]
     fn every_script_reads_back_as_it_was_written() {
         for seed in 0..300 {
-            let script = generate::script(seed, 2, &generate::conditions(seed, None));
+            let script = generate::script(seed, 2, &generate::conditions(seed, None), None);
             let again = read(&write(&script, "a test")).unwrap_or_else(|why| panic!("{why}"));
             assert_eq!(again, Script { seed: 0, ..script });
         }

@@ -2,6 +2,7 @@
 
 use postern_core::conntrack::sctp::State as SctpState;
 use postern_core::conntrack::tcp::State as TcpState;
+use postern_core::rules::Family;
 use postern_core::verdict::DropReason;
 
 use super::flow::{Course, FORWARDS, Flow, Side};
@@ -181,9 +182,11 @@ pub(super) fn signature(
     });
     let way = match flow.course {
         Course::Outward => "out",
+        Course::Routed => "routed",
         Course::Inward(_) => "in",
         Course::Hairpin(_) => "hairpin",
     };
+    let way = if flow.family == Family::V6 { format!("v6 {way}") } else { way.to_string() };
     let way = if shot.back { format!("{way}, back") } else { way.to_string() };
     let (linux, postern) = (state(linux), state(postern));
     format!("{what:?}: {name} ({way}), before {before}: linux {linux}, postern {postern}")
@@ -254,11 +257,14 @@ fn neutral(seen: &Seen, flow: &Flow, chosen: Option<u16>) -> Option<Pkt> {
 /// Replaces the destination's port in a quote, which is of an answer on its way in.
 fn neutral_quote(quote: &mut [u8], chosen: u16, own: u16) {
     let Some(&first) = quote.first() else { return };
-    let l4 = usize::from(first & 15) * 4;
-    let (port, sum) = match quote.get(9) {
+    let (l4, protocol) = match first >> 4 {
+        4 => (usize::from(first & 15) * 4, 9),
+        _ => (40, 6),
+    };
+    let (port, sum) = match quote.get(protocol) {
         Some(6) => (l4 + 2, l4 + 16),
         Some(17) => (l4 + 2, l4 + 6),
-        Some(1) => (l4 + 4, l4 + 2),
+        Some(1 | 58) => (l4 + 4, l4 + 2),
         // No more than the ports is quoted of it.
         Some(132) => (l4 + 2, quote.len()),
         _ => return,
@@ -281,10 +287,12 @@ fn neutral_quote(quote: &mut [u8], chosen: u16, own: u16) {
 mod tests {
     use super::*;
     use crate::differential::flow::Slot;
+    use postern_core::rules::Family;
 
     fn flow() -> Flow {
         let course = Course::Outward;
-        Flow { protocol: 17, course, host: 0, host_port: 5000, peer: 0, peer_port: 53 }
+        let family = Family::V4;
+        Flow { family, protocol: 17, course, host: 0, host_port: 5000, peer: 0, peer_port: 53 }
     }
 
     fn out(chosen: u16, state: State, len: u16) -> Fate {

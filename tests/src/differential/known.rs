@@ -7,6 +7,7 @@ use std::path::Path;
 use postern_core::conntrack::entry::flags;
 use postern_core::conntrack::tcp::State;
 use postern_core::conntrack::timeouts::TimeoutKind;
+use postern_core::rules::Family;
 use postern_core::verdict::DropReason;
 use toml_edit::DocumentMut;
 
@@ -51,6 +52,15 @@ const CLASSES: &[Class] = &[
     Class { name: "only-an-exact-rst-ends-what-was-picked-up", holds: ends_what_was_picked_up },
     Class { name: "what-was-sent-may-be-acknowledged", holds: acknowledges_before_last },
     Class { name: "a-rst-must-fit-the-window", holds: is_rst_out_of_window },
+    Class {
+        name: "ipv6-needs-its-checksum",
+        holds: |case| {
+            matches!(case.shot.body, Body::Datagram { unsummed: true, .. })
+                && case.flow.family == Family::V6
+                && case.only_linux_lets_it_through(DropReason::TransportChecksum)
+        },
+    },
+    Class { name: "a-quote-has-eight-bytes", holds: quotes_too_little },
     Class { name: "a-seen-handshake-ends-leniency", holds: is_lenient },
     Class { name: "simultaneous-opening-has-a-timeout", holds: opens_from_both_sides },
     Class { name: "a-fin-again-is-no-second-fin", holds: is_fin_again },
@@ -268,6 +278,13 @@ fn is_rst_out_of_window(case: &Case<'_>) -> bool {
     let unanswered = !answered.any(|shot| shot.back != case.shot.back);
     answers_without_ack
         || case.was_in(State::Established) && case.is_picked_up() && (unanswered || is_below)
+}
+
+/// An ICMP error that quotes less than eight bytes of the transport packet, about a connection that nobody translates.
+fn quotes_too_little(case: &Case<'_>) -> bool {
+    let header = if case.flow.family == Family::V4 { 20 } else { 40 };
+    matches!(case.shot.body, Body::Error { keep, .. } if keep < header + 8)
+        && case.only_linux_lets_it_through(DropReason::IcmpErrorQuote)
 }
 
 /// A connection that was picked up is opened anew before our eyes, and this is the SYN/ACK: Linux still checks no

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use postern_core::conntrack::timeouts::{ROWS, Timeouts};
 use postern_core::conntrack::tuple::protocol;
+use postern_core::rules::Family;
 
 use super::flow::{Ends, Flow, HOSTS, ROUTER, STRANGER, Side, Slot};
 use crate::packet::{Pkt, icmp, other, tcp, udp};
@@ -17,12 +18,14 @@ pub(super) const SHORT: Duration = Duration::from_secs(1);
 pub(super) const PAUSE: Duration = Duration::from_millis(2500);
 
 /// What both systems are told before scripts are played.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub(super) struct Conditions {
     /// Whether connections may be picked up in the middle.
     pub(super) loose: bool,
     /// Whether segments out of their window pass.
     pub(super) liberal: bool,
+    /// Whether IPv6 is translated as IPv4 is.
+    pub(super) masquerade6: bool,
     /// Which timeouts are [`SHORT`], a bit each in the order of [`ROWS`]; the others are Linux's own.
     pub(super) short: u32,
     /// How many pauses a script has.
@@ -64,9 +67,9 @@ impl Conditions {
 
     /// For people.
     pub(super) fn describe(&self) -> String {
-        let Self { loose, liberal, .. } = self;
+        let Self { loose, liberal, masquerade6, .. } = self;
         format!(
-            "loose {loose}, liberal {liberal}, short timeouts: {}",
+            "loose {loose}, liberal {liberal}, masquerade6 {masquerade6}, short timeouts: {}",
             self.short_names().join(" ")
         )
     }
@@ -176,38 +179,39 @@ impl Shot {
                 quote.truncate(usize::from(*keep));
                 let reporter = match (router, flow.enters(self.back)) {
                     (false, _) => dst.ip(),
-                    (true, Side::Lan) => slot.host(HOSTS),
-                    (true, Side::Wan) => slot.peer(ROUTER),
+                    (true, Side::Lan) => slot.host(flow.family, HOSTS),
+                    (true, Side::Wan) => slot.peer(flow.family, ROUTER),
                 };
                 icmp(reporter, src.ip(), *kind, *code, *rest, &quote)
             }
             other => body(other, near, self.back),
         };
         if self.stranger && flow.enters(self.back) == Side::Wan {
-            pkt.src = slot.peer(STRANGER);
+            pkt.src = slot.peer(flow.family, STRANGER);
         }
         let mut l3 = pkt.build();
+        let l4 = if flow.family == Family::V4 { 20 } else { 40 };
         match self.tamper {
-            Tamper::Nothing => {}
-            Tamper::IpSum => l3[10] ^= 0x55,
+            Tamper::IpSum if flow.family == Family::V4 => l3[10] ^= 0x55,
+            Tamper::Nothing | Tamper::IpSum => {}
             Tamper::TransportSum => {
                 let at = match pkt.protocol() {
-                    protocol::TCP => 36,
-                    protocol::UDP => 26,
-                    protocol::SCTP => 28,
-                    protocol::GRE => 27, // the key, which nothing covers
-                    _ => 22,
+                    protocol::TCP => 16,
+                    protocol::UDP => 6,
+                    protocol::SCTP => 8,
+                    protocol::GRE => 7, // the key, which nothing covers
+                    _ => 2,
                 };
-                if let Some(byte) = l3.get_mut(at) {
+                if let Some(byte) = l3.get_mut(l4 + at) {
                     *byte ^= 0x55;
                 }
             }
             Tamper::DataOffset(words) => {
                 if pkt.protocol() == protocol::TCP {
-                    l3[32] = words << 4;
-                    set16(&mut l3, 36, 0);
-                    let sum = transport_checksum(pkt.src, pkt.dst, protocol::TCP, &l3[20..]);
-                    set16(&mut l3, 36, sum);
+                    l3[l4 + 12] = words << 4;
+                    set16(&mut l3, l4 + 16, 0);
+                    let sum = transport_checksum(pkt.src, pkt.dst, protocol::TCP, &l3[l4..]);
+                    set16(&mut l3, l4 + 16, sum);
                 }
             }
         }
@@ -245,11 +249,13 @@ fn body(body: &Body, (src, dst): Ends, back: bool) -> Pkt {
             other(src.ip(), dst.ip(), protocol::GRE, &bytes)
         }
         Body::Query { ask, timestamp, number } => {
-            let kind = match (ask, timestamp) {
-                (true, false) => 8,
-                (false, false) => 0,
-                (true, true) => 13,
-                (false, true) => 14,
+            let kind = match (src.is_ipv4(), ask, timestamp) {
+                (true, true, false) => 8,
+                (true, false, false) => 0,
+                (true, true, true) => 13,
+                (true, false, true) => 14,
+                (false, true, _) => 128,
+                (false, false, _) => 129,
             };
             let id = if back { dst.port() } else { src.port() };
             let rest = u32::from(id) << 16 | u32::from(*number);
@@ -305,9 +311,12 @@ impl Script {
     }
 }
 
-/// A packet as a system let it out, with what its external port and its ctstate say taken away.
+/// Takes the differentiated services field out of a packet again, in which a system that let it out noted its ctstate.
 pub(super) fn clear_dscp(l3: &mut [u8]) {
-    if l3.len() >= 20 && l3[1] >> 2 != 0 && checksum(&l3[..20]) == 0 {
+    if l3.len() >= 40 && l3[0] >> 4 == 6 {
+        l3[0] &= 0xf0;
+        l3[1] &= 0x3f;
+    } else if l3.len() >= 20 && l3[1] >> 2 != 0 && checksum(&l3[..20]) == 0 {
         l3[1] &= 3;
         mend_ip_checksum(l3);
     }
@@ -319,7 +328,7 @@ mod tests {
 
     #[test]
     fn short_timeouts_are_named_to_linux() {
-        let conditions = Conditions { loose: true, liberal: false, short: 1, pauses: 1 };
+        let conditions = Conditions { loose: true, short: 1, pauses: 1, ..Conditions::default() };
         let sysctls = conditions.sysctls();
         let value = |name: &str| sysctls.iter().find(|(n, _)| n == name).map(|(_, value)| *value);
         assert_eq!(value("nf_conntrack_tcp_timeout_syn_sent"), Some(1));

@@ -92,13 +92,13 @@ fn packet_too_big_crosses_for_a_live_flow_and_not_otherwise() {
     });
 }
 
-/// C150: the other errors, and those of the host inside.
+/// C150: the other errors, those of a type that is yet unknown included (RFC 4443 §2.4), and those of the host inside.
 #[test]
 fn errors_about_live_flows_cross_both_ways() {
     let mut fw = Firewall::new();
     let mut flow = Flow::outward(CLIENT, SERVER);
     let arrived = flow.c2s(&mut fw, &flow.ask());
-    for (kind, code) in [(1, 0), (1, 3), (1, 4), (3, 0), (4, 1)] {
+    for (kind, code) in [(1, 0), (1, 3), (1, 4), (3, 0), (4, 1), (0, 0), (100, 0), (127, 0)] {
         let report = icmp("2001:db8:5::1", "2001:db8:1::2", kind, code, 0, &arrived.build());
         assert_eq!(fw.wan(&report).out(LAN), report.hop());
     }

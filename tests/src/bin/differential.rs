@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use postern_tests::differential::{Options, run};
+use postern_tests::differential::{Kind, Options, run};
 
-const USAGE: &str = "usage: differential [--sequences N] [--seed S] [--workers W] [--labs L] [--show N] \
-     [--save NAME] [--regressions-only]";
+const USAGE: &str = "usage: differential [--sequences N] [--seed S] [--workers W] [--kind KIND] [--labs L] \
+     [--show N] [--save NAME] [--regressions-only]";
 
 fn main() -> ExitCode {
     let options = match options(std::env::args().skip(1)) {
@@ -41,6 +41,10 @@ fn options(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
                 workers @ 1..=16 => options.workers = Some(workers as u8),
                 _ => return Err("--workers: 1 to 16".into()),
             },
+            "--kind" => {
+                let kind = Kind::NAMES.iter().find(|(name, _)| *name == value);
+                options.kind = Some(kind.ok_or(format!("--kind {value}: no such kind"))?.1);
+            }
             "--labs" => options.labs = number()? as usize,
             "--show" => options.show = number()? as usize,
             "--save" => options.save = Some(value),

@@ -2,9 +2,11 @@
 
 use postern_core::conntrack::sctp::State as SctpState;
 use postern_core::conntrack::tcp::State as TcpState;
+use postern_core::rules::Family;
 use postern_core::verdict::DropReason;
 
-use super::script::{Body, FORWARDS, Flow, Script, Shot, Side};
+use super::flow::{Course, FORWARDS, Flow, Side};
+use super::script::{Body, Script, Shot};
 use crate::packet::{Body as PacketBody, Pkt};
 use crate::wire::{get16, set16};
 
@@ -43,10 +45,10 @@ pub(super) struct Fate {
 impl Fate {
     /// Takes in what came out, and learns the external port from it.
     pub(super) fn of(seen: Vec<Seen>, shot: &Shot, flow: &Flow, known: Option<u16>) -> Self {
-        let goes_out = flow.forward.is_none() && !shot.back;
+        let is_translated = flow.translated().is_some() && !shot.back;
         let is_error = matches!(shot.body, Body::Error { .. });
         let learnt = match seen.first() {
-            Some(first) if goes_out && !is_error && first.side == Side::Wan => {
+            Some(first) if is_translated && !is_error && first.side == flow.leaves(shot.back) => {
                 Pkt::read(&first.l3).ok().map(|pkt| pkt.source().port())
             }
             _ => None,
@@ -132,8 +134,9 @@ pub(super) enum Difference {
 pub(super) struct Case<'a> {
     pub(super) flow: &'a Flow,
     pub(super) shot: &'a Shot,
-    /// Whether connections are picked up, and the timeouts that are short.
+    /// Whether connections are picked up, whether segments out of their window pass, and the timeouts that are short.
     pub(super) loose: bool,
+    pub(super) liberal: bool,
     pub(super) short: u32,
     /// All shots before that crossed Linux, of flows as they are now: without connections that are over.
     pub(super) past: &'a [&'a Shot],
@@ -177,12 +180,14 @@ pub(super) fn signature(
         };
         format!("{name} {:#x}", flags & 0x1fff)
     });
-    let way = match (flow.forward.is_some(), shot.back) {
-        (false, false) => "out",
-        (false, true) => "out, back",
-        (true, false) => "in",
-        (true, true) => "in, back",
+    let way = match flow.course {
+        Course::Outward => "out",
+        Course::Routed => "routed",
+        Course::Inward(_) => "in",
+        Course::Hairpin(_) => "hairpin",
     };
+    let way = if flow.family == Family::V6 { format!("v6 {way}") } else { way.to_string() };
+    let way = if shot.back { format!("{way}, back") } else { way.to_string() };
     let (linux, postern) = (state(linux), state(postern));
     format!("{what:?}: {name} ({way}), before {before}: linux {linux}, postern {postern}")
 }
@@ -228,23 +233,23 @@ fn lends(flow: &Flow, fate: &Fate) -> bool {
 /// checksums is wrong.
 fn neutral(seen: &Seen, flow: &Flow, chosen: Option<u16>) -> Option<Pkt> {
     let mut pkt = Pkt::decode(&seen.l3).ok()?;
-    if seen.side == Side::Lan {
-        return Some(pkt);
-    }
-    if flow.forward.is_some() && seen.state == Some(State::New) {
+    let is_inward = matches!(flow.course, Course::Inward(_));
+    if is_inward && (seen.side, seen.state) == (Side::Wan, Some(State::New)) {
         // The target of a forward opens a connection of its own, from some port.
         let src = pkt.src;
         return Some(pkt.from((src, flow.host_port)));
     }
-    let Some(chosen) = chosen.filter(|_| flow.forward.is_none()) else {
+    let (Some(chosen), Some((own, address))) = (chosen, flow.translated()) else {
         return Some(pkt);
     };
-    if pkt.source().port() == chosen {
-        let src = pkt.src;
-        pkt = pkt.from((src, flow.host_port));
+    if (pkt.src, pkt.source().port()) == (address, chosen) {
+        pkt = pkt.from((address, own));
     }
-    if let PacketBody::Icmp { kind: 3 | 4 | 5 | 11 | 12, payload, .. } = &mut pkt.body {
-        neutral_quote(payload, chosen, flow.host_port);
+    let about = pkt.quoted_addresses().map(|(_, dst)| dst);
+    if let PacketBody::Icmp { payload, .. } = &mut pkt.body
+        && about == Some(address)
+    {
+        neutral_quote(payload, chosen, own);
     }
     Some(pkt)
 }
@@ -252,11 +257,14 @@ fn neutral(seen: &Seen, flow: &Flow, chosen: Option<u16>) -> Option<Pkt> {
 /// Replaces the destination's port in a quote, which is of an answer on its way in.
 fn neutral_quote(quote: &mut [u8], chosen: u16, own: u16) {
     let Some(&first) = quote.first() else { return };
-    let l4 = usize::from(first & 15) * 4;
-    let (port, sum) = match quote.get(9) {
+    let (l4, protocol) = match first >> 4 {
+        4 => (usize::from(first & 15) * 4, 9),
+        _ => (40, 6),
+    };
+    let (port, sum) = match quote.get(protocol) {
         Some(6) => (l4 + 2, l4 + 16),
         Some(17) => (l4 + 2, l4 + 6),
-        Some(1) => (l4 + 4, l4 + 2),
+        Some(1 | 58) => (l4 + 4, l4 + 2),
         // No more than the ports is quoted of it.
         Some(132) => (l4 + 2, quote.len()),
         _ => return,
@@ -278,10 +286,13 @@ fn neutral_quote(quote: &mut [u8], chosen: u16, own: u16) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::differential::script::Slot;
+    use crate::differential::flow::Slot;
+    use postern_core::rules::Family;
 
     fn flow() -> Flow {
-        Flow { protocol: 17, forward: None, host: 0, host_port: 5000, peer: 0, peer_port: 53 }
+        let course = Course::Outward;
+        let family = Family::V4;
+        Flow { family, protocol: 17, course, host: 0, host_port: 5000, peer: 0, peer_port: 53 }
     }
 
     fn out(chosen: u16, state: State, len: u16) -> Fate {

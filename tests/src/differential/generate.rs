@@ -2,21 +2,43 @@
 
 use postern_core::conntrack::timeouts::{ROWS, TimeoutKind};
 use postern_core::conntrack::tuple::protocol;
+use postern_core::rules::Family;
 
 use super::association::Association;
+use super::flow::{Course, FORWARDS, Flow, HOSTS, Side};
 use super::life::Life;
-use super::script::{Body, Conditions, FORWARDS, Flow, HOSTS, Script, Shot, Side, Tamper};
+use super::script::{Body, Conditions, Script, Shot, Tamper};
 use crate::draw::Draw;
 
+/// A kind of sequences. All are drawn, some seldom; one that is asked for (`--kind`) is drawn always.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Segments out of their window pass.
+    Liberal,
+    /// Inside hosts are clients of inside hosts, by forwards from the WAN's address.
+    Hairpin,
+    /// IPv6, translated and not.
+    Ipv6,
+}
+
+impl Kind {
+    /// All of them, by the names that they have on the command line.
+    pub const NAMES: [(&str, Kind); 3] =
+        [("liberal", Kind::Liberal), ("hairpin", Kind::Hairpin), ("ipv6", Kind::Ipv6)];
+}
+
 /// The conditions of a batch.
-pub(super) fn conditions(seed: u64) -> Conditions {
+pub(super) fn conditions(seed: u64, kind: Option<Kind>) -> Conditions {
     let mut draw = Draw::new(seed ^ 0x636f_6e64);
     let loose = draw.below(2) == 0;
     let pauses = *draw.of(&[0, 0, 1, 1, 2]);
+    let liberal = draw.below(4) == 0 || kind == Some(Kind::Liberal);
+    let masquerade6 = draw.below(2) == 0;
     let mut some = draw.bits() as u32 & ((1 << ROWS.len()) - 1);
     let bit = |kind: TimeoutKind| 1_u32 << kind as u8;
-    if loose {
-        // Nor does it take in that what it was picked up by is not acknowledged.
+    if loose || liberal {
+        // Nor does it take in what passes though it is out of its window, or that what a connection was picked up by is
+        // not acknowledged.
         some &= !(bit(TimeoutKind::TcpMaxRetrans) | bit(TimeoutKind::TcpUnacknowledged));
     }
     if some & bit(TimeoutKind::TcpMaxRetrans) != 0 {
@@ -35,17 +57,23 @@ pub(super) fn conditions(seed: u64) -> Conditions {
             some |= bit(kind);
         }
     }
-    Conditions { loose, short: if pauses == 0 { 0 } else { some }, pauses }
+    let short = if pauses == 0 { 0 } else { some };
+    Conditions { loose, liberal, masquerade6, short, pauses }
 }
 
 /// A script under these conditions.
-pub(super) fn script(seed: u64, workers: u8, conditions: &Conditions) -> Script {
+pub(super) fn script(
+    seed: u64,
+    workers: u8,
+    conditions: &Conditions,
+    kind: Option<Kind>,
+) -> Script {
     let draw = &mut Draw::new(seed);
     let mut flows: Vec<Flow> = Vec::new();
     for _ in 0..1 + draw.below(3) {
         let flow = match flows.last() {
             Some(last) if draw.below(2) == 0 => rival(last, draw),
-            _ => flow(draw),
+            _ => flow(draw, conditions, kind),
         };
         if !flows.contains(&flow) {
             flows.push(flow);
@@ -65,38 +93,74 @@ pub(super) fn script(seed: u64, workers: u8, conditions: &Conditions) -> Script 
     Script { seed, workers, conditions: conditions.clone(), flows, sections }
 }
 
-fn flow(draw: &mut Draw) -> Flow {
+/// See [`flow`]: from here on it is a hairpin.
+const HAIRPIN: usize = 110;
+
+fn flow(draw: &mut Draw, conditions: &Conditions, kind: Option<Kind>) -> Flow {
     let inside_port =
         *draw.of(&[5000, 5000, 5000, 40_001, 40_001, 60_000, 700, 700, 80, 80, 1023, 8080]);
     let (host, peer) = (draw.below(usize::from(HOSTS)) as u8, draw.below(2) as u8);
+    let family = match draw.below(4) {
+        0 => Family::V6,
+        _ if kind == Some(Kind::Ipv6) => Family::V6,
+        _ => Family::V4,
+    };
+    let is_translated = family == Family::V4 || conditions.masquerade6;
+    let course = if is_translated { Course::Outward } else { Course::Routed };
+    let ping = if family == Family::V4 { protocol::ICMP } else { protocol::ICMPV6 };
     let outward = |protocol, peer_port| Flow {
         protocol,
-        forward: None,
+        course,
+        family,
         host,
         host_port: inside_port,
         peer,
         peer_port,
     };
-    match draw.below(110) {
+    let which = if kind == Some(Kind::Hairpin) { HAIRPIN } else { draw.below(HAIRPIN + 6) };
+    match which {
+        HAIRPIN.. => {
+            let (protocol, port, host, host_port) = *draw.of(&FORWARDS);
+            let (peer, peer_port) = (draw.below(usize::from(HOSTS)) as u8, inside_port);
+            Flow {
+                family,
+                protocol,
+                course: Course::Hairpin(port),
+                host,
+                host_port,
+                peer,
+                peer_port,
+            }
+        }
         100..107 => outward(protocol::SCTP, 3868),
-        107.. => Flow { host_port: 0, ..outward(protocol::GRE, 0) },
+        107..HAIRPIN => Flow { host_port: 0, ..outward(protocol::GRE, 0) },
         0..45 => outward(protocol::TCP, 443),
         45..63 => outward(protocol::UDP, *draw.of(&[53, 443])),
-        63..75 => outward(protocol::ICMP, 0),
+        63..75 => outward(ping, 0),
         _ => {
             let (protocol, port, host, host_port) = *draw.of(&FORWARDS);
             let peer_port = *draw.of(&[50_000, 1234]);
-            Flow { protocol, forward: Some(port), host, host_port, peer, peer_port }
+            Flow {
+                family,
+                protocol,
+                course: Course::Inward(port),
+                host,
+                host_port,
+                peer,
+                peer_port,
+            }
         }
     }
 }
 
 /// A flow like another: to the same peer from the same port of another host, or to another peer.
 fn rival(of: &Flow, draw: &mut Draw) -> Flow {
-    match of.forward {
-        Some(_) => Flow { peer: (of.peer + 1) % 2, ..*of },
-        None if draw.below(4) == 0 => Flow { peer: (of.peer + 1) % 2, ..*of },
-        None => Flow { host: (of.host + 1 + draw.below(2) as u8) % HOSTS, ..*of },
+    let another = |host: u8, draw: &mut Draw| (host + 1 + draw.below(2) as u8) % HOSTS;
+    match of.course {
+        Course::Inward(_) => Flow { peer: (of.peer + 1) % 2, ..*of },
+        Course::Hairpin(_) => Flow { peer: another(of.peer, draw), ..*of },
+        _ if draw.below(4) == 0 => Flow { peer: (of.peer + 1) % 2, ..*of },
+        _ => Flow { host: another(of.host, draw), ..*of },
     }
 }
 
@@ -146,7 +210,10 @@ impl Weaver<'_> {
             }
             protocol::UDP => {
                 let len = *draw.of(&[0, 1, 4, 512, 1400]);
-                let body = Body::Datagram { len, unsummed: draw.below(5) == 0 };
+                // IPv6 allows that nowhere.
+                let v6 = self.flows[flow].family == Family::V6;
+                let unsummed = draw.below(if v6 { 50 } else { 5 }) == 0;
+                let body = Body::Datagram { len, unsummed };
                 (self.answers(flow, draw), body)
             }
             _ => {
@@ -171,7 +238,23 @@ impl Weaver<'_> {
             0 => self.ordinary(flow, draw),
             len => said[draw.below(len)].clone(),
         };
-        let &(kind, code) = draw.of(&[
+        let v6 = self.flows[flow].family == Family::V6;
+        let kinds_of_v6 = [
+            (1, 0),
+            (1, 1),
+            (1, 3),
+            (1, 4),
+            (1, 4),
+            (2, 0),
+            (2, 0),
+            (3, 0),
+            (3, 0),
+            (3, 1),
+            (4, 0),
+            (4, 1),
+            (100, 0), // RFC 4443 §2.1: private experimentation
+        ];
+        let kinds = [
             (3, 0),
             (3, 1),
             (3, 2),
@@ -185,21 +268,25 @@ impl Weaver<'_> {
             (11, 1),
             (12, 0),
             (5, 1),
-        ]);
+        ];
+        let &(kind, code) = draw.of(if v6 { &kinds_of_v6 } else { &kinds });
         let rest = match (kind, code) {
-            (3, 4) => 1400,
+            (3, 4) if !v6 => 1400,
+            (2, _) => 1280,
             (5, _) => 0xc633_6401,
             _ => 0,
         };
         let keep = *draw.of(&[1500, 1500, 1500, 28, 28, 28, 40, 48, 24, 27, 23, 20, 19, 8, 0]);
+        // A longer error does not fit the link (RFC 4443 §2.4), and the header alone is longer.
+        let keep = if v6 && keep >= 19 { (keep + 20).min(1232) } else { keep };
         // Linux makes the CRC in a quote anew, of what is quoted.
         let of_sctp = matches!(about.body, Body::Chunks { .. });
-        let keep = if of_sctp { keep.min(28) } else { keep };
+        let keep = if of_sctp { keep.min(if v6 { 48 } else { 28 }) } else { keep };
         let slip = if draw.below(12) == 0 { 1 } else { 0 };
         let router = draw.below(2) == 0;
         let about_back = about.back;
         let nested = || Body::Error {
-            kind: 3,
+            kind: if v6 { 1 } else { 3 },
             code: 1,
             rest: 0,
             router: false,
@@ -233,8 +320,8 @@ mod tests {
     #[test]
     fn a_seed_makes_the_same_script_again() {
         for seed in 0..50 {
-            let conditions = conditions(seed);
-            let script_of = || script(seed, 1, &conditions);
+            let conditions = conditions(seed, None);
+            let script_of = || script(seed, 1, &conditions, None);
             assert_eq!(script_of(), script_of());
             assert_eq!(script_of().sections.len(), 1 + conditions.pauses);
             assert!(script_of().len() >= 15);

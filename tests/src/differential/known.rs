@@ -7,11 +7,13 @@ use std::path::Path;
 use postern_core::conntrack::entry::flags;
 use postern_core::conntrack::tcp::State;
 use postern_core::conntrack::timeouts::TimeoutKind;
+use postern_core::rules::Family;
 use postern_core::verdict::DropReason;
 use toml_edit::DocumentMut;
 
 use super::fate::{Case, Difference, Fate, State as CtState, compare};
-use super::script::{Body, Conditions, FORWARDS, Script, Segment, Shot, Side, Tamper};
+use super::flow::{Course, FORWARDS, Side};
+use super::script::{Body, Conditions, Script, Segment, Shot, Tamper};
 use crate::packet::{Pkt, flag};
 
 /// A class of differences: its name, and whether a case is of it. As narrow as can be.
@@ -47,8 +49,18 @@ const CLASSES: &[Class] = &[
         holds: |case| is_rst_with_news(case) || was_told_by_a_rst(case) || begins_after_a_rst(case),
     },
     Class { name: "a-rst-behind-all-data-is-exact", holds: is_rst_behind_all },
+    Class { name: "only-an-exact-rst-ends-what-was-picked-up", holds: ends_what_was_picked_up },
     Class { name: "what-was-sent-may-be-acknowledged", holds: acknowledges_before_last },
     Class { name: "a-rst-must-fit-the-window", holds: is_rst_out_of_window },
+    Class {
+        name: "ipv6-needs-its-checksum",
+        holds: |case| {
+            matches!(case.shot.body, Body::Datagram { unsummed: true, .. })
+                && case.flow.family == Family::V6
+                && case.only_linux_lets_it_through(DropReason::TransportChecksum)
+        },
+    },
+    Class { name: "a-quote-has-eight-bytes", holds: quotes_too_little },
     Class { name: "a-seen-handshake-ends-leniency", holds: is_lenient },
     Class { name: "simultaneous-opening-has-a-timeout", holds: opens_from_both_sides },
     Class { name: "a-fin-again-is-no-second-fin", holds: is_fin_again },
@@ -192,11 +204,26 @@ fn is_rst_behind_all(case: &Case<'_>) -> bool {
     let Some(rst) = case.segment().filter(|s| s.flags & flag::RST != 0) else { return false };
     let past = || case.past_segments(case.shot.back);
     let behind_all = past().all(|s| !after(end(s), rst.seq));
-    let behind_last = past().next_back().is_some_and(|last| end(last) == rst.seq);
+    // What passes unchecked is no last segment for Linux.
+    let last = if case.is_picked_up() || case.liberal { past().count() } else { 1 };
+    let behind_last = past().rev().take(last).any(|last| end(last) == rst.seq);
     case.crosses()
         && case.was_in(State::Established)
         && past().next().is_some()
         && behind_all != behind_last
+}
+
+/// A RST crosses that is not exact, and its receiver has sent nothing since the connection was picked up in the middle:
+/// Linux did not take in what that acknowledged.
+fn ends_what_was_picked_up(case: &Case<'_>) -> bool {
+    let Some(rst) = case.segment().filter(|s| s.flags & flag::RST != 0) else { return false };
+    let mut of_receiver = case.past_segments(!case.shot.back);
+    let acknowledged = of_receiver.next().map(|first| first.ack);
+    case.crosses()
+        && case.was_in(State::Established)
+        && case.is_picked_up()
+        && acknowledged.is_some_and(|ack| ack != rst.seq)
+        && of_receiver.next().is_none()
 }
 
 /// It acknowledges what was sent, but not by the last segment: where a sender goes beyond the window, Linux moves the
@@ -253,6 +280,13 @@ fn is_rst_out_of_window(case: &Case<'_>) -> bool {
         || case.was_in(State::Established) && case.is_picked_up() && (unanswered || is_below)
 }
 
+/// An ICMP error that quotes less than eight bytes of the transport packet, about a connection that nobody translates.
+fn quotes_too_little(case: &Case<'_>) -> bool {
+    let header = if case.flow.family == Family::V4 { 20 } else { 40 };
+    matches!(case.shot.body, Body::Error { keep, .. } if keep < header + 8)
+        && case.only_linux_lets_it_through(DropReason::IcmpErrorQuote)
+}
+
 /// A connection that was picked up is opened anew before our eyes, and this is the SYN/ACK: Linux still checks no
 /// window.
 fn is_lenient(case: &Case<'_>) -> bool {
@@ -281,7 +315,7 @@ fn target_changes_its_port(case: &Case<'_>) -> bool {
     };
     let (linux, postern) = (port(case.linux), port(case.postern));
     case.difference.is_none()
-        && case.flow.forward.is_some()
+        && matches!(case.flow.course, Course::Inward(_))
         && linux.is_some_and(|(state, _)| state == CtState::New)
         && linux != postern
 }
@@ -446,8 +480,9 @@ pub(super) fn judge(script: &Script, linux: &[Fate], postern: &[Fate]) -> Judgem
             judgement.compared += 1;
             let flow = &script.flows[shot.flow];
             let difference = compare(flow, linux, postern);
-            let Conditions { loose, short, .. } = script.conditions;
-            let case = Case { flow, shot, loose, short, past: &past, difference, linux, postern };
+            let Conditions { loose, liberal, short, .. } = script.conditions;
+            let past = &past;
+            let case = Case { flow, shot, loose, liberal, short, past, difference, linux, postern };
             match (CLASSES.iter().find(|class| (class.holds)(&case)), difference) {
                 (Some(class), _) => {
                     judgement.listed.push(class.name);

@@ -6,19 +6,19 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::fate::{Chosen, Fate, Seen, State};
-use super::script::{
-    Conditions, FORWARDS, PARTIES, PAUSE, SHORT, Script, Side, Slot, WAN_ADDRESS, clear_dscp,
-};
+use super::flow::{FORWARDS, PARTIES, Side, Slot, wan_address};
+use super::script::{Conditions, PAUSE, SHORT, Script, clear_dscp};
 use super::wires::{Namespace, Wire, stay_on_one_core};
 use crate::packet::{Pkt, udp};
-use crate::sent::frame;
+use crate::sent::{ethertype_of, frame};
 use crate::setup::{LAN, WAN, interface_mac};
 use crate::wire::get16;
+use postern_core::rules::Family;
 use postern_core::units::Mac;
 
 /// Who sends and gets the canaries, inside and outside, and the port.
@@ -104,7 +104,9 @@ impl Linux {
 
     /// What `conntrack -L` says.
     pub(super) fn table(&self) -> String {
-        run("conntrack", &["-L"], "").unwrap_or_else(|error| error.to_string())
+        let of = |family| run("conntrack", &["-L", "-f", family], "");
+        let both = of("ipv4").and_then(|v4| Ok(v4 + &of("ipv6")?));
+        both.unwrap_or_else(|error| error.to_string())
     }
 
     fn set(&mut self, conditions: &Conditions) -> io::Result<()> {
@@ -112,6 +114,11 @@ impl Linux {
             for (name, value) in conditions.sysctls() {
                 sysctl(&format!("netfilter/{name}"), value)?;
             }
+            let masquerade = if conditions.masquerade6 { "masquerade" } else { "accept" };
+            let rules = format!(
+                "flush chain ip6 lab outwards\nadd rule ip6 lab outwards oifname wan {masquerade}\n"
+            );
+            run("nft", &["-f", "-"], &rules)?;
             self.conditions = Some(conditions.clone());
         }
         Ok(())
@@ -163,14 +170,14 @@ impl Linux {
             Side::Lan => (&self.inside, LAN),
             Side::Wan => (&self.outside, WAN),
         };
-        wire.send(&frame(interface_mac(at.interface()), STATION, 0x0800, l3))
+        wire.send(&frame(interface_mac(at.interface()), STATION, ethertype_of(l3), l3))
     }
 
     /// Sends a canary each way and takes in what comes out until both are here.
     fn collect(&mut self, seen: &mut [Vec<Seen>]) -> io::Result<()> {
         self.serial += 1;
         let serial = self.serial.to_be_bytes();
-        let [inside, outside] = CANARY.map(|a| (std::net::IpAddr::from(a), CANARY_PORT));
+        let [inside, outside] = CANARY.map(|a| (IpAddr::from(a), CANARY_PORT));
         let canaries = [udp(inside, outside).payload(serial), udp(outside, inside).payload(serial)];
         self.send(Side::Lan, &canaries[0].build())?;
         self.send(Side::Wan, &canaries[1].build())?;
@@ -187,9 +194,11 @@ impl Linux {
                 if l3 == canary {
                     break;
                 }
+                if !matches!(get16(&frame, 12), 0x0800 | 0x86dd) {
+                    continue; // the firewall's own
+                }
                 let stray = || io::Error::other(format!("for nobody: {:?}", Pkt::read(&l3)));
-                let address = <[u8; 4]>::try_from(l3.get(16..20).unwrap_or_default());
-                let slot = address.ok().and_then(|a| Slot::of(a.into())).ok_or_else(stray)?;
+                let slot = destination(&l3).and_then(Slot::of).ok_or_else(stray)?;
                 let place = seen.get_mut(usize::from(slot.0)).ok_or_else(stray)?;
                 place.push(tell(side, l3));
             }
@@ -201,13 +210,29 @@ impl Linux {
 /// The IP packet in a frame.
 fn trimmed(frame: &[u8]) -> Vec<u8> {
     let l3 = frame.get(14..).unwrap_or_default();
-    let len = if l3.len() < 20 { l3.len() } else { usize::from(get16(l3, 2)).min(l3.len()) };
-    l3[..len].to_vec()
+    let len = match l3.first().map(|byte| byte >> 4) {
+        Some(4) if l3.len() >= 20 => usize::from(get16(l3, 2)),
+        Some(6) if l3.len() >= 40 => 40 + usize::from(get16(l3, 4)),
+        _ => l3.len(),
+    };
+    l3[..len.min(l3.len())].to_vec()
+}
+
+/// Whom an IP packet is for.
+fn destination(l3: &[u8]) -> Option<IpAddr> {
+    match l3.first()? >> 4 {
+        4 => Some(<[u8; 4]>::try_from(l3.get(16..20)?).ok()?.into()),
+        _ => Some(<[u8; 16]>::try_from(l3.get(24..40)?).ok()?.into()),
+    }
 }
 
 /// Reads the ctstate that the ruleset wrote into the packet, and takes it out again.
 fn tell(side: Side, mut l3: Vec<u8>) -> Seen {
-    let state = match l3.get(1).map(|tos| tos >> 2) {
+    let dscp = match l3.first().map(|byte| byte >> 4) {
+        Some(6) => l3.get(1).map(|class| (l3[0] & 15) << 2 | class >> 6),
+        _ => l3.get(1).map(|tos| tos >> 2),
+    };
+    let state = match dscp {
         Some(1) => Some(State::New),
         Some(2) => Some(State::Established),
         Some(3) => Some(State::Related),
@@ -224,8 +249,18 @@ fn configure() -> io::Result<()> {
          route add 10.0.0.2/32 dev lan\nroute add 10.0.0.0/8 via 10.0.0.2\n\
          route add default via 203.0.113.1\n\
          neighbour add 10.0.0.2 lladdr 02:00:00:00:00:09 dev lan nud permanent\n\
-         neighbour add 203.0.113.1 lladdr 02:00:00:00:00:09 dev wan nud permanent\n";
-    for name in ["ipv6/conf/all/disable_ipv6", "ipv4/ip_forward"] {
+         neighbour add 203.0.113.1 lladdr 02:00:00:00:00:09 dev wan nud permanent\n\
+         address add 2001:db8:1::1/128 dev lan nodad\n\
+         address add 2001:db8:2::2/64 dev wan nodad\n\
+         route add 2001:db8:1::2/128 dev lan\nroute add 2001:db8:1::/64 via 2001:db8:1::2 dev lan\n\
+         route add default via 2001:db8:2::1 dev wan\n\
+         neighbour add 2001:db8:1::2 lladdr 02:00:00:00:00:09 dev lan nud permanent\n\
+         neighbour add 2001:db8:2::1 lladdr 02:00:00:00:00:09 dev wan nud permanent\n";
+    // First, or the host would tell its neighbours of its addresses.
+    for family in Family::ALL {
+        run("nft", &["-f", "-"], &ruleset(family))?;
+    }
+    for name in ["ipv6/conf/all/forwarding", "ipv4/ip_forward"] {
         sysctl(name, 1)?;
     }
     for name in ["all", "default", "lan", "wan"] {
@@ -237,37 +272,51 @@ fn configure() -> io::Result<()> {
         run("ethtool", &["-K", name, "tx", "off", "gso", "off", "gro", "off"], "")?;
     }
     sysctl("netfilter/nf_conntrack_checksum", 1)?;
-    run("nft", &["-f", "-"], &ruleset()).map(drop)
+    Ok(())
 }
 
-/// Postern's built-in policy and forwards, in Linux's words; and the ctstate written into what crosses.
-fn ruleset() -> String {
+/// Postern's built-in policy and forwards, in Linux's words; and the ctstate written into what crosses. What the host would
+/// say itself is dropped before conntrack sees it: Postern's is not played.
+fn ruleset(family: Family) -> String {
     let mut targets = Vec::new();
     for slot in (0..Slot::COUNT).map(Slot) {
         for (protocol, port, host, to) in FORWARDS {
-            for peer in 0..PARTIES {
-                let (peer, host) = (slot.peer(peer), slot.host(host));
-                targets.push(format!("{peer} . {protocol} . {port} : {host} . {to}"));
+            let host = slot.host(family, host);
+            for number in 0..PARTIES {
+                for client in [slot.peer(family, number), slot.host(family, number)] {
+                    targets.push(format!("{client} . {protocol} . {port} : {host} . {to}"));
+                }
             }
         }
     }
     let [inside, outside] = CANARY;
-    let canary = format!("ip saddr {{ {inside}, {outside} }} udp dport {CANARY_PORT}");
-    let mut out = String::from("table ip lab {\n");
+    let canary = match family {
+        Family::V4 => format!("ip saddr {{ {inside}, {outside} }} udp dport {CANARY_PORT}"),
+        Family::V6 => "meta l4proto 255".to_string(), // none
+    };
+    let (ip, address, lan) = match family {
+        Family::V4 => ("ip", "ipv4_addr", "10.0.0.0/8"),
+        Family::V6 => ("ip6", "ipv6_addr", "2001:db8:1::/64"),
+    };
+    let ours = wan_address(family);
+    let mut out = format!("table {ip} lab {{\n");
     let _ = write!(
         out,
-        "map forwards {{ type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service\n\
+        "map forwards {{ type {address} . inet_proto . inet_service : {address} . inet_service\n\
          elements = {{ {} }} }}\n\
          chain first {{ type filter hook prerouting priority raw\n {canary} notrack\n}}\n\
          chain nat_destination {{ type nat hook prerouting priority dstnat\n\
-         iifname wan ip daddr {WAN_ADDRESS} meta l4proto {{ tcp, udp, sctp }} \
-         dnat ip to ip saddr . meta l4proto . th dport map @forwards\n}}\n\
-         chain nat_source {{ type nat hook postrouting priority srcnat\n oifname wan masquerade\n}}\n\
+         {ip} daddr {ours} meta l4proto {{ tcp, udp, sctp }} \
+         dnat {ip} to {ip} saddr . meta l4proto . th dport map @forwards\n}}\n\
+         chain outwards {{\n oifname wan masquerade\n}}\n\
+         chain nat_source {{ type nat hook postrouting priority srcnat\n jump outwards\n\
+         {ip} saddr {lan} oifname lan ct status dnat masquerade\n}}\n\
          chain input {{ type filter hook input priority filter; policy drop\n\
          ct state established,related accept\n ct state invalid drop\n iifname lan accept\n}}\n\
+         chain own {{ type filter hook output priority raw; policy drop\n}}\n\
          chain forward {{ type filter hook forward priority filter; policy drop\n {canary} accept\n\
-         ct state new ip dscp set 1\n ct state established ip dscp set 2\n\
-         ct state related ip dscp set 3\n\
+         ct state new {ip} dscp set 1\n ct state established {ip} dscp set 2\n\
+         ct state related {ip} dscp set 3\n\
          ct state established,related accept\n ct state invalid drop\n ct status dnat accept\n\
          iifname lan oifname wan accept\n}}\n}}\n",
         targets.join(",\n"),

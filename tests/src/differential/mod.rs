@@ -1,6 +1,6 @@
 //! Postern against Linux: the same packets through both, compared one by one.
 //!
-//! - `script`: what is played, written without the external ports that NAT chooses. `generate`, `life` and `association`
+//! - `script` and `flow`: what is played, written without the external ports that NAT chooses. `generate`, `life` and `association`
 //!   draw scripts from seeds; `text` writes them to regression files.
 //! - `linux` and `wires`: Linux's conntrack and NAT in namespaces, hundreds of scripts side by side.
 //!   `ours`: Postern's core in memory.
@@ -17,12 +17,15 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
 use self::fate::{Chosen, Fate, signature};
+use self::flow::Slot;
+pub use self::generate::Kind;
 use self::known::{Known, judge};
 use self::linux::Linux;
-use self::script::{Script, Slot};
+use self::script::Script;
 
 mod association;
 mod fate;
+mod flow;
 mod generate;
 mod known;
 mod life;
@@ -45,6 +48,8 @@ pub struct Options {
     pub seed: u64,
     /// Postern's workers; 1, 2 and 4 in turn if not given.
     pub workers: Option<u8>,
+    /// Nothing but this kind.
+    pub kind: Option<Kind>,
     /// Only the regression files.
     pub regressions_only: bool,
     /// How many laboratories play at the same time.
@@ -61,6 +66,7 @@ impl Default for Options {
             sequences: 2000,
             seed: 1,
             workers: None,
+            kind: None,
             regressions_only: false,
             labs: 8,
             show: 3,
@@ -146,10 +152,10 @@ impl Batch {
         match self {
             Batch::Named(scripts) => scripts.clone(),
             Batch::Drawn { seeds } => {
-                let conditions = generate::conditions(seeds.start / BATCH);
+                let conditions = generate::conditions(seeds.start / BATCH, options.kind);
                 let script = |seed: u64| {
                     let workers = options.workers.unwrap_or([1, 2, 4][(seed % 3) as usize]);
-                    let script = generate::script(seed, workers, &conditions);
+                    let script = generate::script(seed, workers, &conditions, options.kind);
                     (format!("seed {seed}"), script)
                 };
                 seeds.clone().map(script).collect()

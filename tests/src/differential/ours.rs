@@ -7,7 +7,8 @@ use postern_core::rules::{Family, TableId};
 use postern_core::verdict::DropReason;
 
 use super::fate::{Chosen, Fate, Seen, State};
-use super::script::{FORWARDS, PARTIES, PAUSE, Script, Side, Slot};
+use super::flow::{FORWARDS, PARTIES, Side, Slot};
+use super::script::{PAUSE, Script};
 use crate::firewall::Firewall;
 use crate::sent::Sent;
 use crate::setup::{At, LAN, Setup, WAN};
@@ -36,28 +37,35 @@ fn setup(script: &Script, slot: Slot) -> Setup {
     setup.set_addresses(LAN, &["10.0.0.1/8", "2001:db8:1::1/64"]);
     setup.timeouts = script.conditions.timeouts();
     setup.options.tcp.loose = script.conditions.loose;
-    for (protocol, port, host, to_port) in FORWARDS {
-        setup.add_forward(
-            protocol,
-            (port, port),
-            (std::net::IpAddr::from(slot.host(host)), to_port),
-        );
+    setup.options.tcp.liberal = script.conditions.liberal;
+    if script.conditions.masquerade6 {
+        setup.ip6tables("-t nat -A POSTROUTING -o wan -j MASQUERADE");
+    }
+    for (family, (protocol, port, host, to_port)) in
+        Family::ALL.into_iter().flat_map(|family| FORWARDS.map(|forward| (family, forward)))
+    {
+        setup.add_forward(protocol, (port, port), (slot.host(family, host), to_port));
     }
     for state in COUNTED {
         let name = format!("{state:?}").to_uppercase();
-        setup.iptables(&format!("-I FORWARD 1 -m conntrack --ctstate {name}"));
+        let rule = format!("-I FORWARD 1 -m conntrack --ctstate {name}");
+        setup.iptables(&rule);
+        setup.ip6tables(&rule);
     }
     setup
 }
 
 fn played(script: &Script, slot: Slot) -> Played {
     let setup = setup(script, slot);
-    // The last inserted stands first; FORWARD's rules stand behind INPUT's.
-    let rules = setup.rules.family(Family::V4);
-    let first = rules.chain(TableId::Filter, "INPUT").map_or(0, |chain| chain.rules().len());
+    // The last inserted stands first; FORWARD's rules stand behind INPUT's, and IPv6's behind all of IPv4's.
+    let rules = |family, chain| rules_of(&setup, family, chain);
+    let (v4, v6) = (Family::V4, Family::V6);
+    let all_v4 = rules(v4, "INPUT") + rules(v4, "FORWARD") + rules(v4, "OUTPUT");
+    let first = [rules(v4, "INPUT"), all_v4 + rules(v6, "INPUT")];
     let mut fw = Firewall::with(setup);
-    for number in 0..PARTIES {
-        fw.neighbour(LAN, std::net::IpAddr::from(slot.host(number)), NeighbourState::Reachable);
+    for (family, number) in Family::ALL.into_iter().flat_map(|f| (0..PARTIES).map(move |n| (f, n)))
+    {
+        fw.neighbour(LAN, slot.host(family, number), NeighbourState::Reachable);
     }
     let mut chosen = Chosen::new(script);
     let mut fates = Vec::with_capacity(script.len());
@@ -71,7 +79,7 @@ fn played(script: &Script, slot: Slot) -> Played {
             let before = connection(&fw, &flow.near(slot, known, shot.back), flow.protocol);
             let counts = |fw: &Firewall| {
                 let counts = fw.snapshot().policy.counters().rules;
-                [2, 1, 0].map(|place| counts[first + place].packets)
+                [2, 1, 0].map(|place| counts[first[flow.family.index()] + place].packets)
             };
             let counted = counts(&fw);
             let l3 = shot.build(flow, slot, known);
@@ -86,6 +94,12 @@ fn played(script: &Script, slot: Slot) -> Played {
         }
     }
     (fates, fw.table())
+}
+
+/// How many rules a chain that packets pass has.
+fn rules_of(setup: &Setup, family: Family, chain: &str) -> usize {
+    let chain = setup.rules.family(family).chain(TableId::Filter, chain);
+    chain.map_or(0, |chain| chain.rules().len())
 }
 
 fn reason(sent: &Sent) -> Option<DropReason> {
@@ -106,9 +120,10 @@ fn seen(sent: &Sent, state: Option<State>) -> Vec<Seen> {
 }
 
 /// State and flags of the connection that a packet of these ends meets.
-fn connection(fw: &Firewall, (src, dst): &super::script::Ends, protocol: u8) -> Option<(u8, u16)> {
+fn connection(fw: &Firewall, (src, dst): &super::flow::Ends, protocol: u8) -> Option<(u8, u16)> {
     let meets = |tuple: &postern_core::conntrack::tuple::Tuple| {
-        let ids = protocol == 1 || (tuple.src_id(), tuple.dst_id()) == (src.port(), dst.port());
+        let ids = matches!(protocol, 1 | 58)
+            || (tuple.src_id(), tuple.dst_id()) == (src.port(), dst.port());
         tuple.protocol() == protocol && (tuple.src(), tuple.dst()) == (src.ip(), dst.ip()) && ids
     };
     let connections = fw.connections();

@@ -1,91 +1,31 @@
 //! What is played: a script of shots, each a packet that one side sends, written without the external port that
 //! NAT will choose. Every system that plays it fills in the port it chose itself.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use postern_core::conntrack::timeouts::{ROWS, Timeouts};
 use postern_core::conntrack::tuple::protocol;
+use postern_core::rules::Family;
 
+use super::flow::{Ends, Flow, HOSTS, ROUTER, STRANGER, Side, Slot};
 use crate::packet::{Pkt, icmp, other, tcp, udp};
 use crate::sctp;
 use crate::wire::{checksum, mend_ip_checksum, set16, transport_checksum};
 
-/// The appliance's address on the WAN.
-pub(super) const WAN_ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
 /// What a short timeout is: the least that Linux takes.
 pub(super) const SHORT: Duration = Duration::from_secs(1);
 /// The pause between two sections: outlives every short timeout and UDP's first two seconds, and nothing else.
 pub(super) const PAUSE: Duration = Duration::from_millis(2500);
 
-/// A port forward from the WAN: protocol, port, host, its port.
-pub(super) const FORWARDS: [(u8, u16, u8, u16); 4] = [
-    (protocol::TCP, 8080, 0, 80),
-    (protocol::TCP, 2222, 1, 2222),
-    (protocol::UDP, 5353, 0, 53),
-    (protocol::SCTP, 2905, 0, 3868),
-];
-/// Hosts of a slot inside that forwards lead to or flows come from; the one after them is a router.
-pub(super) const HOSTS: u8 = 3;
-/// Of a slot's addresses outside: two peers, a router, a stranger.
-pub(super) const ROUTER: u8 = 2;
-/// See [`ROUTER`].
-pub(super) const STRANGER: u8 = 3;
-/// Addresses of a slot on either side.
-pub(super) const PARTIES: u8 = 4;
-
-/// A side of the appliance.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub(super) enum Side {
-    Lan,
-    Wan,
-}
-
-impl Side {
-    pub(super) fn other(self) -> Self {
-        match self {
-            Side::Lan => Side::Wan,
-            Side::Wan => Side::Lan,
-        }
-    }
-}
-
-/// Where a script is played: scripts in different slots share no address but the appliance's.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct Slot(pub(super) u16);
-
-impl Slot {
-    /// How many there are.
-    pub(super) const COUNT: u16 = 512;
-    const LAN: u32 = 0x0a01_0000; // 10.1.0.0
-    const WAN: u32 = 0xc612_0000; // 198.18.0.0 (RFC 2544)
-
-    /// An inside address of the slot.
-    pub(super) fn host(self, number: u8) -> Ipv4Addr {
-        Ipv4Addr::from(Self::LAN + u32::from(self.0) * 8 + u32::from(number))
-    }
-
-    /// An outside address of the slot.
-    pub(super) fn peer(self, number: u8) -> Ipv4Addr {
-        Ipv4Addr::from(Self::WAN + u32::from(self.0) * 8 + u32::from(number))
-    }
-
-    /// Whose address it is.
-    pub(super) fn of(address: Ipv4Addr) -> Option<Self> {
-        let address = u32::from(address);
-        let within = |base: u32| {
-            let number = address.checked_sub(base)? / 8;
-            (number < u32::from(Self::COUNT)).then_some(Self(number as u16))
-        };
-        within(Self::WAN).or_else(|| within(Self::LAN))
-    }
-}
-
 /// What both systems are told before scripts are played.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub(super) struct Conditions {
     /// Whether connections may be picked up in the middle.
     pub(super) loose: bool,
+    /// Whether segments out of their window pass.
+    pub(super) liberal: bool,
+    /// Whether IPv6 is translated as IPv4 is.
+    pub(super) masquerade6: bool,
     /// Which timeouts are [`SHORT`], a bit each in the order of [`ROWS`]; the others are Linux's own.
     pub(super) short: u32,
     /// How many pauses a script has.
@@ -119,72 +59,25 @@ impl Conditions {
             let short = self.short >> bit & 1 != 0;
             Some((name, if short { SHORT.as_secs() } else { u64::from(row.linux) }))
         });
-        let switches = [("tcp_loose", u64::from(self.loose)), ("tcp_be_liberal", 0)];
-        let switches = switches.map(|(name, value)| (name.to_string(), value));
+        let switches = [("tcp_loose", self.loose), ("tcp_be_liberal", self.liberal)];
+        let switches = switches.map(|(name, on)| (name.to_string(), u64::from(on)));
         let all = timeouts.chain(switches);
         all.map(|(name, value)| (format!("nf_conntrack_{name}"), value)).collect()
     }
 
     /// For people.
     pub(super) fn describe(&self) -> String {
-        format!("loose {}, short timeouts: {}", self.loose, self.short_names().join(" "))
+        let Self { loose, liberal, masquerade6, .. } = self;
+        format!(
+            "loose {loose}, liberal {liberal}, masquerade6 {masquerade6}, short timeouts: {}",
+            self.short_names().join(" ")
+        )
     }
 
     /// Names of the short timeouts.
     pub(super) fn short_names(&self) -> Vec<&'static str> {
         let rows = ROWS.iter().enumerate();
         rows.filter(|(bit, _)| self.short >> bit & 1 != 0).map(|(_, row)| row.name).collect()
-    }
-}
-
-/// Who talks to whom. The client is inside, or outside and comes in by a forward.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Flow {
-    pub(super) protocol: u8,
-    /// The forwarded port of the WAN's address, if the client is outside.
-    pub(super) forward: Option<u16>,
-    pub(super) host: u8,
-    /// Port, or identifier of a query.
-    pub(super) host_port: u16,
-    pub(super) peer: u8,
-    pub(super) peer_port: u16,
-}
-
-/// Source and destination.
-pub(super) type Ends = (SocketAddr, SocketAddr);
-
-impl Flow {
-    /// Where a packet enters; `back` means from server to client.
-    pub(super) fn enters(&self, back: bool) -> Side {
-        if self.forward.is_some() == back { Side::Lan } else { Side::Wan }
-    }
-
-    /// The external port, chosen by NAT (`chosen`) or given by the forward; nobody's if none was chosen yet.
-    fn external(&self, chosen: Option<u16>) -> u16 {
-        self.forward.or(chosen).unwrap_or(self.host_port ^ 0x4000)
-    }
-
-    /// A packet's ends on the side inside (`Side::Lan`) or outside.
-    fn ends(&self, slot: Slot, chosen: Option<u16>, back: bool, on: Side) -> Ends {
-        let peer = SocketAddr::from((slot.peer(self.peer), self.peer_port));
-        let inside = match on {
-            Side::Lan => SocketAddr::from((slot.host(self.host), self.host_port)),
-            Side::Wan => SocketAddr::from((WAN_ADDRESS, self.external(chosen))),
-        };
-        match self.enters(back) {
-            Side::Lan => (inside, peer),
-            Side::Wan => (peer, inside),
-        }
-    }
-
-    /// A packet's ends as it enters.
-    pub(super) fn near(&self, slot: Slot, chosen: Option<u16>, back: bool) -> Ends {
-        self.ends(slot, chosen, back, self.enters(back))
-    }
-
-    /// A packet's ends as it leaves.
-    pub(super) fn far(&self, slot: Slot, chosen: Option<u16>, back: bool) -> Ends {
-        self.ends(slot, chosen, back, self.enters(back).other())
     }
 }
 
@@ -286,38 +179,39 @@ impl Shot {
                 quote.truncate(usize::from(*keep));
                 let reporter = match (router, flow.enters(self.back)) {
                     (false, _) => dst.ip(),
-                    (true, Side::Lan) => slot.host(HOSTS).into(),
-                    (true, Side::Wan) => slot.peer(ROUTER).into(),
+                    (true, Side::Lan) => slot.host(flow.family, HOSTS),
+                    (true, Side::Wan) => slot.peer(flow.family, ROUTER),
                 };
                 icmp(reporter, src.ip(), *kind, *code, *rest, &quote)
             }
             other => body(other, near, self.back),
         };
         if self.stranger && flow.enters(self.back) == Side::Wan {
-            pkt.src = slot.peer(STRANGER).into();
+            pkt.src = slot.peer(flow.family, STRANGER);
         }
         let mut l3 = pkt.build();
+        let l4 = if flow.family == Family::V4 { 20 } else { 40 };
         match self.tamper {
-            Tamper::Nothing => {}
-            Tamper::IpSum => l3[10] ^= 0x55,
+            Tamper::IpSum if flow.family == Family::V4 => l3[10] ^= 0x55,
+            Tamper::Nothing | Tamper::IpSum => {}
             Tamper::TransportSum => {
                 let at = match pkt.protocol() {
-                    protocol::TCP => 36,
-                    protocol::UDP => 26,
-                    protocol::SCTP => 28,
-                    protocol::GRE => 27, // the key, which nothing covers
-                    _ => 22,
+                    protocol::TCP => 16,
+                    protocol::UDP => 6,
+                    protocol::SCTP => 8,
+                    protocol::GRE => 7, // the key, which nothing covers
+                    _ => 2,
                 };
-                if let Some(byte) = l3.get_mut(at) {
+                if let Some(byte) = l3.get_mut(l4 + at) {
                     *byte ^= 0x55;
                 }
             }
             Tamper::DataOffset(words) => {
                 if pkt.protocol() == protocol::TCP {
-                    l3[32] = words << 4;
-                    set16(&mut l3, 36, 0);
-                    let sum = transport_checksum(pkt.src, pkt.dst, protocol::TCP, &l3[20..]);
-                    set16(&mut l3, 36, sum);
+                    l3[l4 + 12] = words << 4;
+                    set16(&mut l3, l4 + 16, 0);
+                    let sum = transport_checksum(pkt.src, pkt.dst, protocol::TCP, &l3[l4..]);
+                    set16(&mut l3, l4 + 16, sum);
                 }
             }
         }
@@ -355,11 +249,13 @@ fn body(body: &Body, (src, dst): Ends, back: bool) -> Pkt {
             other(src.ip(), dst.ip(), protocol::GRE, &bytes)
         }
         Body::Query { ask, timestamp, number } => {
-            let kind = match (ask, timestamp) {
-                (true, false) => 8,
-                (false, false) => 0,
-                (true, true) => 13,
-                (false, true) => 14,
+            let kind = match (src.is_ipv4(), ask, timestamp) {
+                (true, true, false) => 8,
+                (true, false, false) => 0,
+                (true, true, true) => 13,
+                (true, false, true) => 14,
+                (false, true, _) => 128,
+                (false, false, _) => 129,
             };
             let id = if back { dst.port() } else { src.port() };
             let rest = u32::from(id) << 16 | u32::from(*number);
@@ -407,24 +303,20 @@ impl Script {
         Self { sections, ..self.clone() }
     }
 
-    /// Flows that stand in each other's way: same protocol, port and peer; where the port is a forwarded one, also the
-    /// flows of the host and port that it leads to.
+    /// Flows that stand in each other's way.
     pub(super) fn rivals(&self, flow: usize) -> impl Iterator<Item = usize> + '_ {
         let this = self.flows[flow];
-        let key = |f: &Flow| (f.protocol, f.host_port, f.peer, f.peer_port);
-        let peer = |f: &Flow| (f.protocol, f.peer, f.peer_port);
-        let target = FORWARDS.iter().find(|f| (f.0, f.1) == (this.protocol, this.host_port));
-        let is_target = move |f: &Flow| {
-            target.is_some_and(|to| (f.host, f.host_port) == (to.2, to.3)) && peer(f) == peer(&this)
-        };
         let all = self.flows.iter().enumerate();
-        all.filter(move |(_, f)| key(f) == key(&this) || is_target(f)).map(|(place, _)| place)
+        all.filter(move |(_, other)| other.is_rival_of(&this)).map(|(place, _)| place)
     }
 }
 
-/// A packet as a system let it out, with what its external port and its ctstate say taken away.
+/// Takes the differentiated services field out of a packet again, in which a system that let it out noted its ctstate.
 pub(super) fn clear_dscp(l3: &mut [u8]) {
-    if l3.len() >= 20 && l3[1] >> 2 != 0 && checksum(&l3[..20]) == 0 {
+    if l3.len() >= 40 && l3[0] >> 4 == 6 {
+        l3[0] &= 0xf0;
+        l3[1] &= 0x3f;
+    } else if l3.len() >= 20 && l3[1] >> 2 != 0 && checksum(&l3[..20]) == 0 {
         l3[1] &= 3;
         mend_ip_checksum(l3);
     }
@@ -435,24 +327,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slot_knows_its_addresses() {
-        for number in [0, 1, 511] {
-            let slot = Slot(number);
-            assert_eq!(Slot::of(slot.host(3)), Some(slot));
-            assert_eq!(Slot::of(slot.peer(0)), Some(slot));
-        }
-        assert_eq!(Slot::of(Ipv4Addr::new(10, 0, 0, 1)), None);
-        assert_eq!(Slot::of(WAN_ADDRESS), None);
-    }
-
-    #[test]
     fn short_timeouts_are_named_to_linux() {
-        let conditions = Conditions { loose: true, short: 1, pauses: 1 };
+        let conditions = Conditions { loose: true, short: 1, pauses: 1, ..Conditions::default() };
         let sysctls = conditions.sysctls();
         let value = |name: &str| sysctls.iter().find(|(n, _)| n == name).map(|(_, value)| *value);
         assert_eq!(value("nf_conntrack_tcp_timeout_syn_sent"), Some(1));
         assert_eq!(value("nf_conntrack_tcp_timeout_established"), Some(432_000));
         assert_eq!(value("nf_conntrack_udp_timeout_stream"), Some(120));
         assert_eq!(value("nf_conntrack_tcp_loose"), Some(1));
+        assert_eq!(value("nf_conntrack_tcp_be_liberal"), Some(0));
     }
 }

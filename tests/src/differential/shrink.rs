@@ -2,8 +2,9 @@
 
 use std::io;
 
+use super::flow::Slot;
 use super::linux::Linux;
-use super::script::{Script, Slot};
+use super::script::Script;
 
 /// Whether scripts fail, each played anew.
 pub(super) fn failing(

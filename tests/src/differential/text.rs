@@ -7,9 +7,11 @@
 use std::fmt::Write;
 
 use postern_core::conntrack::timeouts::ROWS;
+use postern_core::rules::Family;
 use toml_edit::{Array, DocumentMut, Item, value};
 
-use super::script::{Body, Conditions, Flow, Script, Segment, Shot, Tamper};
+use super::flow::{Course, Flow};
+use super::script::{Body, Conditions, Script, Segment, Shot, Tamper};
 
 const FLAGS: [char; 8] = ['F', 'S', 'R', 'P', 'A', 'U', 'E', 'C'];
 
@@ -25,6 +27,8 @@ pub(super) fn write(script: &Script, about: &str) -> String {
     file["about"] = value(about);
     file["workers"] = value(i64::from(script.workers));
     file["loose"] = value(script.conditions.loose);
+    file["liberal"] = value(script.conditions.liberal);
+    file["masquerade6"] = value(script.conditions.masquerade6);
     file["short"] = value(script.conditions.short_names().into_iter().collect::<Array>());
     file["flows"] = value(list(script.flows.iter().map(flow).collect()));
     let mut sections: Array = Array::new();
@@ -64,19 +68,32 @@ pub(super) fn read(text: &str) -> Result<Script, String> {
     if sections.iter().flatten().any(|shot| shot.flow >= flows.len()) {
         return Err("a shot of no flow".into());
     }
-    let loose = field("loose")?.as_bool().ok_or("loose is true or false")?;
+    let switch = |name: &str| field(name)?.as_bool().ok_or(format!("{name} is true or false"));
+    let (loose, liberal) = (switch("loose")?, switch("liberal")?);
+    let masquerade6 = switch("masquerade6")?;
     let workers = field("workers")?.as_integer().ok_or("workers is a number")? as u8;
-    let conditions = Conditions { loose, short, pauses: sections.len().saturating_sub(1) };
+    let conditions =
+        Conditions { loose, liberal, masquerade6, short, pauses: sections.len().saturating_sub(1) };
     Ok(Script { seed: 0, workers, conditions, flows, sections })
 }
 
 /// A flow in a line.
 pub(super) fn flow(flow: &Flow) -> String {
-    let Flow { protocol, forward, host, host_port, peer, peer_port } = flow;
-    match forward {
-        None => format!("{protocol} host {host}:{host_port} to peer {peer}:{peer_port}"),
-        Some(port) => {
+    let Flow { family, protocol, course, host, host_port, peer, peer_port } = flow;
+    let protocol = match family {
+        Family::V4 => protocol.to_string(),
+        Family::V6 => format!("v6 {protocol}"),
+    };
+    match course {
+        Course::Routed => {
+            format!("{protocol} host {host}:{host_port} routed to peer {peer}:{peer_port}")
+        }
+        Course::Outward => format!("{protocol} host {host}:{host_port} to peer {peer}:{peer_port}"),
+        Course::Inward(port) => {
             format!("{protocol} peer {peer}:{peer_port} by {port} to host {host}:{host_port}")
+        }
+        Course::Hairpin(port) => {
+            format!("{protocol} host {peer}:{peer_port} by {port} to host {host}:{host_port}")
         }
     }
 }
@@ -151,16 +168,23 @@ fn endpoint(words: &mut Words<'_>) -> Option<(u8, u16)> {
 }
 
 fn read_flow(words: &mut Words<'_>) -> Option<Flow> {
+    let family = if words.next_if_eq(&"v6").is_some() { Family::V6 } else { Family::V4 };
     let protocol = number(words)?;
-    let inward = words.next()? == "peer";
-    let first = endpoint(words)?;
-    let forward = if inward { words.next().and_then(|_| number(words)).map(Some)? } else { None };
+    let from_peer = words.next()? == "peer";
+    let client = endpoint(words)?;
+    let course = match words.next_if_eq(&"by") {
+        None if words.next_if_eq(&"routed").is_some() => Course::Routed,
+        None => Course::Outward,
+        Some(_) if from_peer => Course::Inward(number(words)?),
+        Some(_) => Course::Hairpin(number(words)?),
+    };
+    let forward = matches!(course, Course::Inward(_) | Course::Hairpin(_));
     words.next_if_eq(&"to")?;
     words.next()?;
-    let second = endpoint(words)?;
+    let server = endpoint(words)?;
     let ((host, host_port), (peer, peer_port)) =
-        if inward { (second, first) } else { (first, second) };
-    Some(Flow { protocol, forward, host, host_port, peer, peer_port })
+        if forward { (server, client) } else { (client, server) };
+    Some(Flow { family, protocol, course, host, host_port, peer, peer_port })
 }
 
 fn read_shot(words: &mut Words<'_>) -> Option<Shot> {
@@ -229,7 +253,7 @@ mod tests {
     #[test]
     fn every_script_reads_back_as_it_was_written() {
         for seed in 0..300 {
-            let script = generate::script(seed, 2, &generate::conditions(seed));
+            let script = generate::script(seed, 2, &generate::conditions(seed, None), None);
             let again = read(&write(&script, "a test")).unwrap_or_else(|why| panic!("{why}"));
             assert_eq!(again, Script { seed: 0, ..script });
         }

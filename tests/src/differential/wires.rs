@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 /// Room for any frame of an interface with an MTU of 1500.
 const FRAME_MAX: usize = 2048;
+/// Not to see what is sent (`PACKET_IGNORE_OUTGOING` of linux/if_packet.h).
+const IGNORE_OUTGOING: libc::c_int = 23;
 /// What a socket may hold while its batch is sent.
 const RECEIVE_BUFFER: libc::c_int = 16 << 20;
 
@@ -54,14 +56,14 @@ pub(super) fn stay_on_one_core(number: usize) {
     }
 }
 
-/// A raw socket on an interface of the namespace that its maker is in; receives IPv4.
+/// A raw socket on an interface of the namespace that its maker is in; receives whatever arrives there.
 #[derive(Debug)]
 pub(super) struct Wire(OwnedFd);
 
 impl Wire {
     /// On the interface of this name.
     pub(super) fn open(interface: &str) -> io::Result<Self> {
-        let protocol = (libc::ETH_P_IP as u16).to_be();
+        let protocol = (libc::ETH_P_ALL as u16).to_be();
         let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         // SAFETY: takes no pointers.
         let fd = check(unsafe { libc::socket(libc::AF_PACKET, kind, i32::from(protocol)) })?;
@@ -78,11 +80,8 @@ impl Wire {
         let pointer = (&raw const address).cast();
         // SAFETY: the address is valid for its length during the call.
         check(unsafe { libc::bind(fd, pointer, size_of_val(&address) as u32) })?;
-        let room = RECEIVE_BUFFER;
-        let room = (&raw const room).cast();
-        let size = size_of::<libc::c_int>() as u32;
-        // SAFETY: the option is an integer of that size.
-        check(unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, room, size) })?;
+        set(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, RECEIVE_BUFFER)?;
+        set(fd, libc::SOL_PACKET, IGNORE_OUTGOING, 1)?;
         Ok(Self(socket))
     }
 
@@ -123,6 +122,19 @@ impl Wire {
             _ => Ok(()),
         }
     }
+}
+
+/// Sets an option of a socket that is an integer.
+fn set(
+    fd: libc::c_int,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    let pointer = (&raw const value).cast();
+    // SAFETY: the option is an integer of that size.
+    check(unsafe { libc::setsockopt(fd, level, name, pointer, size_of_val(&value) as u32) })
+        .map(drop)
 }
 
 fn check(result: i32) -> io::Result<i32> {

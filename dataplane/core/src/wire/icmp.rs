@@ -84,13 +84,14 @@ impl Class {
         }
     }
 
-    /// The class of an ICMPv6 type.
+    /// The class of an ICMPv6 type. Errors have the highest bit clear, also those of a type yet unknown: whom they are for
+    /// decides about them (RFC 4443 §2.1, §2.4).
     #[inline]
     pub const fn of_v6(kind: u8) -> Self {
         match kind {
             v6::ECHO => Self::Request,
             v6::ECHO_REPLY => Self::Reply { request: v6::ECHO },
-            v6::UNREACHABLE..=v6::PARAMETER_PROBLEM => Self::Error,
+            0..v6::ECHO => Self::Error,
             v6::ROUTER_SOLICITATION..=v6::REDIRECT => Self::Discovery,
             v6::MLD_QUERY..=v6::MLD_DONE | v6::MLD2_REPORT => Self::Listener,
             _ => Self::Other,

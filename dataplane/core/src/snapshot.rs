@@ -82,7 +82,9 @@ impl Snapshot {
         let half = |now: u16, then: u16| (now ^ then) & 0x8000 != 0;
         let stale = half(self.stamps.policy, before.stamps.policy)
             || half(self.stamps.way, before.stamps.way);
-        let review = stale || !same_addresses || self.timeouts != before.timeouts;
+        // A ledger begins with nothing counted.
+        let recount = self.policy.ledger().is_some() && self.stamps.policy != before.stamps.policy;
+        let review = stale || recount || !same_addresses || self.timeouts != before.timeouts;
         self.reviews = before.reviews.wrapping_add(u32::from(review));
         self
     }

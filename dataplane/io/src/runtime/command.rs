@@ -12,8 +12,9 @@ use arrayvec::ArrayVec;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use postern_core::conntrack::changes::Ended;
 use postern_core::counters::Counters;
-use postern_core::helper::expect::{Expectation, Expectations};
+use postern_core::helper::expect::Expectation;
 use postern_core::pipeline::{ConnectionId, ConnectionView, Cursor, Edit, Filter, Pipeline, Told};
+use postern_core::snapshot::Snapshot;
 use postern_core::time::Instant;
 use postern_core::units::WorkerId;
 
@@ -194,7 +195,7 @@ pub(crate) struct Office<'a> {
     pub(crate) pipeline: &'a mut Pipeline<'static>,
     pub(crate) me: WorkerId,
     pub(crate) counters: &'a Counters,
-    pub(crate) expectations: &'a Expectations,
+    pub(crate) snapshot: &'a Snapshot,
     pub(crate) now: Instant,
 }
 
@@ -286,7 +287,7 @@ enum Progress {
 
 impl Job {
     fn advance(self, office: Office<'_>) -> Progress {
-        let Office { pipeline, me, counters, expectations, now } = office;
+        let Office { pipeline, me, counters, snapshot, now } = office;
         match self {
             Self::Visit { filter, cursor, mut buffer } => {
                 let room = (buffer.capacity() - buffer.len()).min(SLICE as usize) as u32;
@@ -302,7 +303,8 @@ impl Job {
             Self::Delete { ids, next, mut count } => {
                 let end = ids.len().min(next + SLICE as usize);
                 for &id in &ids[next..end] {
-                    count += u64::from(pipeline.delete(me, id, Ended::Deleted, counters, now));
+                    count +=
+                        u64::from(pipeline.delete(me, id, Ended::Deleted, snapshot, counters, now));
                 }
                 if end < ids.len() {
                     Progress::More(Self::Delete { ids, next: end, count })
@@ -346,7 +348,7 @@ impl Job {
                         buffer.push(expected);
                     }
                 };
-                if expectations.show(shard, now.tick(), keep) {
+                if snapshot.expectations.show(shard, now.tick(), keep) {
                     Progress::More(Self::Expectations { buffer, shard: shard + 1 })
                 } else {
                     Progress::Done(Answer::Expected(buffer))
@@ -359,7 +361,7 @@ impl Job {
                 let next =
                     pipeline.visit(me, cursor, SLICE, &filter, now, |view| ids.push(view.id));
                 for id in ids {
-                    count += u64::from(pipeline.delete(me, id, why, counters, now));
+                    count += u64::from(pipeline.delete(me, id, why, snapshot, counters, now));
                 }
                 match next {
                     Some(cursor) => Progress::More(Self::DeleteMatching { filter, cursor, count }),

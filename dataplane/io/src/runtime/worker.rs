@@ -277,9 +277,9 @@ impl<D: Door> Worker<D> {
     fn inform(&mut self, now: Instant) -> bool {
         let Self { pipeline, exits, snapshots, clerk, .. } = self;
         let counters = &*exits.counters;
-        let behind = pipeline.housekeep(snapshots.current(), counters, now, HOUSEKEEPING);
-        let expectations = &*snapshots.current().expectations;
-        let office = Office { pipeline, me: exits.me, counters, expectations, now };
+        let behind = pipeline.housekeep(exits.me, snapshots.current(), counters, now, HOUSEKEEPING);
+        let snapshot = snapshots.current();
+        let office = Office { pipeline, me: exits.me, counters, snapshot, now };
         let worked = clerk.work(office) || behind;
         if self.pipeline.has_settled() {
             self.settle_fragments(now);

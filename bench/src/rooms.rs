@@ -19,6 +19,7 @@ use postern_core::conntrack::table::{Layout, Promise, Table, TupleHash};
 use postern_core::conntrack::tcp;
 use postern_core::conntrack::tuple::{Direction, FamilyTuple, Tuple, TupleV4, protocol};
 use postern_core::headers::{Headers, TcpSummary, tcp_flags};
+use postern_core::limits::Books;
 use postern_core::nat::plan::{self, Random};
 use postern_core::nat::rewrite::{self, Deltas};
 use postern_core::parse;
@@ -317,7 +318,7 @@ const ROOMS: [Room; 14] = [
             site.rows[place] = inserted.unwrap_or(EntryIdx(0));
         }
         for row in site.rows {
-            site.table.remove(row, Ended::Deleted, NOW);
+            site.table.remove(row, Ended::Deleted, NOW, Books::NONE);
         }
     }),
 ];

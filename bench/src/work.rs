@@ -390,7 +390,7 @@ impl Bench {
         if self.sequence.is_multiple_of(self.settings.flows) {
             self.now = self.now.plus(Duration::from_secs(3600));
             while self.pipeline.connections() > 0 {
-                self.pipeline.housekeep(&self.snapshot, &self.counters, self.now, 4096);
+                self.pipeline.housekeep(ME, &self.snapshot, &self.counters, self.now, 4096);
             }
         }
         Ok(())

@@ -4,6 +4,7 @@
 //! caller compares or counts generations. Forwards follow the addresses: each becomes one core
 //! [`Forward`] for every address its interface has in its family at the moment.
 
+use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use postern_core::conntrack::siphash::SipKey;
@@ -11,6 +12,7 @@ use postern_core::conntrack::tcp::TcpPolicy;
 use postern_core::conntrack::timeouts::Timeouts;
 use postern_core::forward::Routes;
 use postern_core::forward::route::{Prefix, Route, RouteKind};
+use postern_core::limits::Room;
 use postern_core::nat::trigger::{TriggerRule, Triggers};
 use postern_core::nat::{Forward, NatRules};
 use postern_core::rules::Family;
@@ -20,7 +22,7 @@ use postern_core::units::{InterfaceId, Mac};
 
 use postern_rules::{Rulesets, hides_sources, nat_sides};
 
-use crate::config::{ForwardError, ForwardSpec, Settings, TriggerSpec};
+use crate::config::{ConntrackSettings, ForwardError, ForwardSpec, Settings, TriggerSpec};
 use crate::netlink::{KernelState, Link};
 
 /// A forward in force, with control's number for it.
@@ -150,6 +152,19 @@ pub fn routes(kernel: &KernelState) -> Routes {
 /// The idle timeouts.
 pub fn timeouts(config: &Settings) -> Timeouts {
     config.timeouts.clone()
+}
+
+/// Rows of each worker's tables, IPv4 then IPv6.
+pub fn rows(config: &Settings, workers: u8) -> [u32; 2] {
+    let ConntrackSettings { capacity, capacity6, .. } = config.conntrack;
+    [capacity, capacity6].map(|capacity| capacity.div_ceil(workers.max(1).into()).max(1))
+}
+
+/// What it takes to count connections. Each policy's counters are keyed by chance.
+pub fn room(config: &Settings, workers: u8) -> Room {
+    let state = RandomState::new();
+    let key = SipKey([0_u8, 1].map(|half| state.hash_one(half)));
+    Room { rows: rows(config, workers), key, per_source: config.limits.per_source }
 }
 
 /// A port trigger; `None` if its interface does not exist.

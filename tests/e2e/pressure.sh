@@ -1,4 +1,4 @@
-# More flows than the table holds.
+# More flows than the table holds, or than one host may have.
 
 theme_up() {
     CAPACITY=2000
@@ -49,5 +49,24 @@ case_a_table_full_of_established_flows_refuses_new_ones_and_keeps_the_old() {
     goes_on old
     canary
     postern conntrack flush
+    canary
+}
+
+# C094
+case_a_host_at_its_limit_harms_no_other() {
+    local host answered
+    for host in 77 78; do
+        in_ns lan ip address add "192.168.1.$host/24" dev eth0
+    done
+    talk before lan tcp "$NEAR" 7000 --source 192.168.1.77
+    printf '\n[limits]\nconnections_per_source = 40\n' >>"$LAB_DIR/postern.toml"
+    postern reload
+    # The connection that was there before counts.
+    answered=$(tool lan crowd "$NEAR" 7000 44 --timeout 2 --source 192.168.1.77)
+    equals "$answered" 39 "flows of a host that may have forty"
+    [ "$(drops source_limit)" -gt 0 ] || fail "nothing was refused"
+    goes_on before
+    answered=$(tool lan crowd "$NEAR" 7000 30 --timeout 2 --source 192.168.1.78)
+    equals "$answered" 30 "flows of another host"
     canary
 }

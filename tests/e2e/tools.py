@@ -164,6 +164,7 @@ def crowd(args):
     for _ in range(args.count):
         out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         out.settimeout(args.timeout)
+        out.bind((args.source, 0))
         out.connect((args.host, args.port))
         sockets.append(out)
     answered = 0
@@ -359,7 +360,9 @@ def main():
         sub.add_argument("--sport", type=int, default=0)
         sub.add_argument("--source", default="")
         sub.add_argument("--timeout", type=float, default=5)
-    command("crowd", crowd, "host", "port", "count").add_argument("--timeout", type=float, default=5)
+    sub = command("crowd", crowd, "host", "port", "count")
+    sub.add_argument("--timeout", type=float, default=5)
+    sub.add_argument("--source", default="")
     for name, run in ("udp-flood", udp_flood), ("syn-flood", syn_flood):
         command(name, run, "host", "count").add_argument("--pause", type=float, default=0.01)
     sub = command("packet", packet, "src", "dst", "protocol")

@@ -568,11 +568,12 @@ impl Firewall {
     /// Has every worker tidy up, with a bounded amount of work.
     pub fn housekeep(&mut self, steps: u32) {
         (self.watch)(true);
-        for worker in &mut self.workers {
-            worker.pipeline.housekeep(&worker.snapshot, &worker.counters, self.now, steps);
-            if steps == u32::MAX {
-                // The sweep takes one family a turn.
-                worker.pipeline.housekeep(&worker.snapshot, &worker.counters, self.now, steps);
+        for (number, worker) in self.workers.iter_mut().enumerate() {
+            let Worker { pipeline, snapshot, counters, .. } = worker;
+            // The sweep takes one family a turn.
+            let turns = if steps == u32::MAX { 2 } else { 1 };
+            for _ in 0..turns {
+                pipeline.housekeep(WorkerId(number as u8), snapshot, counters, self.now, steps);
             }
         }
         (self.watch)(false);
@@ -619,8 +620,8 @@ impl Firewall {
     /// Deletes a connection; `false` if there was none of that id.
     pub fn delete(&mut self, id: ConnectionId) -> bool {
         let number = id.worker();
-        let worker = &mut self.workers[number.index()];
-        worker.pipeline.delete(number, id, Ended::Deleted, &worker.counters, self.now)
+        let Worker { pipeline, snapshot, counters, .. } = &mut self.workers[number.index()];
+        pipeline.delete(number, id, Ended::Deleted, snapshot, counters, self.now)
     }
 
     /// Begins or ends to have every worker note what happens to connections.

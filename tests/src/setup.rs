@@ -10,6 +10,7 @@ use postern_core::conntrack::tuple::protocol;
 use postern_core::forward::neighbour::Neighbour;
 use postern_core::forward::route::Prefix;
 use postern_core::forward::{NeighbourState, Neighbours, Route, RouteKind, Routes};
+use postern_core::limits::{PerSource, Room};
 use postern_core::nat::trigger::{TriggerRule, Triggers};
 use postern_core::nat::{Forward, NatRules};
 use postern_core::rules::Family;
@@ -76,6 +77,8 @@ pub struct Setup {
     pub triggers: Vec<TriggerRule>,
     /// Rules: at first the built-in policy.
     pub rules: Rulesets,
+    /// How many connections a source may have.
+    pub per_source: Option<PerSource>,
     /// Idle timeouts.
     pub timeouts: Timeouts,
     /// Switches.
@@ -100,6 +103,7 @@ impl Default for Setup {
             forwards: Vec::new(),
             triggers: Vec::new(),
             rules: policy(&NAMES[..2]),
+            per_source: None,
             timeouts: Timeouts::rfc(),
             options: Options::default(),
             long_way: false,
@@ -175,6 +179,12 @@ impl Setup {
             inbound,
             timeout_ms: seconds * 1000,
         });
+        self
+    }
+
+    /// With a limit of the connections of each source: an IPv4 address, or an IPv6 network of 64 bits.
+    pub fn per_source(mut self, most: u32) -> Self {
+        self.per_source = Some(PerSource { most, lengths: [32, 64] });
         self
     }
 
@@ -357,12 +367,21 @@ impl Setup {
     /// If the rules do not compile.
     pub fn snapshot(&self, before: Option<(&Self, &Snapshot)>) -> Snapshot {
         let policy = match before {
-            Some((old, before)) if old.rules == self.rules => before.policy.clone(),
+            Some((old, before))
+                if (&old.rules, old.per_source) == (&self.rules, self.per_source) =>
+            {
+                before.policy.clone()
+            }
             _ => {
                 let ids = (0..).map(InterfaceId);
                 let names: Vec<_> =
                     NAMES.into_iter().zip(ids).take(self.interfaces.len()).collect();
-                let rules = compile(&self.rules, &names, usize::from(self.workers));
+                let room = Room {
+                    rows: [self.capacity; 2],
+                    key: self.key(3),
+                    per_source: self.per_source,
+                };
+                let rules = compile(&self.rules, &names, usize::from(self.workers), &room);
                 rules.expect("the rules compile").policy().clone()
             }
         };

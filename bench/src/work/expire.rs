@@ -11,7 +11,7 @@ use postern_core::burst::BURST_MAX;
 use postern_core::conntrack::timeouts::TimeoutKind;
 use postern_core::time::Instant;
 
-use super::Bench;
+use super::{Bench, ME};
 use crate::traffic::Transport;
 use crate::world::LAN;
 
@@ -61,7 +61,7 @@ impl Bench {
     }
 
     fn turn_to(&mut self, now: Instant) {
-        while self.pipeline.housekeep(&self.snapshot, &self.counters, now, HOUSEKEEPING) {}
+        while self.pipeline.housekeep(ME, &self.snapshot, &self.counters, now, HOUSEKEEPING) {}
     }
 }
 

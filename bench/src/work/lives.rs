@@ -11,7 +11,7 @@ use postern_core::burst::BURST_MAX;
 use postern_core::conntrack::timeouts::TimeoutKind;
 use postern_core::headers::tcp_flags::{ACK, FIN, SYN};
 
-use super::Bench;
+use super::{Bench, ME};
 use crate::traffic::{self, HEADROOM, Segment, Transport};
 use crate::world::{LAN, WAN, WAN_ADDRESS};
 
@@ -120,7 +120,7 @@ impl Bench {
         let waits = Duration::from_millis(u64::from(waits));
         self.now = self.now.plus(waits.mul_f64(f64::from(count) / f64::from(self.settings.flows)));
         let begin = Wall::now();
-        while self.pipeline.housekeep(&self.snapshot, &self.counters, self.now, HOUSEKEEPING) {}
+        while self.pipeline.housekeep(ME, &self.snapshot, &self.counters, self.now, HOUSEKEEPING) {}
         self.round.elapsed += begin.elapsed();
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use postern_core::limits::Room;
 use postern_core::rules::model::{
     BaseChain, ChainRef, Condition, FamilyTables, Network, Rule as CoreRule, Side, Tables,
     Target as CoreTarget, Test,
@@ -41,7 +42,8 @@ impl Compiled {
     }
 }
 
-/// Compiles the rulesets. Interfaces that are not in `interfaces` never match, as in Linux.
+/// Compiles the rulesets. Interfaces that are not in `interfaces` never match, as in Linux; `room` says how much it takes to
+/// count connections.
 ///
 /// # Errors
 /// Chains that packets could not leave; see [`Fault`].
@@ -49,23 +51,25 @@ pub fn compile(
     rulesets: &Rulesets,
     interfaces: &[(&str, InterfaceId)],
     workers: usize,
+    room: &Room,
 ) -> Result<Compiled, Error> {
     let (tables, rules) = tables(rulesets, interfaces);
-    let policy = Policy::compile(&tables, workers).map_err(|error| explain(rulesets, error))?;
+    let policy = Policy::compile_counting(&tables, workers, Some(room))
+        .map_err(|error| explain(rulesets, error))?;
     Ok(Compiled { policy: Arc::new(policy), rules: rules.into() })
 }
 
 /// Refuses jumps that lead in circles or too deep.
 pub(crate) fn check(rulesets: &Rulesets, family: Family) -> Result<(), Error> {
     let mut all = Tables::default();
-    all.0[family.index()] = family_tables(rulesets.family(family), &[], &mut Vec::new());
+    all.0[family.index()] = family_tables(rulesets.family(family), family, &[], &mut Vec::new());
     all.check().map_err(|error| explain(rulesets, error))
 }
 
 fn tables(rulesets: &Rulesets, interfaces: &[(&str, InterfaceId)]) -> (Tables, Vec<RuleId>) {
     let mut ids = Vec::new();
-    let families =
-        Family::ALL.map(|family| family_tables(rulesets.family(family), interfaces, &mut ids));
+    let families = Family::ALL
+        .map(|family| family_tables(rulesets.family(family), family, interfaces, &mut ids));
     (Tables(families), ids)
 }
 
@@ -77,6 +81,7 @@ fn first_user(ruleset: &Ruleset, table: TableId) -> usize {
 /// A family's tables in the core's words. Adds the rules' ids in the order that numbers them there.
 fn family_tables(
     ruleset: &Ruleset,
+    family: Family,
     interfaces: &[(&str, InterfaceId)],
     ids: &mut Vec<RuleId>,
 ) -> FamilyTables {
@@ -90,7 +95,7 @@ fn family_tables(
         rules
             .iter()
             .map(|rule| CoreRule {
-                conditions: conditions(&rule.spec, interfaces),
+                conditions: conditions(&rule.spec, family, interfaces),
                 target: match &rule.spec.target {
                     Target::None => CoreTarget::Continue,
                     Target::Accept => CoreTarget::Accept,
@@ -120,7 +125,7 @@ fn family_tables(
     FamilyTables { base, chains: user.map(|(id, chain)| rules(id, chain)).collect() }
 }
 
-fn conditions(spec: &Spec, interfaces: &[(&str, InterfaceId)]) -> Vec<Condition> {
+fn conditions(spec: &Spec, family: Family, interfaces: &[(&str, InterfaceId)]) -> Vec<Condition> {
     let mut out = Vec::new();
     let mut add = |negated, test| out.push(Condition { negated, test });
     if let Some(one) = &spec.ingress {
@@ -160,6 +165,10 @@ fn conditions(spec: &Spec, interfaces: &[(&str, InterfaceId)]) -> Vec<Condition>
             }
             Match::Conntrack { states, negated } | Match::State { states, negated } => {
                 add(*negated, Test::States(*states));
+            }
+            Match::Connlimit(limit) => {
+                let (negated, test) = limit.test(family);
+                add(negated, test);
             }
             Match::Comment(_) => {}
         }

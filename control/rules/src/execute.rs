@@ -200,6 +200,7 @@ Rules:     [!] -p proto  [!] -s address[/mask][,...]  [!] -d address[/mask][,...
 Matches:   tcp: --sport --dport --syn --tcp-flags; udp, sctp, dccp: --sport --dport;
            icmp: --icmp-type; icmp6: --icmpv6-type; multiport: --sports --dports --ports;
            conntrack: --ctstate; state: --state; comment: --comment
+           connlimit: --connlimit-above, --connlimit-upto, --connlimit-mask, --connlimit-saddr, --connlimit-daddr
 Targets:   ACCEPT  DROP  REJECT [--reject-with type]  RETURN  user chains
 nat:       DNAT --to-destination  REDIRECT [--to-ports]  SNAT --to-source  MASQUERADE [--to-ports]
            NETMAP --to; --random --random-fully --persistent

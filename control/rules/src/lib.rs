@@ -26,6 +26,7 @@ mod apply;
 mod builtin;
 mod command;
 mod compile;
+mod connlimit;
 mod error;
 mod execute;
 mod list;

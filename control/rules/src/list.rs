@@ -239,6 +239,7 @@ impl Listing<'_> {
                 let not = if *negated { "! " } else { "" };
                 write!(out, " {not}state {}", print::state_names(*states))
             }
+            Match::Connlimit(limit) => limit.list(out, self.family),
             Match::Comment(text) => write!(out, " /* {} */", visible_whole(text)),
         };
     }

@@ -9,6 +9,7 @@ use postern_core::rules::model::{ChainPolicy, Side};
 use postern_core::rules::{Count, Family, Hook, RejectKind, TableId, Translation};
 
 use crate::RESERVED_PREFIX;
+use crate::connlimit::Connlimit;
 
 /// The rulesets of both families. Cheap to clone: rules are shared.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -131,6 +132,8 @@ pub(crate) enum Match {
     Conntrack { states: CtStates, negated: bool },
     /// `state`
     State { states: CtStates, negated: bool },
+    /// `connlimit`
+    Connlimit(Connlimit),
     /// `comment`
     Comment(String),
 }

@@ -311,7 +311,6 @@ pub(crate) const OTHER_MATCHES: &[&str] = &[
     "cluster",
     "connbytes",
     "connlabel",
-    "connlimit",
     "connmark",
     "cpu",
     "devgroup",

@@ -53,6 +53,11 @@ pub(crate) enum Opt {
     RandomFully,
     Persistent,
     NoTrack,
+    ConnlimitAbove,
+    ConnlimitUpto,
+    ConnlimitMask,
+    ConnlimitSaddr,
+    ConnlimitDaddr,
 }
 
 use Opt::*;
@@ -159,6 +164,11 @@ const LONG: &[(&str, Opt)] = &[
     ("random-fully", RandomFully),
     ("persistent", Persistent),
     ("notrack", NoTrack),
+    ("connlimit-above", ConnlimitAbove),
+    ("connlimit-upto", ConnlimitUpto),
+    ("connlimit-mask", ConnlimitMask),
+    ("connlimit-saddr", ConnlimitSaddr),
+    ("connlimit-daddr", ConnlimitDaddr),
 ];
 
 /// Whether this is a long option's name.

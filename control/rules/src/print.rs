@@ -95,6 +95,7 @@ fn write_match(out: &mut String, one: &Match, family: Family) {
         Match::State { states, negated } => {
             write!(out, " -m state {}--state {}", not(*negated), state_names(*states))
         }
+        Match::Connlimit(limit) => write!(out, " -m connlimit {}", limit.options(family)),
         Match::Comment(text) => write!(out, " -m comment --comment {}", quoted(text)),
     };
 }

@@ -7,6 +7,7 @@ use postern_core::headers::tcp_flags;
 use postern_core::rules::model::Side;
 use postern_core::rules::{Family, RejectKind, TableId};
 
+use crate::connlimit;
 use crate::error::{Error, visible};
 use crate::model::{FlagsTest, Interface, Match, Network, PortTest, Spec, Target};
 use crate::names::{self, DCCP};
@@ -50,6 +51,7 @@ enum Loaded {
     Multiport(Option<Match>),
     Conntrack(Option<Match>),
     State(Option<Match>),
+    Connlimit(connlimit::Builder),
     Comment(Option<Match>),
 }
 
@@ -62,6 +64,7 @@ impl Loaded {
             Self::Multiport(_) => "multiport",
             Self::Conntrack(_) => "conntrack",
             Self::State(_) => "state",
+            Self::Connlimit(_) => "connlimit",
             Self::Comment(_) => "comment",
         }
     }
@@ -217,6 +220,7 @@ impl SpecBuilder {
             ("multiport", _) => Loaded::Multiport(None),
             ("conntrack", _) => Loaded::Conntrack(None),
             ("state", _) => Loaded::State(None),
+            ("connlimit", _) => Loaded::Connlimit(connlimit::Builder::default()),
             ("comment", _) => Loaded::Comment(None),
             _ => return Err(unknown_match(name)),
         };
@@ -273,6 +277,19 @@ impl SpecBuilder {
                 let slot = slot.ok_or_else(|| needs(scanner, "-m state"))?;
                 let states = values::plain_states(scanner.value()?)?;
                 set(slot, Match::State { states, negated }, "--state")?;
+            }
+            Opt::ConnlimitAbove
+            | Opt::ConnlimitUpto
+            | Opt::ConnlimitMask
+            | Opt::ConnlimitSaddr
+            | Opt::ConnlimitDaddr => {
+                let family = self.family;
+                let builder = self.loaded.iter_mut().rev().find_map(|one| match one {
+                    Loaded::Connlimit(builder) => Some(builder),
+                    _ => None,
+                });
+                let builder = builder.ok_or_else(|| needs(scanner, "-m connlimit"))?;
+                builder.option(opt, negated, family, scanner)?;
             }
             Opt::Comment if !negated => {
                 let slot = self.loaded.iter_mut().rev().find_map(|one| match one {
@@ -406,6 +423,11 @@ impl SpecBuilder {
         if table == TableId::Nat && self.spec.target == Target::Drop {
             return Err(no_drop_in_nat());
         }
+        let counts = self.loaded.iter().any(|one| matches!(one, Loaded::Connlimit(_)));
+        if counts && table != TableId::Filter {
+            let error = Error::usage("match `connlimit' is for the filter table only");
+            return Err(error.hint("elsewhere the packet's connection is not known yet"));
+        }
         // `-i +` says nothing.
         for slot in [&mut self.spec.ingress, &mut self.spec.egress] {
             if slot.as_ref().is_some_and(|one| one.name == "+" && !one.negated) {
@@ -478,6 +500,7 @@ fn finished(loaded: Loaded, family: Family, demanded: Option<u8>) -> Result<Matc
             test.ok_or_else(|| Error::usage("conntrack: At least one option is required"))
         }
         Loaded::State(test) => test.ok_or_else(|| missing("--state")),
+        Loaded::Connlimit(builder) => builder.finish().map(Match::Connlimit),
         Loaded::Comment(test) => test.ok_or_else(|| missing("--comment")),
     }
 }
@@ -509,7 +532,8 @@ fn needs(scanner: &Scanner<'_>, what: &str) -> Error {
 
 fn unknown_match(name: &str) -> Error {
     let shown = visible(name);
-    let hint = "supported: tcp udp sctp dccp icmp icmp6 multiport conntrack state comment";
+    let hint =
+        "supported: tcp udp sctp dccp icmp icmp6 multiport conntrack state connlimit comment";
     match name {
         "owner" | "physdev" => Error::usage(format!("match `{name}' cannot be supported"))
             .hint("local sockets and bridges are the host's own, packets here have none"),

@@ -3,7 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use postern_core::conntrack::ctstate::{CtState, CtStates};
+use postern_core::conntrack::siphash::SipKey;
 use postern_core::conntrack::tuple::Tuple;
+use postern_core::limits::Room;
 use postern_core::rules::{Action, Family, Hook, RejectKind, Subject};
 use postern_core::units::{InterfaceId, WorkerId};
 use postern_rules::{Compiled, Counts, InterfaceRole, Rulesets, builtin, compile, execute};
@@ -11,6 +13,9 @@ use postern_rules::{Compiled, Counts, InterfaceRole, Rulesets, builtin, compile,
 const LAN: InterfaceId = InterfaceId(0);
 const WAN: InterfaceId = InterfaceId(1);
 const NAMES: [(&str, InterfaceId); 2] = [("lan", LAN), ("wan", WAN)];
+
+/// Room to count the connections of small tables.
+const ROOM: Room = Room { rows: [64; 2], key: SipKey([1, 2]), per_source: None };
 
 fn words(line: &str) -> Vec<String> {
     line.split_whitespace().map(str::to_owned).collect()
@@ -25,7 +30,7 @@ struct Daemon {
 
 impl Daemon {
     fn new(rulesets: Rulesets) -> Self {
-        let live = compile(&rulesets, &NAMES, 2).expect("valid");
+        let live = compile(&rulesets, &NAMES, 2, &ROOM).expect("valid");
         Self { rulesets, live, retiring: None }
     }
 
@@ -44,7 +49,7 @@ impl Daemon {
         self.rulesets = rulesets;
         if output.changed {
             self.settle();
-            let new = compile(&self.rulesets, &NAMES, 2).expect("valid");
+            let new = compile(&self.rulesets, &NAMES, 2, &ROOM).expect("valid");
             self.retiring = Some(std::mem::replace(&mut self.live, new));
         }
         output.stdout

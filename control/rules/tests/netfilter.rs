@@ -227,6 +227,10 @@ fn every_ipv4_match_and_target_prints_as_in_linux() {
         -A INPUT -p tcp -m multiport --dport 80,443
         -A INPUT -p tcp -m multiport --dports 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
         -A INPUT -p tcp -m multiport --dports 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15:16
+        -A INPUT -p tcp --syn --dport 22 -m connlimit --connlimit-above 3 -j REJECT
+        -A INPUT -p tcp -m connlimit --connlimit-upto 16 --connlimit-mask 24 --connlimit-daddr -m tcp --dport 80 -j ACCEPT
+        -A INPUT -m connlimit ! --connlimit-above 5 --connlimit-mask 0
+        -A INPUT -m connlimit ! --connlimit-upto 4294967295 --connlimit-saddr
         -A INPUT -p tcp --dport 80 -m conntrack --ctstate NEW -m comment --comment hello -j ACCEPT
         -A INPUT -m comment --comment hello -p tcp --dport 80 -j ACCEPT
         -A INPUT -m comment --comment a -m comment --comment b
@@ -379,6 +383,14 @@ fn edits_and_refusals_leave_the_same_rules_as_in_linux() {
         -A INPUT -m conntrack --ctstate FOO
         -A INPUT -m conntrack --ctstate NEW,
         -A INPUT -m state --state SNAT
+        -A INPUT -m connlimit
+        -A INPUT -m connlimit --connlimit-mask 24
+        -A INPUT -m connlimit --connlimit-above
+        -A INPUT -m connlimit --connlimit-above -1
+        -A INPUT -m connlimit --connlimit-above 4294967296
+        -A INPUT -m connlimit --connlimit-above 1 --connlimit-upto 2
+        -A INPUT -m connlimit --connlimit-above 1 --connlimit-saddr --connlimit-daddr
+        -A INPUT --connlimit-above 1
         -A INPUT -p tcp -m multiport
         -A INPUT -m multiport --dports 1
         -A INPUT -p tcp -m multiport --dports 5:1

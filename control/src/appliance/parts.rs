@@ -29,7 +29,8 @@ pub fn compile_rules(
     rulesets: &Rulesets,
     workers: u8,
 ) -> Result<Compiled, postern_rules::Error> {
-    postern_rules::compile(rulesets, &interface_ids(config), usize::from(workers))
+    let room = compile::room(config, workers);
+    postern_rules::compile(rulesets, &interface_ids(config), usize::from(workers), &room)
 }
 
 /// What a first snapshot is made of.

@@ -30,7 +30,8 @@ use super::ApplianceError;
 use super::board::Board;
 use super::carrier::Carriers;
 use super::{leftovers, reload};
-use crate::config::{self, Config, ConntrackSettings, InterfaceSettings, XdpMode};
+use crate::compile;
+use crate::config::{self, Config, InterfaceSettings, XdpMode};
 use crate::netlink::{Configurator, ConfigureError, Follower, GATEWAY_METRIC};
 
 /// Slots for neighbours: what the kernel keeps by default (gc_thresh3 is 1024) for every interface, with room.
@@ -332,9 +333,8 @@ fn tables(
     clock: Clock,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<WorkerPlan>, ApplianceError> {
-    let share = |capacity: u32| capacity.div_ceil(cores.len() as u32).max(1);
-    let ConntrackSettings { capacity, capacity6, .. } = config.conntrack;
-    let limits = Limits { connections_v4: share(capacity), connections_v6: share(capacity6) };
+    let [connections_v4, connections_v6] = compile::rows(config, cores.len() as u8);
+    let limits = Limits { connections_v4, connections_v6 };
     let mut plans = Vec::new();
     for (worker, &core) in cores.iter().enumerate() {
         let mut memory = Vec::new();

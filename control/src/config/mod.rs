@@ -15,6 +15,7 @@ use std::time::Duration;
 use postern_core::conntrack::siphash::SipKey;
 use postern_core::conntrack::timeouts::Timeouts;
 use postern_core::helper::Helpers;
+use postern_core::limits::PerSource;
 use postern_core::snapshot::{InterfaceAddress, ReversePath};
 use postern_core::units::InterfaceId;
 use toml_edit::Document;
@@ -86,6 +87,8 @@ pub struct Settings {
     pub conntrack: ConntrackSettings,
     /// Idle timeouts: the profile with its overrides.
     pub timeouts: Timeouts,
+    /// What each source may have.
+    pub limits: LimitSettings,
     /// Port forwards, in the order of the file; no two overlap.
     pub forwards: Vec<ForwardSettings>,
     /// Port triggers, in the order of the file; no two open a port of one interface and protocol.
@@ -200,6 +203,13 @@ impl InterfaceSettings {
     pub fn is_outside(&self) -> bool {
         self.zone == "wan" || self.masquerade
     }
+}
+
+/// `[limits]`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LimitSettings {
+    /// How many connections a source may have; `None` for as many as it likes.
+    pub per_source: Option<PerSource>,
 }
 
 /// `[conntrack]`.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use postern_core::conntrack::siphash::SipKey;
 use postern_core::conntrack::timeouts::{ROWS, Timeouts};
 use postern_core::helper::Kind as Helper;
+use postern_core::limits::PerSource;
 use postern_core::nat::trigger::TRIGGERS_MAX;
 use postern_core::time::TIMEOUT_MAX;
 use toml_edit::Table;
@@ -15,8 +16,8 @@ use super::forward::{ForwardError, ForwardSpec};
 use super::reader::{Placed, Section, kind, kind_of_value};
 use super::trigger::{TRIGGER_TIMEOUT, TRIGGER_TIMEOUTS, TriggerSpec};
 use super::{
-    CONTROL_DEFAULT, ConntrackSettings, ForwardSettings, Idle, InterfaceSettings, Places,
-    RUN_DIR_DEFAULT, Settings, TriggerSettings, WORKERS_MAX, Workers, interface, value,
+    CONTROL_DEFAULT, ConntrackSettings, ForwardSettings, Idle, InterfaceSettings, LimitSettings,
+    Places, RUN_DIR_DEFAULT, Settings, TriggerSettings, WORKERS_MAX, Workers, interface, value,
 };
 use crate::api::socket::reading_path;
 
@@ -53,6 +54,7 @@ pub(super) fn read(file: &Path, table: &Table, faults: &Faults<'_>) -> Settings 
     let interfaces = interface::read_all(&mut top);
     let conntrack = top.section("conntrack").map_or_else(ConntrackSettings::default, conntrack);
     let timeouts = top.section("timeouts").map_or_else(Timeouts::default, timeouts);
+    let limits = top.section("limits").map_or_else(LimitSettings::default, limits);
     let forwards = forwards(&mut top, &interfaces);
     let triggers = triggers(&mut top, &interfaces);
     top.finish();
@@ -71,6 +73,7 @@ pub(super) fn read(file: &Path, table: &Table, faults: &Faults<'_>) -> Settings 
         interfaces,
         conntrack,
         timeouts,
+        limits,
         forwards,
         triggers,
         places,
@@ -257,6 +260,27 @@ fn timeouts(mut section: Section<'_>) -> Timeouts {
     }
     section.finish();
     out
+}
+
+/// Of an IPv6 source, the network counts: a host has all addresses of it to choose from (RFC 6177, RFC 8981).
+const SOURCE6: u8 = 64;
+
+fn limits(mut section: Section<'_>) -> LimitSettings {
+    let at = section.at();
+    let most = section.integer("connections_per_source", 1..=CAPACITY_MAX);
+    let length = section.integer("source_prefix", 8..=32);
+    let length6 = section.integer("source_prefix6", 16..=128);
+    let faults = section.faults();
+    section.finish();
+    if most.is_none() && (length.is_some() || length6.is_some()) {
+        faults.push(at, "there is a prefix and no `connections_per_source` to go with it");
+    }
+    let lengths = [
+        length.map_or(32, |length| length.value as u8),
+        length6.map_or(SOURCE6, |length| length.value as u8),
+    ];
+    let per_source = most.map(|most| PerSource { most: most.value as u32, lengths });
+    LimitSettings { per_source }
 }
 
 fn forwards(top: &mut Section<'_>, interfaces: &[InterfaceSettings]) -> Vec<ForwardSettings> {

@@ -683,3 +683,27 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn limits_are_read_and_a_prefix_needs_one() {
+    assert_eq!(good(BASE).limits.per_source, None);
+    let limited = |keys: &str| good(&format!("{BASE}[limits]\n{keys}")).limits.per_source;
+    let (most, lengths) = (500, [32, 64]);
+    assert_eq!(limited("connections_per_source = 500"), Some(PerSource { most, lengths }));
+    let lengths = [24, 56];
+    assert_eq!(
+        limited("connections_per_source = 500\nsource_prefix = 24\nsource_prefix6 = 56"),
+        Some(PerSource { most, lengths })
+    );
+    for (keys, fault) in [
+        ("connections_per_source = 0", "4:26: `connections_per_source` must be 1 to 160000000"),
+        (
+            "source_prefix = 24",
+            "3:1: there is a prefix and no `connections_per_source` to go with it",
+        ),
+        ("connections_per_source = 1\nsource_prefix = 33", "5:17: `source_prefix` must be 8 to 32"),
+    ] {
+        let found = faults(&format!("{BASE}[limits]\n{keys}"));
+        assert!(found.len() == 1 && found[0].starts_with(fault), "{found:?}");
+    }
+}

@@ -32,6 +32,7 @@ pub mod forward;
 pub mod fragments;
 pub mod headers;
 pub mod helper;
+pub mod limits;
 pub mod nat;
 pub mod parse;
 pub mod pipeline;

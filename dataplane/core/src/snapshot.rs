@@ -86,7 +86,9 @@ impl Snapshot {
             || half(self.stamps.way, before.stamps.way);
         let same_timeouts = self.timeouts == before.timeouts;
         self.timeout_changes = before.timeout_changes.wrapping_add(u32::from(!same_timeouts));
-        let review = stale || !same_addresses || !same_timeouts;
+        // A ledger begins with nothing counted.
+        let recount = self.policy.ledger().is_some() && self.stamps.policy != before.stamps.policy;
+        let review = stale || recount || !same_addresses || !same_timeouts;
         self.reviews = before.reviews.wrapping_add(u32::from(review));
         self
     }

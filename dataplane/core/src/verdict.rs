@@ -164,6 +164,8 @@ drop_reasons! {
     DeniedByPolicy = "denied_by_policy", "the chain's policy said DROP";
     RejectedByRule = "rejected_by_rule", "a rule said REJECT";
     TableFull = "table_full", "the connection table is full and nothing in it may be evicted";
+    SourceLimit = "source_limit", "its source has as many connections as one may have";
+    LimitsFull = "limits_full", "there is no place to count its source's connections";
     BucketFull = "bucket_full", "both index buckets of the connection are full";
     TupleInUse = "tuple_in_use", "another connection already uses this tuple";
     PortsExhausted = "ports_exhausted", "no free external port for this destination";

@@ -128,8 +128,9 @@ impl Driver {
             workers: 1,
             key,
         });
-        let capacity = config.conntrack.capacity.min(CAPACITY_MAX);
-        let limits = Limits { connections_v4: capacity, connections_v6: capacity };
+        let [connections_v4, connections_v6] =
+            compile::rows(config, 1).map(|rows| rows.min(CAPACITY_MAX));
+        let limits = Limits { connections_v4, connections_v6 };
         let pipeline = Pipeline::new(limits, limits.bytes().map(memory), key, key, BEGIN);
         Ok(Self {
             pipeline,
@@ -175,7 +176,13 @@ impl Driver {
     ) -> Fate {
         let since = time.saturating_sub(*self.first.get_or_insert(time));
         self.now = self.now.max(BEGIN.plus(since));
-        self.pipeline.housekeep(&self.snapshot, &self.counters, self.now, HOUSEKEEP_STEPS);
+        self.pipeline.housekeep(
+            WorkerId(0),
+            &self.snapshot,
+            &self.counters,
+            self.now,
+            HOUSEKEEP_STEPS,
+        );
         self.settle();
         match origin {
             Origin::Wire => {

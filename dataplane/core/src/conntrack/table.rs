@@ -25,6 +25,7 @@ use super::siphash::{ABREAST, Pairs, SipKey};
 use super::tuple::{Direction, FamilyTuple, TupleV4};
 use super::wheel::{self, Span, Wheel};
 use crate::arch::{self, prefetch};
+use crate::limits::Books;
 use crate::time::Tick;
 use crate::units::EntryIdx;
 
@@ -534,29 +535,29 @@ impl<'m, H: Hot> Table<'m, H> {
         Ok(EntryIdx(row))
     }
 
-    /// Removes a connection. The row must be live.
-    pub fn remove(&mut self, row: EntryIdx, why: Ended, now: Tick) {
+    /// Removes a connection, from the `books` too. The row must be live.
+    pub fn remove(&mut self, row: EntryIdx, why: Ended, now: Tick, books: Books<'_>) {
         self.wheel.disarm(self.cold, row.0);
-        self.forget(row.0, why, now);
+        self.forget(row.0, why, now, books);
     }
 
     /// Turns the wheel towards `now` and removes what has expired: at most `steps` of work. Returns
     /// how many connections went, and whether it stopped short of `now`.
-    pub fn expire(&mut self, now: Tick, mut steps: u32) -> (u32, bool) {
+    pub fn expire(&mut self, now: Tick, mut steps: u32, books: Books<'_>) -> (u32, bool) {
         let mut gone = 0;
-        while self.expire_one(now, &mut steps) {
+        while self.expire_one(now, &mut steps, books) {
             gone += 1;
         }
         (gone, steps == 0)
     }
 
     /// Turns the wheel towards `now` until one connection has expired, and removes that.
-    fn expire_one(&mut self, now: Tick, steps: &mut u32) -> bool {
+    fn expire_one(&mut self, now: Tick, steps: &mut u32, books: Books<'_>) -> bool {
         while let Some(row) = self.wheel.pop(self.cold, now, steps) {
             let state = self.rows[row as usize].hot().state();
             if now.reached(deadline(state)) {
                 let why = Ended::by_itself(state);
-                self.forget(row, why, now);
+                self.forget(row, why, now, books);
                 return true;
             }
             self.arm(row);
@@ -576,17 +577,17 @@ impl<'m, H: Hot> Table<'m, H> {
     /// Makes room for one connection: an expired one goes, else one that was not answered, else one that
     /// is not assured or is closed; of these whose turn it is, so that who came last goes last. Never
     /// one that is assured and lives. `None` if there is no room to be made, which costs little to find out.
-    pub fn make_room(&mut self, now: Tick) -> Option<Room> {
+    pub fn make_room(&mut self, now: Tick, books: Books<'_>) -> Option<Room> {
         /// How far the wheel is turned: it is hardly ever behind by more.
         const STEPS: u32 = 16;
-        if self.expire_one(now, &mut { STEPS }) {
+        if self.expire_one(now, &mut { STEPS }, books) {
             return Some(Room::Expired);
         }
         let row = self.unreplied.next_in_turn().or_else(|| self.little.next_in_turn())?;
         let state = self.rows[row as usize].hot().state();
         let expired = now.reached(deadline(state));
         let why = if expired { Ended::by_itself(state) } else { Ended::Evicted };
-        self.remove(EntryIdx(row), why, now);
+        self.remove(EntryIdx(row), why, now, books);
         Some(if expired { Room::Expired } else { Room::Evicted })
     }
 
@@ -606,7 +607,7 @@ impl<'m, H: Hot> Table<'m, H> {
     }
 
     /// Removes from the index and puts the row on the free list. The row is not armed.
-    fn forget(&mut self, row: u32, why: Ended, now: Tick) {
+    fn forget(&mut self, row: u32, why: Ended, now: Tick, books: Books<'_>) {
         let hot = *self.rows[row as usize].hot();
         debug_assert!(hot.state().flags & flags::LIVE != 0);
         if self.changes.is_open() {
@@ -617,6 +618,11 @@ impl<'m, H: Hot> Table<'m, H> {
             self.unindex(hash, row << 1 | direction as u32);
         }
         self.live -= 1;
+        if books.is_kept() {
+            let [original, reply] =
+                [Direction::Original, Direction::Reply].map(|d| (*hot.tuple(d)).into());
+            books.close(EntryIdx(row), &original, &reply);
+        }
         if let Some(set) = self.evictable(Worth::of(hot.state().flags)) {
             set.remove(row);
         }

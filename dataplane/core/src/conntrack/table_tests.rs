@@ -1,6 +1,7 @@
 use super::*;
 use crate::conntrack::entry::{HotV4, HotV6};
 use crate::conntrack::tuple::{TupleV4, protocol};
+use crate::limits::Books;
 use proptest::prelude::*;
 use std::collections::HashMap;
 use std::vec;
@@ -77,7 +78,7 @@ fn a_connection_is_found_by_either_tuple_and_not_after_removal() {
     assert_eq!(find(&table, &tuple(7)), Some((row, Direction::Original)));
     assert_eq!(find(&table, &tuple(7).inverted()), Some((row, Direction::Reply)));
     assert_eq!(find(&table, &tuple(8)), None);
-    table.remove(row, Ended::Deleted, Tick(0));
+    table.remove(row, Ended::Deleted, Tick(0), Books::NONE);
     assert_eq!(find(&table, &tuple(7)), None);
     assert_eq!(find(&table, &tuple(7).inverted()), None);
     assert!(table.is_empty());
@@ -133,7 +134,7 @@ fn eviction_takes_unreplied_then_unassured_or_closed_and_never_assured() {
         add(&mut table, n, row_flags, 1000, Tick(0)).unwrap();
     }
     let mut left = Vec::new();
-    while let Some(room) = table.make_room(Tick(1)) {
+    while let Some(room) = table.make_room(Tick(1), Books::NONE) {
         assert_eq!(room, Room::Evicted);
         left.push((0..8).filter(|&n| find(&table, &tuple(n)).is_some()).count());
         assert!(find(&table, &tuple(3)).is_none(), "the unreplied one goes first");
@@ -151,9 +152,9 @@ fn the_one_that_may_go_is_found_wherever_it_is() {
             let row_flags = if n == place { 0 } else { ASSURED };
             add(&mut table, n, row_flags, 1000, Tick(0)).unwrap();
         }
-        assert_eq!(table.make_room(Tick(1)), Some(Room::Evicted));
+        assert_eq!(table.make_room(Tick(1), Books::NONE), Some(Room::Evicted));
         assert!(find(&table, &tuple(place)).is_none());
-        assert_eq!(table.make_room(Tick(1)), None);
+        assert_eq!(table.make_room(Tick(1), Books::NONE), None);
     }
 }
 
@@ -165,7 +166,7 @@ fn a_newcomer_is_the_last_to_be_evicted() {
         add(&mut table, n, 0, 1000, Tick(0)).unwrap();
     }
     for n in 100..1000 {
-        assert_eq!(table.make_room(Tick(1)), Some(Room::Evicted));
+        assert_eq!(table.make_room(Tick(1), Books::NONE), Some(Room::Evicted));
         assert!(find(&table, &tuple(n - 100)).is_none());
         add(&mut table, n, 0, 1000, Tick(1)).unwrap();
     }
@@ -180,13 +181,13 @@ fn the_expired_make_room_first() {
         add(&mut table, n, row_flags, timeout_ms, Tick(0)).unwrap();
     }
     let now = Tick(1000 + wheel::UNIT_MS);
-    table.expire(Tick(990), u32::MAX);
+    table.expire(Tick(990), u32::MAX, Books::NONE);
     for left in (20..40).rev() {
-        assert_eq!(table.make_room(now), Some(Room::Expired));
+        assert_eq!(table.make_room(now, Books::NONE), Some(Room::Expired));
         assert_eq!(table.len(), left);
     }
     assert!((0..40).all(|n| find(&table, &tuple(n)).is_some() == (n % 2 == 0)));
-    assert_eq!(table.make_room(now), Some(Room::Evicted));
+    assert_eq!(table.make_room(now, Books::NONE), Some(Room::Evicted));
 }
 
 #[test]
@@ -196,24 +197,24 @@ fn a_shorter_timeout_takes_effect_at_once_and_a_longer_one_when_the_slot_fires()
     let before = *table.hot(row).state();
     table.row(row).hot.state.timeout_ms = 500;
     table.settle(row, before.flags, before.timeout_ms);
-    assert_eq!(table.expire(Tick(499), u32::MAX).0, 0);
-    assert_eq!(table.expire(Tick(500 + wheel::UNIT_MS), u32::MAX).0, 1);
+    assert_eq!(table.expire(Tick(499), u32::MAX, Books::NONE).0, 0);
+    assert_eq!(table.expire(Tick(500 + wheel::UNIT_MS), u32::MAX, Books::NONE).0, 1);
 
     let row = add(&mut table, 2, 0, 500, Tick(1000)).unwrap();
     table.row(row).hot.state.last_seen = 1400; // touched, lazily
-    assert_eq!(table.expire(Tick(1600), u32::MAX).0, 0);
-    assert_eq!(table.expire(Tick(1900 + wheel::UNIT_MS), u32::MAX).0, 1);
+    assert_eq!(table.expire(Tick(1600), u32::MAX, Books::NONE).0, 0);
+    assert_eq!(table.expire(Tick(1900 + wheel::UNIT_MS), u32::MAX, Books::NONE).0, 1);
 }
 
 #[test]
 fn a_timeout_made_shorter_than_a_row_has_been_idle_ends_it_at_the_next_turn() {
     let mut table = table(4);
     let row = add(&mut table, 1, 0, 7_440_000, Tick(0)).unwrap();
-    table.expire(Tick(100_000), u32::MAX);
+    table.expire(Tick(100_000), u32::MAX, Books::NONE);
     let before = *table.hot(row).state();
     table.row(row).hot.state.timeout_ms = 20_000;
     table.settle(row, before.flags, before.timeout_ms);
-    assert_eq!(table.expire(Tick(100_000), u32::MAX).0, 1);
+    assert_eq!(table.expire(Tick(100_000), u32::MAX, Books::NONE).0, 1);
 }
 
 /// Data shortens the timeout of a TCP connection and its acknowledgment lengthens it again: that must not cost a
@@ -225,7 +226,7 @@ fn a_timeout_that_goes_up_and_down_leaves_the_row_where_it_is() {
     let (mut places, mut moves) = (table.cold(row).wheel_prev, 0);
     for ms in (0..250_000).step_by(100) {
         for timeout_ms in [300_000, 7_440_000] {
-            table.expire(Tick(ms), u32::MAX);
+            table.expire(Tick(ms), u32::MAX, Books::NONE);
             let before = *table.hot(row).state();
             let state = &mut table.row(row).hot.state;
             (state.last_seen, state.timeout_ms) = (ms, timeout_ms);
@@ -239,8 +240,8 @@ fn a_timeout_that_goes_up_and_down_leaves_the_row_where_it_is() {
     table.row(row).hot.state.timeout_ms = 300_000;
     table.settle(row, before.flags, before.timeout_ms);
     let deadline = deadline(table.hot(row).state());
-    assert_eq!(table.expire(Tick(deadline.0 - 1), u32::MAX).0, 0);
-    assert_eq!(table.expire(deadline.plus_ms(wheel::UNIT_MS), u32::MAX).0, 1);
+    assert_eq!(table.expire(Tick(deadline.0 - 1), u32::MAX, Books::NONE).0, 0);
+    assert_eq!(table.expire(deadline.plus_ms(wheel::UNIT_MS), u32::MAX, Books::NONE).0, 1);
 }
 
 /// C189, C177: all of a burst of entries go within T..T+1 s, in bounded steps.
@@ -250,10 +251,10 @@ fn a_hundred_thousand_entries_expire_within_a_second_of_their_deadline() {
     for n in 0..100_000 {
         add(&mut table, n, 0, 30_000, Tick(n / 1000)).unwrap();
     }
-    assert_eq!(table.expire(Tick(29_999), u32::MAX).0, 0);
+    assert_eq!(table.expire(Tick(29_999), u32::MAX, Books::NONE).0, 0);
     let mut gone = 0;
     for ms in 30_000..31_000 {
-        gone += table.expire(Tick(ms), 256).0;
+        gone += table.expire(Tick(ms), 256, Books::NONE).0;
     }
     assert_eq!(gone, 100_000);
     assert!(table.is_empty());
@@ -325,7 +326,7 @@ proptest! {
                     let found = find(&table, &tuple(n));
                     prop_assert_eq!(found.is_some(), model.remove(&n).is_some());
                     if let Some((row, _)) = found {
-                        table.remove(row, Ended::Deleted, Tick(0));
+                        table.remove(row, Ended::Deleted, Tick(0), Books::NONE);
                     }
                 }
                 Op::Become(n, set, cleared, ms) => {
@@ -348,7 +349,7 @@ proptest! {
                     }
                 }
                 Op::MakeRoom => {
-                    let room = table.make_room(now);
+                    let room = table.make_room(now, Books::NONE);
                     let (left, gone): (HashMap<_, _>, HashMap<_, _>) =
                         model.iter().partition(|&(&n, _)| find(&table, &tuple(n)).is_some());
                     let lowest = model.values().map(|&(_, row_flags)| rank(row_flags)).min();
@@ -368,7 +369,7 @@ proptest! {
                 }
                 Op::Pass(ms) => {
                     now = now.plus_ms(ms);
-                    table.expire(now, u32::MAX);
+                    table.expire(now, u32::MAX, Books::NONE);
                     // Nothing goes early; what is a unit past its deadline is gone.
                     for (&n, &(deadline, _)) in &model {
                         let there = find(&table, &tuple(n)).is_some();

@@ -21,6 +21,7 @@ use crate::conntrack::tcp;
 use crate::conntrack::tuple::{Direction, FamilyTuple, Tuple, protocol};
 use crate::headers::{Headers, Kind};
 use crate::helper::expect::{Expectation, Handle};
+use crate::limits::Account;
 use crate::nat::{plan, rewrite};
 use crate::rules::{Family as RuleFamily, Judgement, PathId, Ports};
 use crate::steering::has_ids;
@@ -171,8 +172,15 @@ fn admit<H: Family>(
         }
     };
     let foreseen = foreseen.as_ref();
-    let judgement = judge(packet, headers, to, to_id, states, &leg, context);
+    let ledger = context.snapshot.policy.ledger();
+    let mut account = ledger.map(|ledger| Account::of_first(ledger, &headers.tuple, &reply));
+    let judgement = judge(packet, headers, to, to_id, states, &leg, account.as_mut(), context);
     consent(&judgement)?;
+    if let Some(account) = &mut account
+        && packet.origin == Origin::Wire
+    {
+        account.check_source().map_err(Refusal::Drop)?;
+    }
     let said = match expected.as_ref().and_then(|(_, expectation)| expectation.appear_as) {
         None if by_rules => ruled::source::<H>(packet, headers, &reply, &leg, states, context)?,
         _ => Source::Unsaid,
@@ -192,6 +200,9 @@ fn admit<H: Family>(
     let hashes = [hash, hash_of(table, reply, foreseen)];
     let reply = *reply;
     let row = confirm(table, hashes, headers, reply, &leg, &judgement, expected, first, context)?;
+    if let Some(account) = account {
+        account.keep(context.me, row);
+    }
     Ok((row, leg))
 }
 
@@ -495,7 +506,7 @@ fn confirm<H: Family>(
     // A connection past its deadline that still holds the reply tuple makes way.
     if let Some((row, _)) = table.find(hashes[1], &reply) {
         let why = Ended::by_itself(table.hot(row).state());
-        table.remove(row, why, context.tick);
+        table.remove(row, why, context.tick, context.books());
         context.counters.connections_gone.add(1);
     }
     let row = insert(table, first, hashes, context)?;
@@ -503,7 +514,7 @@ fn confirm<H: Family>(
     // An expectation comes true once, and only with a place in the table: whoever else met it meanwhile is refused.
     if let Some((handle, _)) = *expected {
         if !context.snapshot.expectations.take(handle) {
-            table.remove(row, Ended::Closed, context.tick);
+            table.remove(row, Ended::Closed, context.tick, context.books());
             return Err(Refusal::Drop(DropReason::TupleInUse));
         }
         context.counters.expectations_met.add(1);
@@ -521,7 +532,7 @@ fn insert<H: Family>(
     let Provisional { hot, warm, cold, .. } = first;
     let mut inserted = table.insert(hot, warm, cold, hashes);
     if inserted == Err(InsertError::Full)
-        && let Some(room) = table.make_room(context.tick)
+        && let Some(room) = table.make_room(context.tick, context.books())
     {
         context.counters.connections_evicted.add(u64::from(room == Room::Evicted));
         context.counters.connections_gone.add(1);

@@ -19,6 +19,7 @@ use crate::conntrack::tcp::{self, Outcome};
 use crate::conntrack::timeouts::TimeoutKind;
 use crate::conntrack::tuple::{Direction, FamilyTuple, Tuple, protocol};
 use crate::headers::{Headers, Kind};
+use crate::limits::Account;
 use crate::nat::rewrite::{Deltas, TtlChange};
 use crate::reply::IcmpErrorKind;
 use crate::rules::{self, Action, Judgement, PathId, Subject};
@@ -87,7 +88,7 @@ pub(super) fn pass<H: Family>(
     // The decision and the way out: cached, or made again.
     let decided = decide(table, packet, &headers, row, direction, ctstate, context);
     if matches!(decided, Err(Refusal::Drop(DropReason::AddressGone))) {
-        table.remove(row, Ended::AddressGone, context.tick);
+        table.remove(row, Ended::AddressGone, context.tick, context.books());
         context.counters.connections_gone.add(1);
         if direction == Direction::Original {
             // It may begin anew behind the current address.
@@ -113,7 +114,7 @@ pub(super) fn pass<H: Family>(
         // The packet that ends it waits for its next hop, and has to find its connection then.
         (Outcome::Delete, Verdict::Hold { .. }) => close_soon(table, row, context),
         (Outcome::Delete, _) => {
-            table.remove(row, Ended::Closed, context.tick);
+            table.remove(row, Ended::Closed, context.tick, context.books());
             context.counters.connections_gone.add(1);
         }
         _ => {}
@@ -165,7 +166,7 @@ fn anew<H: Family>(
     context: &Context<'_>,
 ) -> Verdict {
     let tuple = *table.hot(row).tuple(direction);
-    table.remove(row, why, context.tick);
+    table.remove(row, why, context.tick, context.books());
     context.counters.connections_gone.add(1);
     admit::pass(table, desk, packet, hash, &tuple, context)
 }
@@ -457,7 +458,19 @@ fn rejudge<H: Family>(
     let out: Tuple = (*table.hot(row).tuple(direction.opposite())).into();
     let row_flags = table.hot(row).state().flags;
     let states = states(ctstate, row_flags);
-    let judgement = judge(packet, headers, out.src(), out.src_id(), states, leg, context);
+    let mut account = context.snapshot.policy.ledger().map(|ledger| {
+        let own: Tuple = (*table.hot(row).tuple(direction)).into();
+        let tuples = match direction {
+            Direction::Original => [&own, &out],
+            Direction::Reply => [&out, &own],
+        };
+        Account::of_known(ledger, context.me, row, tuples, direction)
+    });
+    let (to, to_id, account_now) = (out.src(), out.src_id(), account.as_mut());
+    let judgement = judge(packet, headers, to, to_id, states, leg, account_now, context);
+    if let Some(account) = account {
+        account.keep(context.me, row);
+    }
     let state = table.row(row).hot.state_mut();
     if state.stamps.policy != context.snapshot.stamps.policy {
         state.stamps.policy = context.snapshot.stamps.policy;
@@ -469,7 +482,9 @@ fn rejudge<H: Family>(
     judgement
 }
 
-/// Walks the rules for a packet of a flow whose destination, after translation, is given.
+/// Walks the rules for a packet of a flow whose destination, after translation, is given; and what it is counted under, if
+/// it has a connection.
+#[allow(clippy::too_many_arguments)] // the corridor's luggage
 pub(super) fn judge(
     packet: &Packet<'_>,
     headers: &Headers,
@@ -477,6 +492,7 @@ pub(super) fn judge(
     destination_id: u16,
     states: CtStates,
     leg: &Leg,
+    account: Option<&mut Account<'_>>,
     context: &Context<'_>,
 ) -> Judgement {
     debug_assert_eq!(leg.ingress, leg::ingress_of(packet));
@@ -493,7 +509,7 @@ pub(super) fn judge(
         states,
         packet_len: fragments::judged_len(packet, headers),
     };
-    context.snapshot.policy.judge(context.me, leg.hook(), &subject)
+    context.snapshot.policy.judge_counted(context.me, leg.hook(), &subject, account)
 }
 
 /// Puts a packet on hold, with a note that the rules were asked.

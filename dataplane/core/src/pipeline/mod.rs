@@ -34,6 +34,7 @@ use crate::fragments::{Gathering, Settled};
 use crate::headers::{Headers, Kind};
 use crate::helper::expect::Expectations;
 use crate::helper::pool::{Capacity, Key, Pool};
+use crate::limits::Books;
 use crate::nat::plan::Random;
 use crate::nat::trigger::TRIGGERS_MAX;
 use crate::parse::{
@@ -189,6 +190,12 @@ impl<'a> Context<'a> {
         let (tick, paths) = (now.tick(), snapshot.policy.paths(me).filter(|_| !raw));
         let alone = snapshot.steering.workers() == 1;
         Self { me, snapshot, counters, now, tick, moment: now.moment(), raw, paths, alone }
+    }
+
+    /// The books that this worker's connections stand in.
+    #[inline]
+    fn books(&self) -> Books<'a> {
+        Books::new(self.snapshot.policy.ledger(), self.me)
     }
 
     #[inline]
@@ -466,13 +473,15 @@ impl<'m> Pipeline<'m> {
     /// at most about `steps` of work each. To be called between bursts. Whether there is more to do now.
     pub fn housekeep(
         &mut self,
+        me: WorkerId,
         snapshot: &Snapshot,
         counters: &Counters,
         now: Instant,
         steps: u32,
     ) -> bool {
-        let (v4, more_v4) = self.v4.expire(now.tick(), steps);
-        let (v6, more_v6) = self.v6.expire(now.tick(), steps);
+        let books = Books::new(snapshot.policy.ledger(), me);
+        let (v4, more_v4) = self.v4.expire(now.tick(), steps, books);
+        let (v6, more_v6) = self.v6.expire(now.tick(), steps, books);
         counters.connections_gone.add(u64::from(v4 + v6));
         self.gathering.expire(now.tick());
         if snapshot.expectations.any() || !self.desk.helpers.is_empty() {
@@ -483,7 +492,7 @@ impl<'m> Pipeline<'m> {
         if !snapshot.triggers.is_empty() {
             triggered::keep(&self.v4, &mut self.desk.triggered, snapshot, now.tick());
         }
-        let reviewing = self.review(snapshot, counters, now, steps);
+        let reviewing = self.review(me, snapshot, counters, now, steps);
         more_v4 || more_v6 || reviewing
     }
 

@@ -81,7 +81,7 @@ fn relate<H: Family>(
     };
     if !still_accepted(packet, &leg, context) {
         let states = states(CtState::Related, table.hot(row).state().flags);
-        consent(&judge(packet, &outer, other.src(), 0, states, &leg, context))?;
+        consent(&judge(packet, &outer, other.src(), 0, states, &leg, None, context))?;
     }
     finish(desk, packet, headers, &incoming, &other, &leg, context)
 }

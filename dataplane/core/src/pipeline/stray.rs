@@ -201,5 +201,5 @@ fn judge_stray(
     context: &Context<'_>,
 ) -> Judgement {
     let tuple = headers.tuple;
-    judge(packet, headers, tuple.dst(), tuple.dst_id(), CtStates::of(state), leg, context)
+    judge(packet, headers, tuple.dst(), tuple.dst_id(), CtStates::of(state), leg, None, context)
 }

@@ -2,9 +2,11 @@
 //! millions costs the packet path a bounded amount a turn.
 
 use super::Pipeline;
-use super::established::has_lost_address;
+use super::established::{has_lost_address, states};
 use super::family::Family;
+use super::leg::Leg;
 use crate::conntrack::changes::Ended;
+use crate::conntrack::ctstate::CtState;
 use crate::conntrack::datagram;
 use crate::conntrack::entry::{Cold, HotState, Warm, flags};
 use crate::conntrack::sctp;
@@ -13,9 +15,11 @@ use crate::conntrack::tcp;
 use crate::conntrack::timeouts::Timeouts;
 use crate::conntrack::tuple::{Direction, FamilyTuple, Tuple, protocol};
 use crate::counters::Counters;
+use crate::headers::tcp_flags;
 use crate::helper::Kind as Helper;
 use crate::helper::pool::{Key, Pool, Record};
-use crate::rules::{self, PathId};
+use crate::limits::{Account, Books, Ledger};
+use crate::rules::{self, PathId, Subject};
 use crate::snapshot::Snapshot;
 use crate::time::{Instant, Tick};
 use crate::units::{EntryIdx, InterfaceId, NeighbourIdx, Stamps, WorkerId};
@@ -229,16 +233,18 @@ impl Pipeline<'_> {
         me: WorkerId,
         id: ConnectionId,
         why: Ended,
+        snapshot: &Snapshot,
         counters: &Counters,
         now: Instant,
     ) -> bool {
         if self.get(me, id, now).is_none() {
             return false;
         }
+        let books = Books::new(snapshot.policy.ledger(), me);
         if id.is_v6() {
-            self.v6.remove(id.row(), why, now.tick());
+            self.v6.remove(id.row(), why, now.tick(), books);
         } else {
-            self.v4.remove(id.row(), why, now.tick());
+            self.v4.remove(id.row(), why, now.tick(), books);
         }
         counters.connections_gone.add(1);
         true
@@ -249,6 +255,7 @@ impl Pipeline<'_> {
     /// waits for ever.
     pub(super) fn review(
         &mut self,
+        me: WorkerId,
         snapshot: &Snapshot,
         counters: &Counters,
         now: Instant,
@@ -270,9 +277,9 @@ impl Pipeline<'_> {
         let timeouts = self.review.holds.then_some(&*snapshot.timeouts);
         for row in (row..end).map(EntryIdx) {
             let removed = if v6 {
-                review_row(&mut self.v6, row, snapshot, timeouts, now.tick())
+                review_row(&mut self.v6, me, row, snapshot, timeouts, now.tick())
             } else {
-                review_row(&mut self.v4, row, snapshot, timeouts, now.tick())
+                review_row(&mut self.v4, me, row, snapshot, timeouts, now.tick())
             };
             counters.connections_gone.add(u64::from(removed));
         }
@@ -293,6 +300,7 @@ impl Pipeline<'_> {
 /// under these timeouts, if they are others. Whether it was removed.
 fn review_row<H: Family>(
     table: &mut Table<'_, H>,
+    me: WorkerId,
     row: EntryIdx,
     snapshot: &Snapshot,
     timeouts: Option<&Timeouts>,
@@ -302,8 +310,11 @@ fn review_row<H: Family>(
         return false;
     }
     if has_lost_address(table.hot(row), snapshot) {
-        table.remove(row, Ended::AddressGone, now);
+        table.remove(row, Ended::AddressGone, now, Books::new(snapshot.policy.ledger(), me));
         return true;
+    }
+    if let Some(ledger) = snapshot.policy.ledger() {
+        enlist(ledger, table.hot(row), me, row, snapshot);
     }
     let protocol = table.hot(row).tuple(Direction::Original).protocol();
     let state = table.row(row).hot.state_mut();
@@ -319,6 +330,42 @@ fn review_row<H: Family>(
     }
     table.settle(row, before.flags, before.timeout_ms);
     false
+}
+
+/// Has a connection counted as if it were new under these rules: a ledger begins with nothing counted.
+#[cold]
+fn enlist<H: Family>(ledger: &Ledger, hot: &H, me: WorkerId, row: EntryIdx, snapshot: &Snapshot) {
+    let [original, reply]: [Tuple; 2] =
+        [Direction::Original, Direction::Reply].map(|direction| (*hot.tuple(direction)).into());
+    let state = hot.state();
+    let [ingress, egress] = state.interfaces[Direction::Original.index()].map(InterfaceId);
+    let Some(tuple) = original.with_dst(reply.src(), reply.src_id()) else { return };
+    let ip_protocol = original.protocol();
+    let is_query = matches!(ip_protocol, protocol::ICMP | protocol::ICMPV6);
+    // The tuple of a query has its type where others have the high half of a port.
+    let icmp_type = if is_query { original.dst_id().to_be_bytes()[0] } else { 0 };
+    let ctstate = if state.flags & flags::EXPECTED != 0 { CtState::Related } else { CtState::New };
+    let subject = Subject {
+        tuple: &tuple,
+        protocol: ip_protocol,
+        icmp_type,
+        icmp_code: 0,
+        icmp_query: is_query,
+        tcp_flags: if ip_protocol == protocol::TCP { tcp_flags::SYN } else { 0 },
+        ingress,
+        egress,
+        // A first packet is judged before its source is translated.
+        states: states(ctstate, state.flags & !flags::SNAT),
+        packet_len: 0,
+    };
+    let tuples = [&original, &reply];
+    let mut account = Account::of_known(ledger, me, row, tuples, Direction::Original);
+    let leg = Leg { egress, ..Leg::to_host(ingress) };
+    snapshot.policy.enlist(leg.hook(), &subject, &mut account);
+    if state.flags & flags::FROM_HOST == 0 {
+        let _ = account.check_source(); // above the limit it lives on, and is counted
+    }
+    account.keep(me, row);
 }
 
 /// The idle timeout of an undisturbed connection in its state, milliseconds.

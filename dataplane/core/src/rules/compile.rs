@@ -8,8 +8,11 @@ use core::net::IpAddr;
 use super::condition::{Condition, Masked, Rule, Step, Test};
 use super::model::{self, ChainRef, FamilyTables, Network, RANGES_MAX, Tables, Target};
 use super::policy::Policy;
-use super::{Family, Hook, HookSet, InterfaceSet, JUMPS_MAX, RejectKind, STEPS_MAX, Translation};
+use super::{
+    Family, Hook, HookSet, InterfaceSet, JUMPS_MAX, RejectKind, STEPS_MAX, TableId, Translation,
+};
 use crate::conntrack::tuple::protocol;
+use crate::limits::{LIMITS_MAX, Ledger, Limit, Room};
 use crate::units::WORKERS_MAX;
 
 /// Why a model was refused.
@@ -52,6 +55,12 @@ pub enum Fault {
     WrongHook,
     /// A translation to addresses or ports that nobody can have.
     Translation,
+    /// A condition that counts connections, elsewhere than in the filter table.
+    CountsElsewhere,
+    /// More than [`LIMITS_MAX`] conditions that count connections.
+    TooManyLimits,
+    /// A condition that counts connections, and no room to ([`Policy::compile`]).
+    Uncounted,
     /// More than [`WORKERS_MAX`] workers, or none.
     Workers,
 }
@@ -72,6 +81,11 @@ impl Fault {
             Self::RejectKind => "this family has no such reject type",
             Self::WrongHook => "its target cannot be used at a hook that leads there",
             Self::Translation => "it translates to an address or port that no host can have",
+            Self::CountsElsewhere => "connections are counted in the filter table only",
+            Self::TooManyLimits => {
+                "there are too many conditions that count connections (at most 31)"
+            }
+            Self::Uncounted => "it counts connections, for which there is no room here",
             Self::Workers => "the number of workers is not possible",
         }
     }
@@ -93,11 +107,24 @@ impl fmt::Display for CompileError {
 impl core::error::Error for CompileError {}
 
 impl Policy {
-    /// Compiles all tables for `workers` workers, with all the room they will ever need.
+    /// [`compile_counting`](Self::compile_counting), for rules that count no connections.
     ///
     /// # Errors
     /// The first thing that is wrong with the model.
     pub fn compile(filters: &Tables, workers: usize) -> Result<Self, CompileError> {
+        Self::compile_counting(filters, workers, None)
+    }
+
+    /// Compiles all tables for `workers` workers, with all the room they will ever need; `room` says how much it takes to
+    /// count connections.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with the model.
+    pub fn compile_counting(
+        filters: &Tables,
+        workers: usize,
+        room: Option<&Room>,
+    ) -> Result<Self, CompileError> {
         if workers == 0 || workers > WORKERS_MAX {
             let chain = ChainRef::Base(Hook::Input);
             return Err(CompileError {
@@ -107,7 +134,7 @@ impl Policy {
                 fault: Fault::Workers,
             });
         }
-        let mut out = Compiler::default();
+        let mut out = Compiler { may_count: room.is_some(), ..Compiler::default() };
         let base = Family::ALL.map(|family| {
             let filter = &filters.0[family.index()];
             let first = out.chains.len() as u32;
@@ -117,6 +144,7 @@ impl Policy {
         });
         let [v4, v6] = base;
         let base = [v4?, v6?];
+        let ledger = room.and_then(|room| Ledger::new(workers, room, out.limits));
         Ok(Self::new(
             out.rules,
             out.conditions,
@@ -124,6 +152,7 @@ impl Policy {
             out.chains,
             base,
             out.translations,
+            ledger,
             workers,
         ))
     }
@@ -147,6 +176,9 @@ struct Compiler {
     ranges: Vec<(u16, u16)>,
     chains: Vec<(u32, u32)>,
     translations: Vec<Translation>,
+    /// What is counted, by family.
+    limits: [Vec<Limit>; 2],
+    may_count: bool,
 }
 
 impl Compiler {
@@ -204,12 +236,13 @@ impl Compiler {
                     head.protocol = Some((*number, negated));
                 }
                 other => {
-                    let test = self.test(other)?;
+                    let test = self.test(family, other)?;
                     self.conditions.push(Condition { negated, test });
                 }
             }
         }
-        if let Some(own) = self.conditions.get_mut(start..) {
+        let own = self.conditions.get_mut(start..);
+        if let Some(own) = own.filter(|own| !own.iter().any(|c| c.test.is_counting())) {
             own.sort_by_key(|condition| condition.test.is_per_packet());
         }
         head.conditions = (start as u32, self.conditions.len() as u32);
@@ -240,7 +273,7 @@ impl Compiler {
         })
     }
 
-    fn test(&mut self, test: &model::Test) -> Result<Test, Fault> {
+    fn test(&mut self, family: Family, test: &model::Test) -> Result<Test, Fault> {
         Ok(match test {
             model::Test::Ports { side, ranges } => {
                 let ascending = ranges.iter().all(|(first, last)| first <= last);
@@ -258,6 +291,18 @@ impl Compiler {
             model::Test::States(states) => Test::States(*states),
             model::Test::Icmp { kind, codes } => Test::Icmp { kind: *kind, codes: *codes },
             model::Test::TcpFlags { mask, set } => Test::TcpFlags { mask: *mask, set: *set },
+            &model::Test::Connections { of, mask, above } => {
+                let mask = masked(family, Network { address: mask, mask }, false)?.mask;
+                let limits = &mut self.limits[family.index()];
+                if limits.len() == LIMITS_MAX {
+                    return Err(Fault::TooManyLimits);
+                }
+                limits.push(Limit { of, mask });
+                if !self.may_count {
+                    return Err(Fault::Uncounted);
+                }
+                Test::Connections { limit: limits.len() as u8 - 1, above }
+            }
             model::Test::Ingress(_)
             | model::Test::Egress(_)
             | model::Test::Source(_)
@@ -274,7 +319,7 @@ impl Compiler {
             Test::Port { .. } | Test::Ports { .. } => number.is_some_and(has_ports),
             Test::Icmp { .. } => number == Some(icmp),
             Test::TcpFlags { .. } => number == Some(protocol::TCP),
-            Test::States(_) => true,
+            Test::States(_) | Test::Connections { .. } => true,
         });
         let reset = rule.step == Step::Reject(RejectKind::TcpReset);
         let fits = fits && (!reset || number == Some(protocol::TCP));
@@ -357,9 +402,13 @@ impl<'a> Reach<'a> {
                 ChainRef::User(place) => &self.filter.chains[place],
             };
             for (place, rule) in rules.iter().enumerate() {
+                let family = self.family;
+                let refused = |fault| CompileError { family, chain, rule: Some(place), fault };
                 if !rule.target.hooks().intersects(here) {
-                    let (family, fault) = (self.family, Fault::WrongHook);
-                    return Err(CompileError { family, chain, rule: Some(place), fault });
+                    return Err(refused(Fault::WrongHook));
+                }
+                if rule.is_counting() && hook.table() != TableId::Filter {
+                    return Err(refused(Fault::CountsElsewhere));
                 }
                 if let Target::Jump(to) | Target::Goto(to) = rule.target
                     && !core::mem::replace(&mut seen[to], true)

@@ -7,6 +7,7 @@ use super::model::Side;
 use super::{Family, InterfaceSet, RejectKind, Subject};
 use crate::conntrack::ctstate::{CtState, CtStates};
 use crate::conntrack::tuple::{Tuple, protocol};
+use crate::limits::{self, Account, Ledger};
 
 /// What a compiled rule does; chains by their place among all chains of the policy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,13 +84,23 @@ pub(super) enum Test {
         mask: u8,
         set: u8,
     },
+    /// More connections than so many, under the limit at this place of the ledger.
+    Connections {
+        limit: u8,
+        above: u32,
+    },
 }
 
 impl Test {
     /// Whether any packet may find another answer than the last one of its connection, direction and state did.
     /// Such conditions come last in their rule, so that they are not looked at without need.
     pub(super) const fn is_per_packet(&self) -> bool {
-        matches!(self, Self::TcpFlags { .. } | Self::Icmp { .. })
+        matches!(self, Self::TcpFlags { .. } | Self::Icmp { .. } | Self::Connections { .. })
+    }
+
+    /// Whether it takes note of the packets that come as far as this: then it stays where it was written.
+    pub(super) const fn is_counting(&self) -> bool {
+        matches!(self, Self::Connections { .. })
     }
 
     /// Whether the answer for this packet may differ from that for the next one of its connection, direction and state.
@@ -103,7 +114,7 @@ impl Test {
             }
             // The tuple of a query holds its type, but not its code.
             Self::Icmp { codes, .. } => !packet.subject.icmp_query || *codes != (0, u8::MAX),
-            Self::TcpFlags { .. } => true,
+            Self::TcpFlags { .. } | Self::Connections { .. } => true,
         }
     }
 }
@@ -148,17 +159,28 @@ impl<'a> Packet<'a> {
 pub(super) struct Pools<'a> {
     pub(super) conditions: &'a [Condition],
     pub(super) ranges: &'a [(u16, u16)],
+    pub(super) ledger: Option<&'a Ledger>,
+}
+
+/// What a walk finds out besides how it ends.
+#[derive(Default)]
+pub(super) struct Findings<'a, 'l> {
+    /// Something was looked at that the next packet of the same connection, direction and state may answer otherwise.
+    pub(super) varies: bool,
+    /// A rule said that the packet is not to be tracked.
+    pub(super) untracked: bool,
+    /// What the packet's connection is counted under, if it has one and anything is counted.
+    pub(super) account: Option<&'a mut Account<'l>>,
 }
 
 impl Rule {
-    /// Whether the rule matches. Sets `varies` if something was looked at that the next packet of the same connection,
-    /// direction and state may answer otherwise.
+    /// Whether the rule matches.
     #[inline]
     pub(super) fn matches(
         &self,
         packet: &Packet<'_>,
         pools: &Pools<'_>,
-        varies: &mut bool,
+        findings: &mut Findings<'_, '_>,
     ) -> bool {
         let subject = packet.subject;
         let head = self.ingress.contains(subject.ingress)
@@ -171,8 +193,8 @@ impl Rule {
         }
         let (start, end) = (self.conditions.0 as usize, self.conditions.1 as usize);
         for condition in pools.conditions.get(start..end).unwrap_or_default() {
-            *varies |= condition.test.varies(packet);
-            if condition.test.holds(packet, pools.ranges) == condition.negated {
+            findings.varies |= condition.test.varies(packet);
+            if condition.test.holds(packet, pools, findings) == condition.negated {
                 return false;
             }
         }
@@ -182,7 +204,12 @@ impl Rule {
 
 impl Test {
     #[inline]
-    fn holds(&self, packet: &Packet<'_>, ranges: &[(u16, u16)]) -> bool {
+    fn holds(
+        &self,
+        packet: &Packet<'_>,
+        pools: &Pools<'_>,
+        findings: &mut Findings<'_, '_>,
+    ) -> bool {
         let subject = packet.subject;
         match *self {
             Self::Port { side, first, last } => {
@@ -190,7 +217,7 @@ impl Test {
             }
             Self::Ports { side, start, len } => {
                 let start = start as usize;
-                let ranges = ranges.get(start..start + usize::from(len)).unwrap_or_default();
+                let ranges = pools.ranges.get(start..start + usize::from(len)).unwrap_or_default();
                 any_port(subject, side, |port| ranges.iter().any(|r| (r.0..=r.1).contains(&port)))
             }
             Self::States(states) => states.intersects(subject.states),
@@ -199,7 +226,25 @@ impl Test {
                     && (codes.0..=codes.1).contains(&subject.icmp_code)
             }
             Self::TcpFlags { mask, set } => subject.tcp_flags & mask == set,
+            Self::Connections { limit, above } => {
+                connections(limit.into(), subject, pools, findings) > above
+            }
         }
+    }
+}
+
+/// How many connections the packet's address has under a limit, its own one included.
+#[cold]
+fn connections(
+    limit: usize,
+    subject: &Subject<'_>,
+    pools: &Pools<'_>,
+    findings: &mut Findings<'_, '_>,
+) -> u32 {
+    match (&mut findings.account, pools.ledger) {
+        (Some(account), _) => account.count(limit),
+        (None, Some(ledger)) => limits::count_for_stray(ledger, limit, subject.tuple),
+        (None, None) => 0, // compile sees to it that there is one
     }
 }
 

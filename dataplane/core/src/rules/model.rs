@@ -8,6 +8,7 @@ use core::net::IpAddr;
 
 use super::{Hook, HookSet, InterfaceSet, RejectKind, TableId, Translation};
 use crate::conntrack::ctstate::CtStates;
+use crate::limits::Of;
 
 /// The tables of both families, indexed by [`Family`](super::Family).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -48,6 +49,13 @@ pub struct Rule {
     pub conditions: Vec<Condition>,
     /// What to do then.
     pub target: Target,
+}
+
+impl Rule {
+    /// Whether it counts the connections that come as far as one of its conditions.
+    pub fn is_counting(&self) -> bool {
+        self.conditions.iter().any(|c| matches!(c.test, Test::Connections { .. }))
+    }
 }
 
 /// What a matching rule does.
@@ -144,6 +152,16 @@ pub enum Test {
         mask: u8,
         /// Flags that must be set.
         set: u8,
+    },
+    /// The packet's address, or all that agree with it in the bits of a mask, have more connections than `above`, the
+    /// packet's own included (xt_connlimit); `filter` only. Conditions that stand before it decide which connections count.
+    Connections {
+        /// Which address.
+        of: Of,
+        /// The mask, of the family.
+        mask: IpAddr,
+        /// How many are too few.
+        above: u32,
     },
 }
 

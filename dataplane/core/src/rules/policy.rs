@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::condition::{Condition, Packet, Pools, Rule, Step};
+use super::condition::{Condition, Findings, Packet, Pools, Rule, Step};
 use super::lines::Lines;
 use super::model::ChainPolicy;
 use super::paths::{AcceptedPath, CountCell, PATH_RULES_MAX, PathTable};
@@ -12,6 +12,7 @@ use super::{
     Action, Answer, Count, DecidedBy, Family, Hook, HookSet, JUMPS_MAX, Judgement, PathId, RuleIdx,
     Subject, Translation,
 };
+use crate::limits::{Account, Ledger};
 use crate::units::WorkerId;
 
 /// The compiled tables of both families. See the [module](super).
@@ -25,6 +26,7 @@ pub struct Policy {
     /// The base chains, by family and hook: their place in `chains` and their policy.
     pub(super) base: [[(u32, ChainPolicy); Hook::COUNT]; 2],
     translations: Box<[Translation]>,
+    ledger: Option<Box<Ledger>>,
     /// The hooks at which there is something to ask, by family.
     asked: [HookSet; 2],
     workers: Box<[PerWorker]>,
@@ -117,6 +119,7 @@ impl Policy {
         chains: Vec<(u32, u32)>,
         base: [[(u32, ChainPolicy); Hook::COUNT]; 2],
         translations: Vec<Translation>,
+        ledger: Option<Ledger>,
         workers: usize,
     ) -> Self {
         let per_worker = |_| PerWorker {
@@ -141,6 +144,7 @@ impl Policy {
             chains: chains.into(),
             base,
             translations: translations.into(),
+            ledger: ledger.map(Box::new),
             asked,
             workers,
         }
@@ -151,6 +155,17 @@ impl Policy {
     /// Only the thread of `worker` may call this with `worker`. The judgement's path is to be kept by the connection
     /// for its direction and state, with this policy's generation and the two interfaces.
     pub fn judge(&self, worker: WorkerId, hook: Hook, subject: &Subject<'_>) -> Judgement {
+        self.judge_counted(worker, hook, subject, None)
+    }
+
+    /// [`judge`](Self::judge), for a packet whose connection may be counted under limits.
+    pub(crate) fn judge_counted(
+        &self,
+        worker: WorkerId,
+        hook: Hook,
+        subject: &Subject<'_>,
+        account: Option<&mut Account<'_>>,
+    ) -> Judgement {
         let packet = Packet::new(subject);
         let counts = self.workers.get(worker.index());
         debug_assert!(counts.is_some(), "a worker that the policy was not compiled for");
@@ -161,13 +176,14 @@ impl Policy {
             counts,
             packet_len: subject.packet_len,
         };
-        let mut varies = !packet.may_be_remembered();
-        let (end, by) = self.walk(hook, &packet, &mut trail, &mut varies, &mut false);
+        let varies = !packet.may_be_remembered();
+        let mut findings = Findings { varies, untracked: false, account };
+        let (end, by) = self.walk(hook, &packet, &mut trail, &mut findings);
         let End::Verdict(action) = end else {
             debug_assert!(false, "compile refuses translations in the filter table");
             return Judgement { action: Action::Drop, by, path: PathId::UNCACHED };
         };
-        if !varies && !trail.overflown {
+        if !findings.varies && !trail.overflown {
             let path = counts
                 .and_then(|c| Some((c, c.paths.intern(trail.rules(), action, by)?)))
                 .and_then(|(c, id)| c.paths.count(id, subject.packet_len));
@@ -208,7 +224,9 @@ impl Policy {
             counts,
             packet_len: subject.packet_len,
         };
-        let (end, by) = self.walk(hook, &packet, &mut trail, &mut false, untracked);
+        let mut findings = Findings::default();
+        let (end, by) = self.walk(hook, &packet, &mut trail, &mut findings);
+        *untracked |= findings.untracked;
         trail.flush();
         if let (Some(counts), DecidedBy::ChainPolicy(family, hook)) = (counts, by) {
             counts.policies[family.index()][hook.index()].add(subject.packet_len);
@@ -222,6 +240,26 @@ impl Policy {
             (End::Verdict(Action::Accept), DecidedBy::ChainPolicy(..)) => Answer::Nothing,
             (End::Verdict(Action::Drop | Action::Reject(_)), by) => Answer::Drop(by),
         }
+    }
+
+    /// Has the connection of a packet counted under the limits that a walk through the rules of its hook comes to. Nothing else
+    /// is counted or kept.
+    pub(crate) fn enlist(&self, hook: Hook, subject: &Subject<'_>, account: &mut Account<'_>) {
+        let mut trail = Trail {
+            rules: [0; PATH_RULES_MAX],
+            len: 0,
+            overflown: false,
+            counts: None,
+            packet_len: 0,
+        };
+        let mut findings = Findings { account: Some(account), ..Findings::default() };
+        self.walk(hook, &Packet::new(subject), &mut trail, &mut findings);
+    }
+
+    /// What counts connections by address, if anything is to be counted.
+    #[inline]
+    pub fn ledger(&self) -> Option<&Ledger> {
+        self.ledger.as_deref()
     }
 
     /// How packets on this path are judged; counts one more. `None` if there is no such path: then [`judge`](Self::judge).
@@ -244,10 +282,10 @@ impl Policy {
         hook: Hook,
         packet: &Packet<'_>,
         trail: &mut Trail<'_>,
-        varies: &mut bool,
-        untracked: &mut bool,
+        findings: &mut Findings<'_, '_>,
     ) -> (End, DecidedBy) {
-        let pools = Pools { conditions: &self.conditions, ranges: &self.ranges };
+        let ledger = self.ledger.as_deref();
+        let pools = Pools { conditions: &self.conditions, ranges: &self.ranges, ledger };
         let by_rule = |at: u32| DecidedBy::Rule(RuleIdx(at));
         let (base, policy) = self.base[packet.family.index()][hook.index()];
         let (mut at, mut end) = self.chain(base);
@@ -266,7 +304,7 @@ impl Policy {
             };
             let this = at;
             at += 1;
-            if !rule.matches(packet, &pools, varies) {
+            if !rule.matches(packet, &pools, findings) {
                 continue;
             }
             trail.push(this);
@@ -278,7 +316,7 @@ impl Policy {
                     return (End::Verdict(Action::Reject(kind)), by_rule(this));
                 }
                 Step::Translate(place) => return (End::Translate(place), by_rule(this)),
-                Step::NoTrack => *untracked = true,
+                Step::NoTrack => findings.untracked = true,
                 Step::Return => at = end,
                 Step::Goto(chain) => (at, end) = self.chain(chain),
                 Step::Jump(chain) => {

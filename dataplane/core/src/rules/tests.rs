@@ -11,7 +11,9 @@ use super::model::{
 };
 use super::*;
 use crate::conntrack::ctstate::{CtState, CtStates};
+use crate::conntrack::siphash::SipKey;
 use crate::conntrack::tuple::protocol;
+use crate::limits::{Of, Room};
 use crate::units::WorkerId;
 
 const W0: WorkerId = WorkerId(0);
@@ -142,6 +144,9 @@ fn holds(test: &Test, s: &Subject<'_>) -> bool {
                 && s.icmp_code <= codes.1
         }
         Test::TcpFlags { mask, set } => s.tcp_flags & mask == *set,
+        Test::Connections { .. } => {
+            unreachable!("the generator makes none: they take more than a packet")
+        }
     }
 }
 
@@ -494,6 +499,25 @@ fn an_untracked_or_invalid_packet_or_an_icmp_error_is_never_cached() {
 
 fn fault(filters: &Tables) -> Option<Fault> {
     Policy::compile(filters, 1).err().map(|error| error.fault)
+}
+
+#[test]
+fn connections_are_counted_in_the_filter_table_by_a_few_rules_and_where_there_is_room() {
+    let counting = || {
+        let mask = IpAddr::V4(Ipv4Addr::BROADCAST);
+        rule(vec![Test::Connections { of: Of::Source, mask, above: 3 }], Target::Drop)
+    };
+    let room = Room { rows: [16; 2], key: SipKey([1, 2]), per_source: None };
+    let fault = |filters: &Tables, room| {
+        Policy::compile_counting(filters, 1, room).err().map(|error| error.fault)
+    };
+    let many = |count| input((0..count).map(|_| counting()).collect(), vec![]);
+    assert_eq!(fault(&many(31), Some(&room)), None);
+    assert_eq!(fault(&many(32), Some(&room)), Some(Fault::TooManyLimits));
+    assert_eq!(fault(&many(1), None), Some(Fault::Uncounted));
+    let mut elsewhere = Tables::default();
+    elsewhere.0[0].base[Hook::RawPrerouting.index()].rules = vec![counting()];
+    assert_eq!(fault(&elsewhere, Some(&room)), Some(Fault::CountsElsewhere));
 }
 
 /// `jumps` chains, each jumping to the next, from INPUT.

@@ -339,7 +339,8 @@ impl Job {
                 let slice = SLICE.min(pipeline.spare_changes());
                 let end = ids.len().min(next + slice);
                 for &id in &ids[next..end] {
-                    count += u64::from(pipeline.delete(me, id, Ended::Deleted, counters, now));
+                    count +=
+                        u64::from(pipeline.delete(me, id, Ended::Deleted, snapshot, counters, now));
                 }
                 if slice > 0 && end < ids.len() {
                     Progress::More(Self::Delete { ids, next: end, count })
@@ -398,7 +399,7 @@ impl Job {
                 let keep = |view: ConnectionView| ids.push(view.id);
                 let next = pipeline.visit(me, cursor, rows as u32, &filter, now, keep);
                 for id in ids {
-                    count += u64::from(pipeline.delete(me, id, why, counters, now));
+                    count += u64::from(pipeline.delete(me, id, why, snapshot, counters, now));
                 }
                 match next {
                     Some(cursor) if rows > 0 && turns < TURNS_MAX => {

@@ -299,7 +299,7 @@ impl<D: Door> Worker<D> {
     fn inform(&mut self, now: Instant) -> bool {
         let Self { pipeline, exits, snapshots, clerk, .. } = self;
         let counters = &*exits.counters;
-        let behind = pipeline.housekeep(snapshots.current(), counters, now, HOUSEKEEPING);
+        let behind = pipeline.housekeep(exits.me, snapshots.current(), counters, now, HOUSEKEEPING);
         let snapshot = snapshots.current();
         let office = Office { pipeline, me: exits.me, counters, snapshot, now };
         let worked = clerk.work(office) || behind;

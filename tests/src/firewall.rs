@@ -608,11 +608,13 @@ impl Firewall {
         &mut self.workers[worker].pipeline
     }
 
-    /// Deletes a connection; `false` if there was none of that id.
+    /// Deletes a connection, as control has it done; `false` if there was none of that id.
     pub fn delete(&mut self, id: ConnectionId) -> bool {
         let number = id.worker();
-        let worker = &mut self.workers[number.index()];
-        worker.pipeline.delete(number, id, Ended::Deleted, &worker.counters, self.now)
+        let Worker { pipeline, counters, snapshot, .. } = &mut self.workers[number.index()];
+        let deleted = pipeline.delete(number, id, Ended::Deleted, counters, self.now);
+        pipeline.bury(snapshot);
+        deleted
     }
 
     /// Begins or ends to have every worker note what happens to connections.

@@ -617,11 +617,13 @@ impl Firewall {
         &mut self.workers[worker].pipeline
     }
 
-    /// Deletes a connection; `false` if there was none of that id.
+    /// Deletes a connection, as control has it done; `false` if there was none of that id.
     pub fn delete(&mut self, id: ConnectionId) -> bool {
         let number = id.worker();
         let Worker { pipeline, snapshot, counters, .. } = &mut self.workers[number.index()];
-        pipeline.delete(number, id, Ended::Deleted, snapshot, counters, self.now)
+        let deleted = pipeline.delete(number, id, Ended::Deleted, snapshot, counters, self.now);
+        pipeline.bury(snapshot);
+        deleted
     }
 
     /// Begins or ends to have every worker note what happens to connections.

@@ -333,7 +333,6 @@ fn an_expectation_dies_with_its_master() {
                 _ => {
                     let id = fw.connection().id;
                     assert!(fw.delete(id));
-                    fw.housekeep(16);
                 }
             }
             assert_eq!(expectations(&fw), 0, "{end}");

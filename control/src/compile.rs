@@ -62,6 +62,7 @@ pub fn interfaces(config: &Settings, kernel: &KernelState) -> Interfaces {
             mtu,
             up: link.is_some_and(|l| l.up && l.carrier),
             masquerade: settings.masquerade,
+            independent: settings.independent,
             dhcp: settings.dhcp,
             reverse_path: settings.reverse_path,
             addresses: kernel.addresses(id).into(),
@@ -124,7 +125,7 @@ pub fn steering_inputs(
 
 /// The steering part: the [inputs](steering_inputs), and what the nat rules translate.
 pub fn steering(
-    inputs: Inputs,
+    mut inputs: Inputs,
     config: &Settings,
     kernel: &KernelState,
     rules: &Rulesets,
@@ -137,7 +138,13 @@ pub fn steering(
             (interface.name.as_str(), addresses.collect())
         })
         .collect();
-    Steering::with_nat(inputs, &nat_sides(rules, &interfaces))
+    let mut sides = nat_sides(rules, &interfaces);
+    sides.mapped |= config.interfaces.iter().any(|interface| interface.independent.is_some());
+    if sides.mapped {
+        // All that an inside endpoint sends must come to one worker, whatever masquerades.
+        inputs.inside = inside_networks(config, kernel);
+    }
+    Steering::with_nat(inputs, &sides)
 }
 
 /// The kernel's routes, compiled.
@@ -195,9 +202,13 @@ fn forwarded_addresses<'a>(
 /// Networks behind the interfaces that are not outside, sorted, none within another; empty if nothing
 /// masquerades, because then hashing both endpoints spreads better.
 fn inside(config: &Settings, kernel: &KernelState) -> Vec<InterfaceAddress> {
-    if !config.interfaces.iter().any(|i| i.masquerade) {
-        return Vec::new();
+    match config.interfaces.iter().any(|i| i.masquerade) {
+        true => inside_networks(config, kernel),
+        false => Vec::new(),
     }
+}
+
+fn inside_networks(config: &Settings, kernel: &KernelState) -> Vec<InterfaceAddress> {
     let is_inside =
         |id: InterfaceId| config.interfaces.get(id.index()).is_some_and(|i| !i.is_outside());
     let mut networks: Vec<(u32, u8)> = kernel
@@ -424,6 +435,35 @@ mod tests {
         let config = config::parse(Path::new("t.toml"), text.as_bytes()).unwrap();
         let kernel = assumed_kernel(&config);
         assert!(steering_inputs(&config, &kernel, &[], 1, SipKey([0, 0])).inside.is_empty());
+    }
+
+    #[test]
+    fn endpoint_independent_mappings_make_the_networks_inside_known() {
+        let text = TEXT.replace("masquerade = true", "");
+        let config = config::parse(Path::new("t.toml"), text.as_bytes()).unwrap();
+        let kernel = assumed_kernel(&config);
+        let mut rules = Rulesets::new();
+        let steer = |config: &Settings, rules: &Rulesets| {
+            let inputs = steering_inputs(config, &kernel, &[], 4, SipKey([0, 0]));
+            let steering = steering(inputs, config, &kernel, rules);
+            let host = std::net::Ipv4Addr::new(192, 168, 1, 77);
+            (steering.is_mapped(), steering.is_mappable(17, host, 5000))
+        };
+        assert_eq!(steer(&config, &rules), (false, false));
+        let rule = "-t nat -A POSTROUTING -o wan -j MASQUERADE --endpoint-independent mapping";
+        let words: Vec<_> = rule.split(' ').map(str::to_owned).collect();
+        let done = postern_rules::execute(
+            postern_core::rules::Family::V4,
+            &words,
+            &mut rules,
+            Default::default,
+        );
+        assert_eq!(done.code, 0, "{}", done.stderr);
+        assert_eq!(steer(&config, &rules), (true, true));
+        let text = TEXT
+            .replace("masquerade = true", "masquerade = true\nendpoint_independent = 'mapping'");
+        let config = config::parse(Path::new("t.toml"), text.as_bytes()).unwrap();
+        assert_eq!(steer(&config, &Rulesets::new()), (true, true));
     }
 
     #[test]

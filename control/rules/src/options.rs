@@ -52,6 +52,7 @@ pub(crate) enum Opt {
     Random,
     RandomFully,
     Persistent,
+    EndpointIndependent,
     NoTrack,
 }
 
@@ -158,6 +159,7 @@ const LONG: &[(&str, Opt)] = &[
     ("random", Random),
     ("random-fully", RandomFully),
     ("persistent", Persistent),
+    ("endpoint-independent", EndpointIndependent),
     ("notrack", NoTrack),
 ];
 

@@ -13,6 +13,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bound
 use postern_core::conntrack::changes::Ended;
 use postern_core::counters::Counters;
 use postern_core::helper::expect::{Expectation, Expectations};
+use postern_core::nat::mapping::{self, Mapping, Mappings, SHOWN_MAX};
 use postern_core::pipeline::{ConnectionId, ConnectionView, Cursor, Edit, Filter, Pipeline, Told};
 use postern_core::time::Instant;
 use postern_core::units::WorkerId;
@@ -66,6 +67,13 @@ pub enum Command {
         /// Empty, with room for [`EXPECTATIONS_MAX`](postern_core::helper::expect::EXPECTATIONS_MAX).
         buffer: Vec<Expectation>,
     },
+    /// Which endpoint-independent mappings are there? The answer is the same from every worker.
+    Mappings {
+        /// From where on.
+        cursor: mapping::Cursor,
+        /// Empty, with room for [`SHOWN_MAX`] at least.
+        buffer: Vec<Mapping>,
+    },
     /// Delete all that `filter` means.
     DeleteMatching {
         /// Which.
@@ -112,6 +120,13 @@ pub enum Answer {
     Unfollowed,
     /// To [`Command::Expectations`].
     Expected(Vec<Expectation>),
+    /// To [`Command::Mappings`].
+    Mapped {
+        /// What was found.
+        buffer: Vec<Mapping>,
+        /// Where to go on; `None` at the end.
+        cursor: Option<mapping::Cursor>,
+    },
     /// To [`Command::DeleteMatching`]: how many.
     DeletedMatching(u64),
     /// To [`Command::Count`].
@@ -185,6 +200,7 @@ enum Job {
     Follow { buffer: Vec<Told> },
     Unfollow,
     Expectations { buffer: Vec<Expectation>, shard: usize },
+    Mappings { buffer: Vec<Mapping>, cursor: mapping::Cursor },
     DeleteMatching { filter: Filter, cursor: Cursor, count: u64 },
     Count { filter: Filter, cursor: Cursor, count: u64 },
 }
@@ -195,6 +211,7 @@ pub(crate) struct Office<'a> {
     pub(crate) me: WorkerId,
     pub(crate) counters: &'a Counters,
     pub(crate) expectations: &'a Expectations,
+    pub(crate) mappings: &'a Mappings,
     pub(crate) now: Instant,
 }
 
@@ -258,6 +275,7 @@ impl Clerk {
                 Job::Unfollow
             }
             Command::Expectations { buffer } => Job::Expectations { buffer, shard: 0 },
+            Command::Mappings { buffer, cursor } => Job::Mappings { buffer, cursor },
             Command::DeleteMatching { filter } => Job::DeleteMatching { filter, cursor, count: 0 },
             Command::Count { filter } => Job::Count { filter, cursor, count: 0 },
             Command::Get { id } => {
@@ -286,7 +304,7 @@ enum Progress {
 
 impl Job {
     fn advance(self, office: Office<'_>) -> Progress {
-        let Office { pipeline, me, counters, expectations, now } = office;
+        let Office { pipeline, me, counters, expectations, mappings, now } = office;
         match self {
             Self::Visit { filter, cursor, mut buffer } => {
                 let room = (buffer.capacity() - buffer.len()).min(SLICE as usize) as u32;
@@ -350,6 +368,15 @@ impl Job {
                     Progress::More(Self::Expectations { buffer, shard: shard + 1 })
                 } else {
                     Progress::Done(Answer::Expected(buffer))
+                }
+            }
+            Self::Mappings { mut buffer, cursor } => {
+                if buffer.capacity() - buffer.len() < SHOWN_MAX {
+                    return Progress::Done(Answer::Mapped { buffer, cursor: Some(cursor) });
+                }
+                match mappings.show(cursor, now.tick(), |mapping| buffer.push(mapping)) {
+                    Some(cursor) => Progress::More(Self::Mappings { buffer, cursor }),
+                    None => Progress::Done(Answer::Mapped { buffer, cursor: None }),
                 }
             }
             Self::DeleteMatching { filter, cursor, mut count } => {

@@ -278,8 +278,9 @@ impl<D: Door> Worker<D> {
         let Self { pipeline, exits, snapshots, clerk, .. } = self;
         let counters = &*exits.counters;
         let behind = pipeline.housekeep(snapshots.current(), counters, now, HOUSEKEEPING);
-        let expectations = &*snapshots.current().expectations;
-        let office = Office { pipeline, me: exits.me, counters, expectations, now };
+        let snapshot = snapshots.current();
+        let (expectations, mappings) = (&*snapshot.expectations, &*snapshot.mappings);
+        let office = Office { pipeline, me: exits.me, counters, expectations, mappings, now };
         let worked = clerk.work(office) || behind;
         if self.pipeline.has_settled() {
             self.settle_fragments(now);

@@ -18,6 +18,7 @@ mod memory;
 pub mod oracle;
 pub mod packet;
 pub mod requirements;
+pub mod rfc;
 pub mod sctp;
 pub mod sent;
 pub mod setup;

@@ -292,6 +292,23 @@ fn hosts_inside_talk_by_their_external_endpoints() {
     }
 }
 
+/// Dialling a neighbour's mapping opens none of one's own: only a rule that is met on the way out does.
+#[test]
+fn a_hairpin_opens_nothing_towards_the_one_who_dials() {
+    for_workers([1, 2, 4], |setup| {
+        let mut fw = with(setup, &[FILTERING]);
+        let mut out = Flow::outward("192.168.1.3:6000", "192.0.2.9:53");
+        out.exchange(&mut fw);
+        let hairpin = Flow::between(LAN, "192.168.1.2:5000", LAN, "192.168.1.3:6000");
+        let mut hairpin = Flow { dialled: out.seen(), ..hairpin };
+        hairpin.exchange(&mut fw);
+        let stranger = udp("198.51.100.7:4000", hairpin.seen());
+        assert_eq!(fw.wan(&stranger).dropped(), DropReason::DeniedByPolicy);
+        Flow::outward("192.168.1.2:5000", "192.0.2.9:53").exchange(&mut fw);
+        fw.wan(&stranger).out(LAN);
+    });
+}
+
 /// RFC 5382 REQ-8: TCP too, and a host that dials itself.
 #[test]
 fn a_tcp_hairpin_lives_its_whole_life() {

@@ -59,7 +59,8 @@ pub(super) fn unsaid(
         let mappings = &context.snapshot.mappings;
         let own = mappings.any_of_inside(reply.protocol(), inside, context.tick);
         let address = own.map_or(dialled, |own| IpAddr::V4(*own.external.ip()));
-        let independence = own.map_or(Independence::Filtering, |own| own.independence);
+        // One that is made for this lets nobody in: no rule has said so yet.
+        let independence = own.map_or(Independence::Mapping, |own| own.independence);
         let ports = Ports { independent: Some(independence), ..Ports::default() };
         *behind = Some(match steering.is_ours(address) {
             true => Behind::interface(address, ports),

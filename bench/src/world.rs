@@ -59,6 +59,7 @@ pub fn snapshot(nat: bool, key: SipKey, workers: u8) -> Result<Snapshot> {
         mtu: 1500,
         up: true,
         masquerade,
+        independent: None,
         dhcp: false,
         reverse_path: ReversePath::Strict,
         addresses: addresses.into(),
@@ -94,6 +95,7 @@ pub fn snapshot(nat: bool, key: SipKey, workers: u8) -> Result<Snapshot> {
         neighbours: Arc::new(neighbours),
         triggers: Arc::default(),
         expectations: Arc::default(),
+        mappings: Arc::default(),
         timeouts: Arc::new(Timeouts::rfc()),
         options: Options { tcp: TcpPolicy::default(), ..Options::default() },
     })

@@ -65,6 +65,7 @@ pub fn interfaces(config: &Settings, kernel: &KernelState) -> Interfaces {
             mtu,
             up: link.is_some_and(|l| l.up && l.carrier),
             masquerade: settings.masquerade,
+            independent: settings.independent,
             dhcp: settings.dhcp,
             reverse_path: settings.reverse_path,
             addresses: kernel.addresses(id).into(),
@@ -141,7 +142,9 @@ pub fn steering(
             (interface.name.as_str(), addresses.collect())
         })
         .collect();
-    Steering::with_nat(inputs, &nat_sides(rules, &interfaces))
+    let mut sides = nat_sides(rules, &interfaces);
+    sides.mapped |= config.interfaces.iter().any(|interface| interface.independent.is_some());
+    Steering::with_nat(inputs, &sides)
 }
 
 /// The kernel's routes, compiled.
@@ -471,6 +474,35 @@ mod tests {
             assert_eq!(output.code, 0, "{}", output.stderr);
             assert_eq!(inside(&rules), known);
         }
+    }
+
+    #[test]
+    fn endpoint_independent_mappings_make_the_networks_inside_known() {
+        let text = TEXT.replace("masquerade = true", "");
+        let config = config::parse(Path::new("t.toml"), text.as_bytes()).unwrap();
+        let kernel = assumed_kernel(&config);
+        let mut rules = Rulesets::new();
+        let steer = |config: &Settings, rules: &Rulesets| {
+            let inputs = steering_inputs(config, &kernel, &[], rules, 4, SipKey([0, 0]));
+            let steering = steering(inputs, config, &kernel, rules);
+            let host = std::net::Ipv4Addr::new(192, 168, 1, 77);
+            (steering.is_mapped(), steering.is_mappable(17, host, 5000))
+        };
+        assert_eq!(steer(&config, &rules), (false, false));
+        let rule = "-t nat -A POSTROUTING -o wan -j MASQUERADE --endpoint-independent mapping";
+        let words: Vec<_> = rule.split(' ').map(str::to_owned).collect();
+        let done = postern_rules::execute(
+            postern_core::rules::Family::V4,
+            &words,
+            &mut rules,
+            Default::default,
+        );
+        assert_eq!(done.code, 0, "{}", done.stderr);
+        assert_eq!(steer(&config, &rules), (true, true));
+        let text = TEXT
+            .replace("masquerade = true", "masquerade = true\nendpoint_independent = 'mapping'");
+        let config = config::parse(Path::new("t.toml"), text.as_bytes()).unwrap();
+        assert_eq!(steer(&config, &Rulesets::new()), (true, true));
     }
 
     #[test]

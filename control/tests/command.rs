@@ -204,6 +204,20 @@ fn expectations_are_printed_as_conntrack_prints_them() {
 }
 
 #[test]
+fn mappings_are_listed() {
+    let running = Running::new();
+    let listed = postern(&running, "conntrack mappings");
+    assert_eq!(
+        out(&listed),
+        "udp inside=192.168.1.2:5000 external=203.0.113.2:5002 connections=2 [OPEN]\n\
+         tcp inside=192.168.1.2:5000 external=203.0.113.2:5002 connections=0 timeout=287\n"
+    );
+    assert_eq!(err(&listed), "postern: 2 mappings have been shown.\n");
+    let json = json(&postern(&running, "conntrack mappings --json"));
+    assert_eq!((&json[0]["open"], &json[1]["timeout_s"]), (&true.into(), &287.into()));
+}
+
+#[test]
 fn triggers_are_added_listed_and_removed() {
     let running = Running::new();
     let added = postern(&running, "trigger add udp 6112 6113-6115 --timeout 90s");

@@ -140,6 +140,7 @@ fn every_documented_path_is_answered_and_every_error_is_json() {
         "GET /v1/connections/{id}",
         "GET /v1/drops",
         "GET /v1/expectations",
+        "GET /v1/mappings",
         "GET /v1/forwards",
         "GET /v1/rules",
         "GET /v1/status",

@@ -20,6 +20,7 @@ pub mod model;
 pub mod oracle;
 pub mod packet;
 pub mod requirements;
+pub mod rfc;
 pub mod sctp;
 pub mod sent;
 pub mod setup;

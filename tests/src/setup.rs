@@ -11,6 +11,7 @@ use postern_core::forward::neighbour::Neighbour;
 use postern_core::forward::route::Prefix;
 use postern_core::forward::{NeighbourState, Neighbours, Route, RouteKind, Routes};
 use postern_core::limits::{PerSource, Room};
+use postern_core::nat::mapping::Mappings;
 use postern_core::nat::trigger::{TriggerRule, Triggers};
 use postern_core::nat::{Forward, NatRules};
 use postern_core::rules::Family;
@@ -63,6 +64,8 @@ pub struct Setup {
     pub workers: u8,
     /// Most connections of each family, per worker; fixed at start.
     pub capacity: u32,
+    /// Most endpoint-independent mappings, per worker; fixed at start.
+    pub mappings: u32,
     /// Decides which worker receives which packet, and keys every hash; fixed at start.
     pub seed: u64,
     /// Interfaces: 0 is the LAN, 1 the WAN.
@@ -96,6 +99,7 @@ impl Default for Setup {
         Self {
             workers: 1,
             capacity: 256,
+            mappings: 256,
             seed: 1,
             interfaces: vec![lan, wan],
             gateways: vec!["203.0.113.1".address(), "2001:db8:2::1".address()],
@@ -357,7 +361,9 @@ impl Setup {
         };
         let addresses = |i: &Interface| i.addresses.iter().map(|own| own.address).collect();
         let named: Vec<_> = NAMES.into_iter().zip(self.interfaces.iter().map(addresses)).collect();
-        Steering::with_nat(inputs, &nat_sides(&self.rules, &named))
+        let mut sides = nat_sides(&self.rules, &named);
+        sides.mapped |= self.interfaces.iter().any(|i| i.independent.is_some());
+        Steering::with_nat(inputs, &sides)
     }
 
     /// The first snapshot, or the one after another, made of another set-up: what did not change is taken over,
@@ -422,6 +428,10 @@ impl Setup {
                 before.map_or(&Triggers::default(), |b| &b.triggers),
             )),
             expectations: before.map_or_else(Arc::default, |b| b.expectations.clone()),
+            mappings: before.map_or_else(
+                || Arc::new(Mappings::new(self.workers, self.mappings, self.key(3))),
+                |b| b.mappings.clone(),
+            ),
             timeouts: Arc::new(self.timeouts.clone()),
             options: self.options,
         };
@@ -451,6 +461,7 @@ fn interface(number: u8, addresses: &[&str]) -> Interface {
         mtu: 1500,
         up: true,
         masquerade: false,
+        independent: None,
         dhcp: false,
         reverse_path: ReversePath::Strict,
         addresses: addresses.iter().map(|a| parse_network(a)).collect(),

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use postern_core::forward::NeighbourState;
 use postern_core::helper::{Helpers, Kind};
 use postern_core::pipeline::{Cursor, Filter};
+use postern_core::rules::Independence;
 use postern_core::units::WorkerId;
 use postern_core::verdict::DropReason;
 use postern_tests::flow::Ping;
@@ -227,6 +228,27 @@ fn helpers_expectations_and_triggers() {
     fw.lan(f.client_segment().rst()).out(WAN);
     fw.pass_secs(10_000);
     assert_eq!(fw.snapshot().expectations.len(), 0);
+    nothing_was_allocated();
+}
+
+#[test]
+fn endpoint_independent_mappings() {
+    let mut setup = Setup { mappings: 8, ..Setup::default().capacity(64) };
+    setup.interfaces[1].independent = Some(Independence::Filtering);
+    let mut fw = watched(setup);
+    for port in 5000..5010 {
+        let mut out = Flow::outward(("192.168.1.200", port), "192.0.2.9:53");
+        out.exchange(&mut fw);
+        // One place is for the host that dials from inside.
+        if port < 5007 {
+            Flow::inward("192.0.2.77:4000", out.seen(), out.client).exchange(&mut fw);
+            let hairpin = Flow::between(LAN, ("192.168.1.201", 5000), LAN, out.client);
+            Flow { dialled: out.seen(), ..hairpin }.exchange(&mut fw);
+        }
+    }
+    assert!(fw.values().mappings_made == 8 && fw.values().mappings_refused > 0);
+    fw.pass_secs(10_000);
+    assert_eq!(fw.snapshot().mappings.len(), 0);
     nothing_was_allocated();
 }
 

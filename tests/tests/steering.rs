@@ -409,3 +409,55 @@ fn protocols_without_ports() {
         }
     }
 }
+
+const INDEPENDENT: &str = "-A POSTROUTING -o wan -j MASQUERADE --endpoint-independent filtering";
+
+/// C041, C095, C099: what has no mapping meets its owner while others have: the appliance's own connections, those to it,
+/// forwards, and what is masqueraded into a LAN.
+#[test]
+fn beside_endpoint_independent_mappings() {
+    let into_lan = "-A POSTROUTING -o lan2 -s 192.168.1.0/24 -j MASQUERADE";
+    with_nat_rules(&[INDEPENDENT, into_lan], |draw| {
+        let far = at(remote(draw), draw.port());
+        let client = at(inside(draw), draw.port());
+        let second = at([192, 168, 2, 2 + draw.below(200) as u8].into(), draw.port());
+        match draw.below(8) {
+            0 => Flow::between(HOST_WAN, ours(draw.port()), WAN, far),
+            1 => Flow::between(LAN, client, HOST_LAN, "192.168.1.1:22"),
+            2 => Flow::between(HOST_LAN, ("192.168.1.1", draw.port()), LAN, client),
+            3 => Flow::between(WAN, far, HOST_WAN, ours(22)),
+            4 => Flow::inward(far, ours(5353), "192.168.1.10:53"),
+            5 => Flow { dialled: ours(5353), ..Flow::between(LAN, client, LAN, "192.168.1.10:53") },
+            6 => Flow::between(LAN, client, LAN2, second),
+            _ => Flow::outward(client, far),
+        }
+    });
+}
+
+/// C077, C078, C096: behind mappings, in by them, and from one to another.
+#[test]
+fn endpoint_independent_mappings() {
+    for workers in 1..=16 {
+        let mut setup = setup(workers, u64::from(workers) * 77);
+        setup.iptables(&format!("-t nat {INDEPENDENT}"));
+        let mut fw = Firewall::with(setup);
+        let mut draw = Draw::new(u64::from(workers));
+        for _ in 0..DRAWS / 2 {
+            let client = at(inside(&mut draw), draw.port());
+            let mut out = Flow::outward(client, at(remote(&mut draw), draw.port()));
+            meets_its_owner(&mut fw, &mut out);
+            if out.seen().port() < 1024 {
+                continue;
+            }
+            let stranger = at(remote(&mut draw), draw.port());
+            meets_its_owner(&mut fw, &mut Flow::inward(stranger, out.seen(), client));
+            let (neighbour_at, neighbour) = match draw.below(2) {
+                0 => (LAN, at([192, 168, 1, 240 + draw.below(10) as u8].into(), draw.port())),
+                _ => (LAN2, at([192, 168, 2, 2 + draw.below(200) as u8].into(), draw.port())),
+            };
+            let hairpin = Flow::between(neighbour_at, neighbour, LAN, client);
+            meets_its_owner(&mut fw, &mut Flow { dialled: out.seen(), ..hairpin });
+        }
+        assert_eq!(fw.values().dropped(), 0);
+    }
+}

@@ -204,6 +204,7 @@ Matches:   tcp: --sport --dport --syn --tcp-flags; udp, sctp, dccp: --sport --dp
 Targets:   ACCEPT  DROP  REJECT [--reject-with type]  RETURN  user chains
 nat:       DNAT --to-destination  REDIRECT [--to-ports]  SNAT --to-source  MASQUERADE [--to-ports]
            NETMAP --to; --random --random-fully --persistent
+           --endpoint-independent mapping|filtering (Postern's own; SNAT, MASQUERADE)
 raw:       NOTRACK  CT --notrack
 "
     )

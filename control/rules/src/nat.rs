@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 use postern_core::conntrack::tuple::protocol;
-use postern_core::rules::{Addresses, Family, Ports, Translation};
+use postern_core::rules::{Addresses, Family, Independence, Ports, Translation};
 
 use crate::error::{Error, visible};
 use crate::model::{Spoken, Target};
@@ -27,6 +27,7 @@ pub(crate) struct Builder {
     kind: Kind,
     to: Option<To>,
     spoken: Spoken,
+    independent: Option<Independence>,
 }
 
 /// What `--to-source`, `--to-destination`, `--to-ports` or `--to` says.
@@ -50,7 +51,7 @@ impl Builder {
             "NETMAP" => Kind::Netmap,
             _ => return None,
         };
-        Some(Self { kind, to: None, spoken: Spoken::default() })
+        Some(Self { kind, to: None, spoken: Spoken::default(), independent: None })
     }
 
     /// Takes one of the target's options.
@@ -85,8 +86,40 @@ impl Builder {
                 self.spoken.persistent = true;
                 Ok(())
             }
+            (Opt::EndpointIndependent, Kind::Snat | Kind::Masquerade) => {
+                self.set_independent(scanner.value()?, family, &spelling)
+            }
             _ => Err(refuse()),
         }
+    }
+
+    fn set_independent(
+        &mut self,
+        value: &str,
+        family: Family,
+        spelling: &str,
+    ) -> Result<(), Error> {
+        let independence = match value {
+            "mapping" => Independence::Mapping,
+            "filtering" => Independence::Filtering,
+            _ => {
+                let message =
+                    format!("{spelling}: \"{}\" is neither mapping nor filtering", visible(value));
+                let hint = "mapping: one external port towards everybody; filtering: and everybody gets in there";
+                return Err(Error::usage(message).hint(hint));
+            }
+        };
+        if family == Family::V6 {
+            let error = Error::usage(format!("{spelling} is for IPv4 only"));
+            return Err(
+                error.hint("IPv6 needs no translation of ports; let in what is to get in by rules")
+            );
+        }
+        if self.independent.replace(independence).is_some() {
+            let message = format!("{}: option \"{spelling}\" can only be used once.", self.name());
+            return Err(Error::usage(message));
+        }
+        Ok(())
     }
 
     fn set(&mut self, to: To, spelling: &str) -> Result<(), Error> {
@@ -114,9 +147,10 @@ impl Builder {
         let missing =
             |option: &str| Error::usage(format!("{name}: option \"{option}\" must be specified"));
         let random = self.spoken.random || self.spoken.random_fully;
+        let independent = self.independent;
         let ports = |range: Option<PortRange>| -> Result<Ports, Error> {
             let Some((first, last, base)) = range else {
-                return Ok(Ports { range: None, base: None, random });
+                return Ok(Ports { random, independent, ..Ports::default() });
             };
             match demanded {
                 Some(protocol::TCP | protocol::UDP | protocol::SCTP) => {}
@@ -128,7 +162,7 @@ impl Builder {
                     return Err(Error::usage(message));
                 }
             }
-            Ok(Ports { range: Some((first, last)), base, random })
+            Ok(Ports { range: Some((first, last)), base, random, independent })
         };
         let translation = match (self.kind, self.to) {
             (Kind::Snat, Some(To::Endpoint(addresses, range))) => {
@@ -263,6 +297,9 @@ pub(crate) fn options(translation: &Translation, spoken: Spoken) -> String {
         (Translation::Netmap { .. }, _) => format!(" --to {to}"),
     };
     words(&mut out, " --", spoken);
+    if let Some(independence) = independent(translation) {
+        let _ = write!(out, " --endpoint-independent {independence}");
+    }
     out
 }
 
@@ -276,7 +313,22 @@ pub(crate) fn shown(translation: &Translation, spoken: Spoken) -> String {
         (_, _) => format!(" to:{to}"),
     };
     words(&mut out, " ", spoken);
+    if let Some(independence) = independent(translation) {
+        let _ = write!(out, " endpoint-independent {independence}");
+    }
     out
+}
+
+/// What does not depend on the destination, as it is typed.
+fn independent(translation: &Translation) -> Option<&'static str> {
+    let ports = match translation {
+        Translation::Source(_, ports) | Translation::Masquerade(ports) => ports,
+        _ => return None,
+    };
+    ports.independent.map(|independence| match independence {
+        Independence::Mapping => "mapping",
+        Independence::Filtering => "filtering",
+    })
 }
 
 fn words(out: &mut String, lead: &str, spoken: Spoken) {

@@ -29,6 +29,12 @@ pub fn nat_sides(rulesets: &Rulesets, interfaces: &[NamedAddresses<'_>]) -> NatS
             Target::Nat(Translation::Source(addresses, _), _) => addresses,
             _ => None,
         }));
+        out.mapped |= rules(table).any(|(spec, _)| match spec.target {
+            Target::Nat(Translation::Source(_, ports) | Translation::Masquerade(ports), _) => {
+                ports.independent.is_some()
+            }
+            _ => false,
+        });
     }
     let mut sides = Sides { out, interfaces, family: Family::V4 };
     for family in Family::ALL {
@@ -39,7 +45,7 @@ pub fn nat_sides(rulesets: &Rulesets, interfaces: &[NamedAddresses<'_>]) -> NatS
             }
         }
     }
-    let NatSides { pools, networks, endpoints, anywhere, exposed } = &mut sides.out;
+    let NatSides { pools, networks, endpoints, anywhere, exposed, mapped: _ } = &mut sides.out;
     for ranges in [pools, networks, exposed] {
         ranges.sort_by_key(|range| (range.first, range.last));
         ranges.dedup();
@@ -323,7 +329,7 @@ mod tests {
     }
 
     fn shown(sides: &NatSides) -> String {
-        let NatSides { pools, networks, endpoints, anywhere, exposed } = sides;
+        let NatSides { pools, networks, endpoints, anywhere, exposed, mapped } = sides;
         let mut out = String::new();
         for (name, ranges) in [("pool", pools), ("net", networks), ("exposed", exposed)] {
             for Addresses { first, last } in ranges {
@@ -336,6 +342,7 @@ mod tests {
         for (protocol, first, last) in anywhere {
             out += &format!("any {protocol} {first}-{last}\n");
         }
+        out += if *mapped { "mapped\n" } else { "" };
         out
     }
 

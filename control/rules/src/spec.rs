@@ -182,6 +182,7 @@ impl SpecBuilder {
             | Opt::Random
             | Opt::RandomFully
             | Opt::Persistent
+            | Opt::EndpointIndependent
                 if !negated =>
             {
                 let hint = "it belongs behind -j SNAT, DNAT, MASQUERADE, REDIRECT or NETMAP";

@@ -447,7 +447,7 @@ fn token() -> impl Strategy<Value = String> {
     let known = "-A -I -D -R -C -L -S -F -Z -N -X -P -E INPUT FORWARD a b POSTERN-X -p tcp udp icmp -s -d 10.0.0.1/8
         1.1.1.1,2.2.2.2 -i -o lan eth+ -j ACCEPT DROP REJECT RETURN LOG ! -m conntrack --ctstate NEW,DNAT --dport
         --sport 80 1:2 http --syn --tcp-flags SYN,ACK multiport --dports 1,2,3 --icmp-type 8 echo-request comment
-        --comment hello --reject-with tcp-reset --to-source 1.2.3.4 --to-ports 5-6 --random SNAT REDIRECT NETMAP NOTRACK --to -n -v -x --line-numbers -t filter nat raw PREROUTING POSTROUTING -c 1 2 -w -4 -6 -h 0 3 --jump=DROP
+        --comment hello --reject-with tcp-reset --to-source 1.2.3.4 --to-ports 5-6 --random --endpoint-independent mapping SNAT REDIRECT NETMAP NOTRACK --to -n -v -x --line-numbers -t filter nat raw PREROUTING POSTROUTING -c 1 2 -w -4 -6 -h 0 3 --jump=DROP
         -nvL *filter :a :INPUT - COMMIT [1:2] \" \\";
     let known: Vec<String> = known.split_whitespace().map(str::to_owned).collect();
     prop_oneof![9 => prop::sample::select(known), 1 => "\\PC{0,6}", 1 => any::<String>()]
@@ -537,4 +537,56 @@ fn a_dump_of_several_tables_is_taken_whole_and_printed_again() {
     assert!(saved.contains("--notrack") && saved.contains("ctstate DNAT"), "{saved}");
     assert!(!saved.contains("-A INPUT") && !saved.contains("web"), "{saved}");
     assert!(saved.contains("-A POSTROUTING -j MASQUERADE"), "{saved}");
+}
+
+/// C192: Postern's own option is saved as it is typed, loaded again, shown, and refused where it means nothing.
+#[test]
+fn endpoint_independence_is_said_saved_and_shown() {
+    let mut rules = Rulesets::new();
+    let mut run = |family, line: &str| execute(family, &words(line), &mut rules, Counts::default);
+    for line in [
+        "-t nat -A POSTROUTING -o wan -p udp -j MASQUERADE --to-ports 4000-5000 --random --endpoint-independent filtering",
+        "-t nat -A POSTROUTING -j SNAT --endpoint-independent=mapping --to-source 203.0.113.8-203.0.113.9",
+    ] {
+        let done = run(Family::V4, line);
+        assert_eq!(done.code, 0, "{line}: {}", done.stderr);
+    }
+    let saved = run(Family::V4, "-t nat -S POSTROUTING").stdout;
+    assert_eq!(
+        saved,
+        "-P POSTROUTING ACCEPT\n\
+         -A POSTROUTING -o wan -p udp -j MASQUERADE --to-ports 4000-5000 --random --endpoint-independent filtering\n\
+         -A POSTROUTING -j SNAT --to-source 203.0.113.8-203.0.113.9 --endpoint-independent mapping\n"
+    );
+    let shown = run(Family::V4, "-t nat -L POSTROUTING -n").stdout;
+    assert!(
+        shown.contains("masq ports: 4000-5000 random endpoint-independent filtering"),
+        "{shown}"
+    );
+    assert!(shown.contains("to:203.0.113.8-203.0.113.9 endpoint-independent mapping"), "{shown}");
+    for (family, line, why) in [
+        (Family::V4, "MASQUERADE --endpoint-independent both", "neither mapping nor filtering"),
+        (Family::V4, "MASQUERADE --endpoint-independent", "requires an argument"),
+        (
+            Family::V4,
+            "MASQUERADE --endpoint-independent mapping --endpoint-independent filtering",
+            "only be used once",
+        ),
+        (Family::V4, "NETMAP --to 192.0.2.0/24 --endpoint-independent mapping", "unknown option"),
+        (Family::V4, "ACCEPT --endpoint-independent mapping", "it belongs behind"),
+        (Family::V6, "MASQUERADE --endpoint-independent mapping", "IPv4 only"),
+    ] {
+        let refused = run(family, &format!("-t nat -A POSTROUTING -j {line}"));
+        assert!(refused.code != 0 && refused.stderr.contains(why), "{line}: {}", refused.stderr);
+    }
+    let dump = execute_save(Family::V4, &words("-t nat"), &rules, Counts::default).stdout;
+    let mut again = Rulesets::new();
+    let options = RestoreOptions::default();
+    restore(&dump, Family::V4, options, &mut again, &Counts::default()).expect("what was saved");
+    let twice = execute_save(Family::V4, &words("-t nat"), &again, Counts::default).stdout;
+    let body = |text: &str| -> Vec<String> {
+        text.lines().filter(|line| line.starts_with("-A")).map(str::to_owned).collect()
+    };
+    assert_eq!(body(&twice), body(&dump));
+    assert_eq!(body(&dump).len(), 2);
 }

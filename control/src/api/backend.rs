@@ -6,6 +6,7 @@ use super::connection::{Connection, ConnectionId};
 use super::event::{ConnectionEdit, Events};
 use super::expectation::Expectation;
 use super::filter::ConnectionFilter;
+use super::mapping::Mapping;
 use super::model::{
     ConfigFault, ConnectionCount, Drops, Forward, ForwardKey, ForwardRequest, ReloadOutcome,
     RulesOutcome, RulesRequest, Status,
@@ -123,6 +124,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// All connections that helpers expect.
     async fn expectations(&self) -> Result<Vec<Expectation>, BackendError>;
+
+    /// All endpoint-independent mappings.
+    async fn mappings(&self) -> Result<Vec<Mapping>, BackendError>;
 
     /// Deletes every connection; returns how many. Whoever does not answer keeps nobody else from it.
     async fn flush_connections(&self) -> Result<u64, BackendError>;

@@ -1,7 +1,8 @@
 //! The control socket: what a program may ask of a running appliance, and how.
 //!
 //! * [`model`], [`connection`]: requests and answers, as they stand in JSON. Interfaces go by name.
-//! * [`event`], [`expectation`], [`trigger`]: the same, for what happens to connections, what helpers expect, port triggers.
+//! * [`event`], [`expectation`], [`mapping`], [`trigger`]: the same, for what happens to connections, what helpers expect, endpoint-independent
+//!   mappings, port triggers.
 //! * [`backend`]: what the API needs of the appliance; the appliance implements it, tests fake it.
 //! * [`routes`]: paths to backend calls, and the OpenAPI document made from the same list.
 //! * [`socket`]: the socket file: where, whose, with which mode, and gone at the end.
@@ -17,6 +18,7 @@ pub mod connection;
 pub mod event;
 pub mod expectation;
 pub mod filter;
+pub mod mapping;
 pub mod model;
 pub mod peer;
 pub mod routes;

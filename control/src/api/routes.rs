@@ -119,6 +119,7 @@ fn documented() -> OpenApiRouter<Arc<dyn Backend>> {
         .routes(routes!(flush_connections))
         .routes(routes!(table::events))
         .routes(routes!(table::expectations))
+        .routes(routes!(table::mappings))
         .routes(routes!(connection, delete_connection, table::update_connection))
         .routes(routes!(check_config))
         .routes(routes!(reload))

@@ -5,8 +5,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use postern_core::helper::expect::{EXPECTATIONS_MAX, Expectation as CoreExpectation};
+use postern_core::nat::mapping::{self, Mapping as CoreMapping};
 use postern_core::pipeline::{ConnectionId as CoreId, ConnectionView};
+use postern_core::rules::Independence;
 use postern_core::snapshot::Snapshot;
+use postern_core::time::Tick;
 use postern_core::units::InterfaceId;
 use postern_io::runtime::{Answer, Census, Command, Handle};
 use postern_io::xdp::socket::CopyMode;
@@ -21,6 +24,7 @@ use crate::api::connection::{Connection, ConnectionId, Protocol, TupleInfo};
 use crate::api::event::{ConnectionEdit, Events};
 use crate::api::expectation::Expectation;
 use crate::api::filter::{ConnectionFilter, Traits};
+use crate::api::mapping::Mapping;
 use crate::api::model::{
     Books, ConfigFault, ConnectionCount, DeviceMode, DropCount, Drops, FamilyRuleCounts, Forward,
     ForwardKey, ForwardRequest, InterfaceStatus, ReloadOutcome, RuleCounts, RulesOutcome,
@@ -397,6 +401,22 @@ impl Backend for Running {
         Ok(shown)
     }
 
+    async fn mappings(&self) -> Result<Vec<Mapping>, BackendError> {
+        let mut all = Vec::new();
+        let mut next = Some(mapping::Cursor::default());
+        while let Some(cursor) = next {
+            let buffer = Vec::with_capacity(table::PAGE.max(mapping::SHOWN_MAX));
+            let asked = self.ask(0, Command::Mappings { cursor, buffer }).await?;
+            let Answer::Mapped { buffer, cursor } = asked else {
+                return Err(table::unexpected());
+            };
+            let now = self.0.handle.clock.now().tick();
+            all.extend(buffer.iter().map(|mapping| show_mapping(mapping, now)));
+            next = cursor;
+        }
+        Ok(all)
+    }
+
     async fn flush_connections(&self) -> Result<u64, BackendError> {
         table::flush(self).await
     }
@@ -538,5 +558,21 @@ fn rule_counts(board: &Board) -> RuleCounts {
     RuleCounts {
         ipv4: family(postern_core::rules::Family::V4),
         ipv6: family(postern_core::rules::Family::V6),
+    }
+}
+
+/// A mapping as the API shows it.
+fn show_mapping(mapping: &CoreMapping, now: Tick) -> Mapping {
+    let CoreMapping { protocol, inside, external, independence, connections, deadline } = *mapping;
+    let remaining = deadline.since(now).max(0) as u32 / 1000;
+    Mapping {
+        protocol: Protocol(protocol),
+        inside: *inside.ip(),
+        inside_port: inside.port(),
+        external: *external.ip(),
+        external_port: external.port(),
+        open: independence == Independence::Filtering,
+        connections,
+        timeout_s: (connections == 0).then_some(remaining),
     }
 }

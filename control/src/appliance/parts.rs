@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use postern_core::conntrack::siphash::SipKey;
 use postern_core::forward::Neighbours;
+use postern_core::nat::mapping::Mappings;
 use postern_core::nat::trigger::Triggers;
 use postern_core::snapshot::Snapshot;
 use postern_core::units::{Generation, InterfaceId, Stamps};
@@ -54,6 +55,16 @@ pub struct Inputs<'a> {
     pub key: SipKey,
 }
 
+/// The table of endpoint-independent mappings. Memory comes with the mappings.
+fn mappings(config: &Settings, workers: u8, key: SipKey) -> Mappings {
+    /// As many as the ports of one address for both protocols, of one worker alone.
+    const PLACES_MAX: u32 = 1 << 17;
+    let share = config.conntrack.capacity.div_ceil(workers.into());
+    // Another key than steering's.
+    let key = SipKey([key.hash_words(&[0]), key.hash_words(&[1])]);
+    Mappings::new(workers, share.min(PLACES_MAX), key)
+}
+
 /// The first snapshot.
 pub fn first_snapshot(inputs: Inputs<'_>) -> Snapshot {
     let Inputs { config, kernel, forwards, rulesets, rules, neighbours, workers, key } = inputs;
@@ -73,6 +84,7 @@ pub fn first_snapshot(inputs: Inputs<'_>) -> Snapshot {
         neighbours: Arc::clone(neighbours),
         triggers: Arc::new(compile::triggers(config, triggers, &Triggers::default())),
         expectations: Arc::default(),
+        mappings: Arc::new(mappings(config, workers, key)),
         timeouts: Arc::new(compile::timeouts(config)),
         options: compile::options(config),
     }

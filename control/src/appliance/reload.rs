@@ -97,6 +97,10 @@ fn interface(old: &InterfaceSettings, new: &InterfaceSettings, changes: &mut Vec
             say(format!("{key} is {}", on(new)));
         }
     }
+    if old.independent != new.independent {
+        let word = new.independent.map_or("off".to_owned(), |word| format!("{word:?}"));
+        say(format!("endpoint_independent is {}", word.to_lowercase()));
+    }
     if old.reverse_path != new.reverse_path {
         say(format!("rp_filter is {}", format!("{:?}", new.reverse_path).to_lowercase()));
     }

@@ -323,6 +323,8 @@ pub enum ConntrackCommand {
     },
     /// Lists the connections that helpers expect, a line each as `conntrack -L expect`.
     Expect,
+    /// Lists the endpoint-independent mappings: who inside appears as what.
+    Mappings,
 }
 
 /// How connections are listed.

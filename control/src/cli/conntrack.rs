@@ -11,6 +11,7 @@ use crate::api::connection::{Connection, Ids, TupleInfo};
 use crate::api::event::{ConnectionEdit, Event, EventKind, EventKinds, EventsQuery, Updated};
 use crate::api::expectation::{Expectation, Expectations};
 use crate::api::filter::{ConnectionFilter, ConnectionQuery};
+use crate::api::mapping::{Mapping, Mappings};
 use crate::api::model::{ConnectionCount, Deleted, Family};
 
 /// Runs the command; the exit code.
@@ -47,6 +48,7 @@ pub fn run(
             follow(client, filter, events, &show, output)
         }
         ConntrackCommand::Expect => expect(client, output),
+        ConntrackCommand::Mappings => mappings(client, output),
         ConntrackCommand::Flush => {
             let done: Deleted = client.call(Method::POST, "/v1/connections/flush", NO_BODY)?;
             deleted(done, output)?;
@@ -247,6 +249,20 @@ fn expect(client: &Client, output: &mut Output<'_>) -> Result<u8, CliError> {
     Ok(0)
 }
 
+fn mappings(client: &Client, output: &mut Output<'_>) -> Result<u8, CliError> {
+    let Mappings { mappings } = client.call(Method::GET, "/v1/mappings", NO_BODY)?;
+    if output.json {
+        print_json(&mappings, output.out)?;
+        return Ok(0);
+    }
+    for mapping in &mappings {
+        writeln!(output.out, "{}", mapping_line(mapping))?;
+    }
+    output.out.flush()?;
+    writeln!(output.err, "postern: {} mappings have been shown.", mappings.len())?;
+    Ok(0)
+}
+
 fn id_path(id: &str) -> Result<String, CliError> {
     let id: u64 =
         id.parse().map_err(|_| CliError::Usage(format!("`{id}` is not the id of a connection")))?;
@@ -324,6 +340,20 @@ fn event_line(event: &Event, show: &Show) -> String {
         let _ = write!(line, "id={} ", c.id);
     }
     line.truncate(line.trim_end().len());
+    line
+}
+
+/// An endpoint-independent mapping, in the manner of `conntrack -L`.
+fn mapping_line(mapping: &Mapping) -> String {
+    let Mapping { protocol, inside, inside_port, external, external_port, .. } = mapping;
+    let mut line = format!(
+        "{protocol} inside={inside}:{inside_port} external={external}:{external_port} connections={}",
+        mapping.connections
+    );
+    if let Some(seconds) = mapping.timeout_s {
+        let _ = write!(line, " timeout={seconds}");
+    }
+    line.push_str(if mapping.open { " [OPEN]" } else { "" });
     line
 }
 

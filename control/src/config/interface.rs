@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use postern_core::rules::Independence;
 use postern_core::snapshot::{InterfaceAddress, ReversePath};
 use postern_core::units::INTERFACES_MAX;
 use postern_io::frame::MTU_MAX;
@@ -76,6 +77,16 @@ fn read(
     let has_v6 = addresses.iter().any(|a| a.address.is_ipv6());
     let gateways = gateways(&mut section, &addresses);
     let masquerade = section.boolean("masquerade").is_some_and(|m| m.value);
+    let kinds = [("mapping", Independence::Mapping), ("filtering", Independence::Filtering)];
+    let independent = section.word("endpoint_independent", &kinds);
+    if let Some(independent) = &independent
+        && !masquerade
+    {
+        let message = "`endpoint_independent` says how to masquerade, and this interface does not";
+        let hint = "masquerade = true, or the option --endpoint-independent of a nat rule";
+        faults.push_hint(independent.at, message, Some(hint.to_owned()));
+    }
+    let independent = independent.map(|independent| independent.value);
     let dhcp = section.boolean("dhcp").map_or(addresses.is_empty(), |d| d.value);
     let modes =
         [("strict", ReversePath::Strict), ("loose", ReversePath::Loose), ("off", ReversePath::Off)];
@@ -105,6 +116,7 @@ fn read(
         addresses,
         gateways,
         masquerade,
+        independent,
         dhcp,
         reverse_path,
         mtu,

@@ -16,6 +16,7 @@ use postern_core::conntrack::siphash::SipKey;
 use postern_core::conntrack::timeouts::Timeouts;
 use postern_core::helper::Helpers;
 use postern_core::limits::PerSource;
+use postern_core::rules::Independence;
 use postern_core::snapshot::{InterfaceAddress, ReversePath};
 use postern_core::units::InterfaceId;
 use toml_edit::Document;
@@ -178,6 +179,8 @@ pub struct InterfaceSettings {
     pub gateways: Vec<IpAddr>,
     /// Whether IPv4 leaving by it is translated to its address.
     pub masquerade: bool,
+    /// Whether that depends on the destination. Only where it masquerades.
+    pub independent: Option<Independence>,
     /// Whether a DHCP client runs on its TAP. True unless it has addresses or the configuration says so.
     pub dhcp: bool,
     /// Source address check.

@@ -707,3 +707,25 @@ fn limits_are_read_and_a_prefix_needs_one() {
         assert!(found.len() == 1 && found[0].starts_with(fault), "{found:?}");
     }
 }
+
+#[test]
+fn mappings_are_endpoint_independent_only_where_they_are_made() {
+    let with = |wan: &str| {
+        format!(
+            "interface.lan = {{ device = 'eth0', address = ['192.168.1.1/24'] }}\n\
+                 interface.wan = {{ device = 'eth1', address = ['203.0.113.2/24'], {wan} }}\n"
+        )
+    };
+    for (word, independence) in
+        [("mapping", Independence::Mapping), ("filtering", Independence::Filtering)]
+    {
+        let text = with(&format!("masquerade = true, endpoint_independent = '{word}'"));
+        assert_eq!(good(&text).interfaces[1].independent, Some(independence));
+    }
+    assert_eq!(good(&with("masquerade = true")).interfaces[1].independent, None);
+    for wan in
+        ["endpoint_independent = 'mapping'", "masquerade = true, endpoint_independent = 'cone'"]
+    {
+        assert!(parse(Path::new("t.toml"), with(wan).as_bytes()).is_err(), "{wan}");
+    }
+}

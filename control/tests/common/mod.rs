@@ -20,6 +20,7 @@ use postern_control::api::connection::{
 use postern_control::api::event::{ConnectionEdit, EndReason, Event, Events};
 use postern_control::api::expectation::Expectation;
 use postern_control::api::filter::ConnectionFilter;
+use postern_control::api::mapping::Mapping;
 use postern_control::api::model::*;
 use postern_control::api::server::{Limits, Server};
 use postern_control::api::socket::reading_path;
@@ -263,6 +264,27 @@ impl Backend for Fake {
             vec![Event::Overrun { time_unix_ms: at(9_002), missed: 12 }],
         ];
         Ok(Box::pin(stream::iter(batches)))
+    }
+
+    async fn mappings(&self) -> Result<Vec<Mapping>, BackendError> {
+        let mapping = Mapping {
+            protocol: Protocol(17),
+            inside: [192, 168, 1, 2].into(),
+            inside_port: 5000,
+            external: [203, 0, 113, 2].into(),
+            external_port: 5002,
+            open: true,
+            connections: 2,
+            timeout_s: None,
+        };
+        let idle = Mapping {
+            protocol: Protocol(6),
+            open: false,
+            connections: 0,
+            timeout_s: Some(287),
+            ..mapping.clone()
+        };
+        Ok(vec![mapping, idle])
     }
 
     async fn expectations(&self) -> Result<Vec<Expectation>, BackendError> {

@@ -138,6 +138,10 @@ counters! {
     helpers_declined;
     /// First packets that could not keep their source port.
     ports_changed;
+    /// Endpoint-independent mappings made.
+    mappings_made;
+    /// Connections that were translated as any other, because there was no place for an endpoint-independent mapping.
+    mappings_refused;
     /// Ways out that were looked up for a known connection: the first of a direction, or after a change of
     /// routes, addresses or interface.
     rerouted;

@@ -19,8 +19,9 @@ use crate::forward::{Neighbours, Routes};
 use crate::helper::Helpers;
 use crate::helper::expect::Expectations;
 use crate::nat::NatRules;
+use crate::nat::mapping::Mappings;
 use crate::nat::trigger::Triggers;
-use crate::rules::Policy;
+use crate::rules::{Independence, Policy};
 use crate::steering::Steering;
 use crate::units::{Generation, InterfaceId, Mac, Stamps, WorkerId};
 
@@ -57,6 +58,8 @@ pub struct Snapshot {
     pub triggers: Arc<Triggers>,
     /// Connections that helpers expect, changed in place by the workers.
     pub expectations: Arc<Expectations>,
+    /// Endpoint-independent mappings, changed in place by the workers.
+    pub mappings: Arc<Mappings>,
     /// Idle timeouts.
     pub timeouts: Arc<Timeouts>,
     /// Switches.
@@ -183,6 +186,8 @@ pub struct Interface {
     pub up: bool,
     /// IPv4 leaving by it is translated to one of its addresses.
     pub masquerade: bool,
+    /// Whether that depends on the destination: see [`Independence`].
+    pub independent: Option<Independence>,
     /// A DHCP client runs on its TAP: server replies pass before any state or rule.
     pub dhcp: bool,
     /// See [`ReversePath`].

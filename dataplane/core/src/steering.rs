@@ -5,6 +5,8 @@
 //! part of the snapshot, never of the interface it came in by. In this order:
 //!
 //! - (a) an endpoint is ours, or of a NAT pool, and not static: `block[its port]`, destination first;
+//!   If mappings are endpoint-independent ([`NatSides::mapped`]) and the other endpoint is a host inside, the sum of the blocks
+//!   of both ports (hairpin, below);
 //! - (b) exactly one endpoint is static, or one is so itself and the other by its port alone: hash of the other one; both
 //!   alike: hash of the one that lies inside, or if that tells nothing symmetric hash of both;
 //! - (c) exactly one endpoint is exposed ([`NatSides::exposed`]): `block[its port]`; or else exactly one endpoint lies in the inside prefixes: `block[its port]`;
@@ -17,6 +19,11 @@
 //! A worker takes external ports only from its own blocks, never a static one: so replies to a
 //! translated connection meet their owner by (a), and an inside port names the same worker inside
 //! (c) and out (a), which is what makes port preservation work.
+//!
+//! Two hosts A and B inside, with endpoint-independent mappings to ports a and b outside, talk by these: A's packets are from
+//! A's own port to b, B's from B's own port to a. The port inside and the port outside of a mapping lie in blocks of one
+//! worker, so the sum of two blocks is the same both ways. A connection between an external address and a host inside that
+//! needs a port of its own gets it from the one worker's blocks that make the sum come out right ([`Steering::dealer`]).
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -27,6 +34,7 @@ use core::net::{IpAddr, Ipv4Addr};
 use crate::conntrack::siphash::SipKey;
 use crate::conntrack::tuple::{Tuple, TupleV4, protocol};
 use crate::headers::Kind;
+use crate::nat::mapping;
 use crate::rules::Addresses;
 use crate::snapshot::InterfaceAddress;
 use crate::units::{WORKERS_MAX, WorkerId};
@@ -74,6 +82,8 @@ pub struct NatSides {
     pub anywhere: Vec<(u8, u16, u16)>,
     /// Hosts that get whatever port of an address of ours, unchanged: the port names the worker on both sides.
     pub exposed: Vec<Addresses>,
+    /// Whether a rule or an interface asks for endpoint-independent mappings.
+    pub mapped: bool,
 }
 
 /// The steering part of a snapshot.
@@ -93,6 +103,8 @@ pub struct Steering {
     exposed: Ranges<IpAddr>,
     inside_v4: Ranges<u32>,
     inside_v6: Ranges<u128>,
+    /// Whether there are endpoint-independent mappings.
+    mapped: bool,
     /// All of the above, by IPv4 address.
     roles: Roles,
     /// Port -> worker.
@@ -130,8 +142,7 @@ impl Steering {
             let at = |port| (s.address, s.protocol, port);
             (at(s.first), at(s.last))
         });
-        // Ports go to workers in pairs, so that RTP and RTCP (an even port and the next) stay together.
-        let owner = |port: u16| ((port / 2) % u16::from(inputs.workers)) as u8;
+        let owner = |port: u16| block_of(port, inputs.workers);
         let ports = |worker| (0..=u16::MAX).filter(|&port| owner(port) == worker).collect();
         let mut steering = Self {
             workers: inputs.workers,
@@ -147,6 +158,7 @@ impl Steering {
             exposed: Ranges::of(nat.exposed.iter().map(both_ends)),
             inside_v4: Ranges::of(inputs.inside.iter().filter_map(network_v4)),
             inside_v6: Ranges::of(inputs.inside.iter().filter_map(network_v6)),
+            mapped: nat.mapped,
             roles: Roles::default(),
             block: (0..=u16::MAX).map(owner).collect(),
             ports: (0..inputs.workers).map(ports).collect(),
@@ -215,6 +227,37 @@ impl Steering {
         self.key.hash_words(&[client, (to >> 64) as u64, to as u64])
     }
 
+    /// Whether there are endpoint-independent mappings at all.
+    #[inline]
+    pub fn is_mapped(&self) -> bool {
+        self.mapped
+    }
+
+    /// Whether an inside endpoint can have an endpoint-independent mapping: all it sends must come to one worker, whoever it
+    /// is for. One side of a forward or of a nat rule has that for its mapping.
+    pub fn is_mappable(&self, protocol: u8, address: Ipv4Addr, port: u16) -> bool {
+        mapping::maps(protocol)
+            && (self.workers == 1 || self.is_inside(address.into()))
+            && !self.is_ours(address.into())
+            && self.fixed(address.into(), protocol, port) == Fixed::No
+    }
+
+    /// The worker whose ports a connection that `me` makes gets behind `address`, so that the replies come to `me`; `reply`
+    /// is its reply tuple so far.
+    pub fn dealer(&self, reply: &Tuple, address: IpAddr, me: WorkerId) -> WorkerId {
+        let (server, port) = (reply.src(), reply.src_id());
+        let joint = self.mapped
+            && mapping::maps(reply.protocol())
+            && self.is_external(address)
+            && self.is_host_inside(server)
+            && self.fixed(server, reply.protocol(), port) == Fixed::No;
+        if !joint {
+            return me;
+        }
+        let (all, server) = (u16::from(self.workers), u16::from(self.block(port).0));
+        WorkerId(((u16::from(me.0) + all - server) % all) as u8)
+    }
+
     /// Whether the appliance has the same addresses in both.
     pub fn has_addresses_of(&self, other: &Self) -> bool {
         self.ours_v4 == other.ours_v4 && self.ours_v6 == other.ours_v6
@@ -230,6 +273,7 @@ impl Steering {
             && self.networks == other.networks
             && self.pools == other.pools
             && self.exposed == other.exposed
+            && self.mapped == other.mapped
             && self.inside_v4 == other.inside_v4
             && self.inside_v6 == other.inside_v6
     }
@@ -275,8 +319,15 @@ impl Steering {
     fn owner_by_roles(&self, tuple: &TupleV4) -> Option<WorkerId> {
         let [src, dst] =
             [tuple.src, tuple.dst].map(|address| self.roles.at(u32::from_be_bytes(address)));
-        if (src | dst) & role::TRANSLATED != 0 {
-            return None;
+        if (src | dst) & (role::TRANSLATED | role::MAPPED) != 0 {
+            if (src | dst) & role::TRANSLATED != 0 {
+                return None;
+            }
+            // An external address is never a host inside: that is what `MAPPED` tells apart.
+            let host = |role: u8| role & (role::INSIDE | role::EXTERNAL) == role::INSIDE;
+            if (host(src) || host(dst)) && mapping::maps(tuple.protocol) {
+                return Some(self.joint(tuple.src_id, tuple.dst_id));
+            }
         }
         let (by_src, by_dst) = (Some(self.block(tuple.src_id)), Some(self.block(tuple.dst_id)));
         match ((src | dst) & role::EXTERNAL != 0, dst & role::EXTERNAL != 0) {
@@ -298,6 +349,14 @@ impl Steering {
         let (src_id, dst_id) = (tuple.src_id(), tuple.dst_id());
         let dst_fixed = self.fixed(dst, protocol, dst_id);
         let src_fixed = self.fixed(src, protocol, src_id);
+        let joint = |one, other| self.is_external(one) && self.is_host_inside(other);
+        if self.mapped
+            && mapping::maps(protocol)
+            && (src_fixed, dst_fixed) == (Fixed::No, Fixed::No)
+            && (joint(src, dst) || joint(dst, src))
+        {
+            return self.joint(src_id, dst_id);
+        }
         if dst_fixed == Fixed::No && self.is_external(dst) {
             return self.block(dst_id);
         }
@@ -349,6 +408,17 @@ impl Steering {
         }
     }
 
+    /// Whether the address lies in the inside prefixes and connections do not appear behind it.
+    pub fn is_host_inside(&self, address: IpAddr) -> bool {
+        self.is_inside(address) && !self.is_external(address)
+    }
+
+    /// The worker at the sum of the blocks of two ports.
+    fn joint(&self, one: u16, other: u16) -> WorkerId {
+        let sum = u16::from(self.block(one).0) + u16::from(self.block(other).0);
+        WorkerId((sum % u16::from(self.workers)) as u8)
+    }
+
     /// Hash of one endpoint.
     fn endpoint(&self, address: IpAddr, id: u16) -> u64 {
         let address = wide(address);
@@ -373,6 +443,8 @@ mod role {
     pub(super) const INSIDE: u8 = 1 << 1;
     /// A forward or a nat rule may be about an endpoint with it.
     pub(super) const TRANSLATED: u8 = 1 << 2;
+    /// Connections appear behind it, and mappings are endpoint-independent.
+    pub(super) const MAPPED: u8 = 1 << 3;
 }
 
 /// What every IPv4 address is: where another kind begins, and what that is. One search for what is asked of every packet.
@@ -418,6 +490,7 @@ impl Roles {
                 (steering.is_external(address), role::EXTERNAL),
                 (steering.is_inside(address), role::INSIDE),
                 (translated, role::TRANSLATED),
+                (steering.mapped && steering.is_external(address), role::MAPPED),
             ] {
                 role |= if is { bit } else { 0 };
             }
@@ -501,6 +574,13 @@ fn network_v6(network: &InterfaceAddress) -> Option<(u128, u128)> {
     Some((address & !host, address | host))
 }
 
+/// The worker whose block a port lies in. Ports go to workers in pairs, so that RTP and RTCP (an even port and the next) stay
+/// together.
+#[inline]
+pub const fn block_of(port: u16, workers: u8) -> u8 {
+    ((port / 2) % workers as u16) as u8
+}
+
 /// Whether the protocol's tuples carry ports or identifiers.
 #[inline]
 pub const fn has_ids(protocol: u8) -> bool {
@@ -562,6 +642,7 @@ mod tests {
             inside in proptest::collection::vec((0u8..40, 0u8..=8), 0..3),
             forwards in proptest::collection::vec((0u8..40, 0u16..8), 0..3),
             anywhere in prop::option::of(0u16..8),
+            mapped in any::<bool>(),
             probes in proptest::collection::vec((0u8..44, 0u8..44, 0u16..10, 0u16..10), 64),
         ) {
             // Forty addresses, half at each end of the space.
@@ -575,7 +656,7 @@ mod tests {
                 first: port,
                 last: port + 2,
             };
-            let mut nat = NatSides::default();
+            let mut nat = NatSides { mapped, ..NatSides::default() };
             for &(kind, low, more) in &ranges {
                 let (a, b) = (address(low), address((low + more).min(39)));
                 let range = Addresses { first: a.min(b), last: a.max(b) };

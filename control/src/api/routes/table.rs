@@ -17,6 +17,7 @@ use crate::api::connection::Connection;
 use crate::api::event::{ConnectionEdit, Event, EventKinds, Events, EventsQuery, Updated};
 use crate::api::expectation::Expectations;
 use crate::api::filter::{ConnectionFilter, ConnectionQuery};
+use crate::api::mapping::Mappings;
 use crate::api::model::ErrorBody;
 
 /// After that long without an event an empty line is sent: who is gone does not keep its place.
@@ -113,4 +114,10 @@ pub(super) async fn update_connection(
 #[utoipa::path(get, path = "/v1/expectations", responses((status = 200, body = Expectations)))]
 pub(super) async fn expectations(State(backend): Appliance) -> Answer<Expectations> {
     Ok(Json(Expectations { expectations: backend.expectations().await? }))
+}
+
+/// All endpoint-independent mappings.
+#[utoipa::path(get, path = "/v1/mappings", responses((status = 200, body = Mappings)))]
+pub(super) async fn mappings(State(backend): Appliance) -> Answer<Mappings> {
+    Ok(Json(Mappings { mappings: backend.mappings().await? }))
 }

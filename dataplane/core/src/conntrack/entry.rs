@@ -146,6 +146,9 @@ pub mod peer_flags {
     pub const DATA_UNACKNOWLEDGED: u8 = 1 << 4;
     /// [`Peer::max_ack`](super::Peer::max_ack) is set.
     pub const MAX_ACK_SET: u8 = 1 << 5;
+    /// Of any protocol, and not about the peer. In the original peer's flags: the connection's source has an
+    /// endpoint-independent mapping, which it holds. In the other's: it came in by one.
+    pub const MAPPED: u8 = 1 << 6;
     /// Set in the original peer's flags only: the last segment was not an ordinary one, and
     /// `Cold::last_*` tell of it.
     pub const NOTED: u8 = 1 << 7;

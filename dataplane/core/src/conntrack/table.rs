@@ -15,17 +15,21 @@
 //!
 //! All memory is handed in, and taken once: nothing here allocates. Owner: one worker.
 
+use alloc::sync::Arc;
+use core::net::SocketAddrV4;
+
 use arrayvec::ArrayVec;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::changes::{Change, Changes, Ended, Happened};
-use super::entry::{Cold, Hot, Pair, Warm, flags};
+use super::entry::{Cold, Hot, Pair, Warm, flags, peer_flags};
 use super::rowset::RowSet;
 use super::siphash::{ABREAST, Pairs, SipKey};
-use super::tuple::{Direction, FamilyTuple, TupleV4};
+use super::tuple::{Direction, FamilyTuple, Tuple, TupleV4};
 use super::wheel::{self, Span, Wheel};
 use crate::arch::{self, prefetch};
 use crate::limits::Books;
+use crate::nat::mapping::{self, Mappings, Refused};
 use crate::time::Tick;
 use crate::units::EntryIdx;
 
@@ -191,6 +195,8 @@ pub struct Table<'m, H: Hot> {
     little: RowSet<'m>,
     departed: Departed,
     changes: Changes<H>,
+    /// What connections of this table may hold; `None` until one does.
+    mappings: Option<Arc<Mappings>>,
 }
 
 /// Rows with a helper that went, each with its incarnation then.
@@ -245,6 +251,7 @@ impl<'m, H: Hot> Table<'m, H> {
             little: RowSet::new(layout.capacity, little),
             departed: Departed::default(),
             changes: Changes::new(layout.capacity as u32),
+            mappings: None,
         }
     }
 
@@ -629,9 +636,40 @@ impl<'m, H: Hot> Table<'m, H> {
         if hot.state().flags & flags::HELPED != 0 {
             self.note_departed(row);
         }
+        if self.mappings.is_some() {
+            self.release(row, &hot);
+        }
         self.rows[row as usize].both().0.state_mut().flags = 0;
         self.cold[row as usize].wheel_next = self.free;
         self.free = row;
+    }
+
+    /// From now on connections of this table may hold these mappings, always the same: whatever removes one lets go of them.
+    pub fn hold_mappings(&mut self, mappings: &Arc<Mappings>) {
+        self.mappings.get_or_insert_with(|| Arc::clone(mappings));
+    }
+
+    /// Whether connections of this table ever held any.
+    pub fn holds_mappings(&self) -> bool {
+        self.mappings.is_some()
+    }
+
+    /// Lets go of the mappings that a connection holds.
+    #[cold]
+    fn release(&mut self, row: u32, hot: &H) {
+        let held = self.rows[row as usize].warm().peer_flags;
+        let external = [Direction::Reply, Direction::Original];
+        for (held, external) in held.into_iter().zip(external) {
+            let tuple = hot.tuple(external);
+            if held & peer_flags::MAPPED != 0
+                && let (Some(mappings), Tuple::V4(tuple)) = (&self.mappings, (*tuple).into())
+                && mapping::maps(tuple.protocol)
+            {
+                let external = SocketAddrV4::new(tuple.dst.into(), tuple.dst_id);
+                let last_seen = Tick(hot.state().last_seen);
+                mappings.release(tuple.protocol, external, last_seen, Refused::No);
+            }
+        }
     }
 
     #[cold]

@@ -159,7 +159,8 @@ impl Step<'_> {
             flags: tcp_flags::SYN,
         };
         self.warm.peers = Default::default();
-        self.warm.peer_flags = [peer_flags::NOTED, 0];
+        let [first, second] = self.warm.peer_flags.map(|flags| flags & peer_flags::MAPPED);
+        self.warm.peer_flags = [first | peer_flags::NOTED, second];
         window::learn_syn(&syn, offer, self.warm);
     }
 

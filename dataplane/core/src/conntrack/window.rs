@@ -304,7 +304,8 @@ pub fn learn_syn(segment: &Segment, offer: Offer, warm: &mut Warm) {
         max_window: u32::from(segment.window).max(1),
         max_ack: segment.seq,
     };
-    let mut flags = warm.peer_flags[from] & (peer_flags::BE_LIBERAL | peer_flags::NOTED);
+    let kept = peer_flags::BE_LIBERAL | peer_flags::MAPPED | peer_flags::NOTED;
+    let mut flags = warm.peer_flags[from] & kept;
     if offer.window_scale.is_some() {
         flags |= peer_flags::WINDOW_SCALE;
     }

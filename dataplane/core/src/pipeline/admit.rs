@@ -9,7 +9,7 @@ use super::family::Family;
 use super::leg::{self, Leg, Oversize};
 use super::refuse::{Refusal, refuse};
 use super::ruled::{self, Behind, Source};
-use super::{Context, Desk, helped, stray, triggered};
+use super::{Context, Desk, helped, mapped, stray, triggered};
 use crate::burst::{Origin, Packet};
 use crate::conntrack::changes::Ended;
 use crate::conntrack::ctstate::CtState;
@@ -134,12 +134,14 @@ fn admit<H: Family>(
     context: &Context<'_>,
 ) -> Result<(EntryIdx, Leg), Refusal> {
     let mut original = headers.tuple;
+    let mut by_mapping = false;
     if packet.origin == Origin::Wire {
         leg::check_source(packet.interface, original.src(), original.dst(), context)?;
         if let Some(leads) = destination(&original, packet.interface, expected, context) {
             original = original.with_dst(leads.to, leads.port).unwrap_or(original);
             first.hot.state_mut().flags |= flags::DNAT;
             first.trigger = leads.trigger;
+            by_mapping = leads.by_mapping;
         }
     }
     let by_rules = ruled::is_asked::<H>(context);
@@ -186,24 +188,58 @@ fn admit<H: Family>(
         _ => Source::Unsaid,
     };
     let behind = match said {
-        Source::Unsaid => unruled?,
+        Source::Unsaid => {
+            let mut behind = unruled?;
+            if context.mapped {
+                let dialled = by_mapping.then(|| headers.tuple.dst());
+                mapped::unsaid(&mut behind, &reply, dialled, &leg, context);
+            }
+            behind
+        }
         Source::Ruled(behind) => {
             first.hot.state_mut().flags |= flags::RULED;
             behind
         }
     };
-    let reply = source(table, desk, reply, behind, foreseen, first, context)?;
-    if first.hot.state().flags & (flags::RULED | flags::DNAT) != 0 {
-        ruled::check_replies(&reply, context)?;
+    let reply = source(table, desk, reply, behind, foreseen, &leg, first, context)?;
+    if first.hot.state().flags & (flags::RULED | flags::DNAT) != 0
+        && let Err(refusal) = ruled::check_replies(&reply, context)
+    {
+        return Err(give_up(refusal, headers, &reply, first, context));
     }
-    let reply = H::Tuple::of(&reply).ok_or(Refusal::Drop(DropReason::TupleInUse))?;
-    let hashes = [hash, hash_of(table, reply, foreseen)];
-    let reply = *reply;
-    let row = confirm(table, hashes, headers, reply, &leg, &judgement, expected, first, context)?;
-    if let Some(account) = account {
-        account.keep(context.me, row);
+    if context.mapped {
+        table.hold_mappings(&context.snapshot.mappings);
+        if by_mapping {
+            let row_flags = &mut first.hot.state_mut().flags;
+            mapped::enter(&headers.tuple, row_flags, &mut first.warm, context);
+        }
     }
-    Ok((row, leg))
+    let chosen = H::Tuple::of(&reply).ok_or(Refusal::Drop(DropReason::TupleInUse))?;
+    let hashes = [hash, hash_of(table, chosen, foreseen)];
+    match confirm(table, hashes, headers, *chosen, &leg, &judgement, expected, first, context) {
+        Ok(row) => {
+            if let Some(account) = account {
+                account.keep(context.me, row);
+            }
+            Ok((row, leg))
+        }
+        Err(refusal) => Err(give_up(refusal, headers, &reply, first, context)),
+    }
+}
+
+/// A connection that was refused when its translation was chosen already leaves none of it behind.
+#[cold]
+fn give_up<H: Family>(
+    refusal: Refusal,
+    headers: &Headers,
+    reply: &Tuple,
+    first: &Provisional<H>,
+    context: &Context<'_>,
+) -> Refusal {
+    if context.mapped {
+        mapped::undo(&headers.tuple, reply, &first.warm, context);
+    }
+    refusal
 }
 
 /// While steering has older epochs, a packet that was not found may belong to a connection that was made
@@ -329,9 +365,18 @@ struct Destination {
     port: u16,
     /// The place of the port trigger by which it does, plus one; 0 for none.
     trigger: u8,
+    /// Whether it does by an endpoint-independent mapping.
+    by_mapping: bool,
 }
 
-/// Nat destination: where an expectation, a port forward or a port trigger leads, in this order, if there is one.
+impl Destination {
+    fn of((to, port): (IpAddr, u16)) -> Self {
+        Self { to, port, trigger: 0, by_mapping: false }
+    }
+}
+
+/// Nat destination: where an expectation, a port forward, an endpoint-independent mapping or a port trigger leads, in this
+/// order, if there is one.
 fn destination(
     tuple: &Tuple,
     ingress: InterfaceId,
@@ -341,28 +386,34 @@ fn destination(
     if let Some((_, expectation)) = expected
         && expectation.is_translated()
     {
-        let (to, port) = expectation.to;
-        return Some(Destination { to, port, trigger: 0 });
+        return Some(Destination::of(expectation.to));
     }
     let dst_id = tuple.dst_id();
     if let Some((forward, port)) =
         context.snapshot.nat.forward(tuple.dst(), tuple.protocol(), dst_id)
     {
-        return Some(Destination { to: forward.to, port, trigger: 0 });
+        return Some(Destination::of((forward.to, port)));
+    }
+    if context.mapped
+        && let Some(inside) = mapped::destination(tuple, context)
+    {
+        return Some(Destination { by_mapping: true, ..Destination::of(inside) });
     }
     let (place, host) = triggered::destination(tuple, ingress, context)?;
     let trigger = place as u8 + 1; // there are few
-    Some(Destination { to: host.into(), port: dst_id, trigger })
+    Some(Destination { trigger, ..Destination::of((host.into(), dst_id)) })
 }
 
 /// Nat source: behind which address and port the connection appears. `reply` is the reply tuple so
 /// far, `behind` what to appear behind if there is anything; returns the tuple to use, which is not in the table.
+#[allow(clippy::too_many_arguments)] // the corridor's luggage
 fn source<H: Family>(
     table: &Table<'_, H>,
     desk: &mut Desk,
     reply: Tuple,
     behind: Option<Behind>,
     foreseen: Option<&Foreseen<H>>,
+    leg: &Leg,
     first: &mut Provisional<H>,
     context: &Context<'_>,
 ) -> Result<Tuple, Refusal> {
@@ -372,7 +423,7 @@ fn source<H: Family>(
             in_use(table, hash, reply, context)
         })
     };
-    let Some(Behind { address, ports, flags: own_flags }) = behind else {
+    let Some(behind) = behind else {
         // Not translated; yet no two connections may share a tuple.
         if !taken(&reply) {
             return Ok(reply);
@@ -398,17 +449,16 @@ fn source<H: Family>(
         older.iter().any(|older| older.is_static(address, reply.protocol(), port))
     };
     let taken = |reply: &Tuple| was_static(reply) || taken(reply);
+    let Behind { address, ports, flags: own_flags } = behind;
     let (me, random) = (context.me, &mut desk.random);
-    let chosen = plan::external_among(ports, reply, address, me, steering, random, taken)
-        .ok_or_else(|| {
-            let none_here =
-                ports.range.is_some_and(|range| plan::own_of(steering, me, range).is_empty());
-            Refusal::Drop(match has_ids(reply.protocol()) {
-                false => DropReason::TupleInUse, // there is nothing but the address to tell it by
-                true if none_here => DropReason::PortsNotHere,
-                true => DropReason::PortsExhausted,
-            })
-        })?;
+    let chosen = if context.mapped {
+        let asked = mapped::Asked { reply: &reply, behind: &behind, ingress: leg.ingress };
+        mapped::source(asked, random, &mut first.warm, context, taken)
+    } else {
+        plan::external_among(ports, reply, address, me, steering, random, taken)
+            .ok_or_else(|| no_port(ports, &reply, me, context))
+    };
+    let chosen = chosen.map_err(Refusal::Drop)?;
     if chosen != reply {
         first.hot.state_mut().flags |= own_flags;
     }
@@ -416,6 +466,24 @@ fn source<H: Family>(
         context.counters.ports_changed.add(1);
     }
     Ok(chosen)
+}
+
+/// Why there is no port for a connection among those of one worker.
+#[cold]
+pub(super) fn no_port(
+    ports: Ports,
+    reply: &Tuple,
+    whose: WorkerId,
+    context: &Context<'_>,
+) -> DropReason {
+    let steering = &context.snapshot.steering;
+    let none_here =
+        ports.range.is_some_and(|range| plan::own_of(steering, whose, range).is_empty());
+    match has_ids(reply.protocol()) {
+        false => DropReason::TupleInUse, // there is nothing but the address to tell it by
+        true if none_here => DropReason::PortsNotHere,
+        true => DropReason::PortsExhausted,
+    }
 }
 
 /// What to appear behind if no rule is asked: what its master does, if it was expected.
@@ -515,6 +583,7 @@ fn confirm<H: Family>(
     if let Some((handle, _)) = *expected {
         if !context.snapshot.expectations.take(handle) {
             table.remove(row, Ended::Closed, context.tick, context.books());
+            first.warm.peer_flags = [0; 2]; // the row has let go of what it held
             return Err(Refusal::Drop(DropReason::TupleInUse));
         }
         context.counters.expectations_met.add(1);

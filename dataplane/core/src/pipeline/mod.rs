@@ -55,6 +55,7 @@ mod fragments;
 mod helped;
 mod lane;
 mod leg;
+mod mapped;
 mod raw;
 mod refuse;
 mod related;
@@ -182,6 +183,8 @@ struct Context<'a> {
     paths: Option<Paths<'a>>,
     /// Whether there is no other worker.
     alone: bool,
+    /// Whether there are endpoint-independent mappings.
+    mapped: bool,
 }
 
 impl<'a> Context<'a> {
@@ -189,7 +192,8 @@ impl<'a> Context<'a> {
         let raw = raw::is_asked(&snapshot.policy);
         let (tick, paths) = (now.tick(), snapshot.policy.paths(me).filter(|_| !raw));
         let alone = snapshot.steering.workers() == 1;
-        Self { me, snapshot, counters, now, tick, moment: now.moment(), raw, paths, alone }
+        let mapped = snapshot.steering.is_mapped();
+        Self { me, snapshot, counters, now, tick, moment: now.moment(), raw, paths, alone, mapped }
     }
 
     /// The books that this worker's connections stand in.
@@ -491,6 +495,13 @@ impl<'m> Pipeline<'m> {
         }
         if !snapshot.triggers.is_empty() {
             triggered::keep(&self.v4, &mut self.desk.triggered, snapshot, now.tick());
+        }
+        if self.v4.holds_mappings() {
+            /// Places looked at each time.
+            const PLACES: u32 = 16;
+            let worker = self.desk.tidy % snapshot.mappings.workers().max(1);
+            snapshot.mappings.tidy(worker, PLACES, now.tick());
+            self.desk.tidy = self.desk.tidy.wrapping_add(1);
         }
         let reviewing = self.review(me, snapshot, counters, now, steps);
         more_v4 || more_v6 || reviewing

@@ -32,7 +32,7 @@ pub(crate) mod translation;
 pub use compile::{CompileError, Fault};
 pub use paths::{AcceptedPath, PATHS_MAX};
 pub use policy::{Paths, Policy, PolicyCounts};
-pub use translation::{Addresses, Ports, Translation};
+pub use translation::{Addresses, Independence, Ports, Translation};
 
 use crate::conntrack::ctstate::CtStates;
 use crate::conntrack::tuple::Tuple;

@@ -106,6 +106,17 @@ pub struct Ports {
     pub base: Option<u16>,
     /// Chosen at random, rather than kept (`--random`, `--random-fully`).
     pub random: bool,
+    /// Whether the source port depends on the destination: `None` if it may.
+    pub independent: Option<Independence>,
+}
+
+/// What does not depend on whom a host inside talks to (RFC 4787 §4.1, §5).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Independence {
+    /// Its mapping: it appears as one external endpoint to everybody. Whom it did not talk to stays out.
+    Mapping,
+    /// Its mapping and the filtering: everybody may answer there.
+    Filtering,
 }
 
 /// A translation.
@@ -250,7 +261,7 @@ mod tests {
             assert!(!source(address), "{address}");
         }
         let ports = |range, base| {
-            Translation::Redirect(Ports { range, base, random: false }).is_sound(true)
+            Translation::Redirect(Ports { range, base, ..Ports::default() }).is_sound(true)
         };
         assert!(ports(Some((1, 65_535)), None) && ports(None, None));
         assert!(!ports(Some((0, 5)), None) && !ports(Some((5, 4)), None));

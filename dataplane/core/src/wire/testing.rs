@@ -31,6 +31,7 @@ pub(crate) fn interface() -> Interface {
         mtu: 1500,
         up: true,
         masquerade: false,
+        independent: None,
         dhcp: false,
         reverse_path: ReversePath::Strict,
         addresses: vec![address("192.0.2.1", 24), address("2001:db8::1", 64)].into(),

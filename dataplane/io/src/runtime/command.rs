@@ -16,6 +16,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bound
 use postern_core::conntrack::changes::{Ended, Happened};
 use postern_core::counters::Counters;
 use postern_core::helper::expect::Expectation;
+use postern_core::nat::mapping::{self, Mapping, SHOWN_MAX};
 use postern_core::pipeline::{ConnectionId, ConnectionView, Cursor, Edit, Filter, Pipeline, Told};
 use postern_core::snapshot::Snapshot;
 use postern_core::time::Instant;
@@ -73,6 +74,13 @@ pub enum Command {
         /// Empty, with room for [`EXPECTATIONS_MAX`](postern_core::helper::expect::EXPECTATIONS_MAX).
         buffer: Vec<Expectation>,
     },
+    /// Which endpoint-independent mappings are there? The answer is the same from every worker.
+    Mappings {
+        /// From where on.
+        cursor: mapping::Cursor,
+        /// Empty, with room for [`SHOWN_MAX`] at least.
+        buffer: Vec<Mapping>,
+    },
     /// Delete all that `filter` means, from `cursor` on: those of a bounded number of rows, as many as there is room to
     /// note if somebody follows.
     DeleteMatching {
@@ -119,6 +127,13 @@ pub enum Answer {
     Unfollowed,
     /// To [`Command::Expectations`].
     Expected(Vec<Expectation>),
+    /// To [`Command::Mappings`].
+    Mapped {
+        /// What was found.
+        buffer: Vec<Mapping>,
+        /// Where to go on; `None` at the end.
+        cursor: Option<mapping::Cursor>,
+    },
     /// To [`Command::DeleteMatching`].
     DeletedMatching {
         /// How many.
@@ -213,6 +228,7 @@ enum Job {
     Follow { buffer: Vec<Told> },
     Unfollow,
     Expectations { buffer: Vec<Expectation>, shard: usize },
+    Mappings { buffer: Vec<Mapping>, cursor: mapping::Cursor },
     DeleteMatching { filter: Filter, cursor: Cursor, turns: u32, count: u64 },
 }
 
@@ -298,6 +314,7 @@ impl Clerk {
                 Job::Unfollow
             }
             Command::Expectations { buffer } => Job::Expectations { buffer, shard: 0 },
+            Command::Mappings { buffer, cursor } => Job::Mappings { buffer, cursor },
             Command::DeleteMatching { filter, cursor } => {
                 Job::DeleteMatching { filter, cursor, turns: 1, count: 0 }
             }
@@ -389,6 +406,15 @@ impl Job {
                     Progress::More(Self::Expectations { buffer, shard: shard + 1 })
                 } else {
                     Progress::Done(Answer::Expected(buffer))
+                }
+            }
+            Self::Mappings { mut buffer, cursor } => {
+                if buffer.capacity() - buffer.len() < SHOWN_MAX {
+                    return Progress::Done(Answer::Mapped { buffer, cursor: Some(cursor) });
+                }
+                match snapshot.mappings.show(cursor, now.tick(), |mapping| buffer.push(mapping)) {
+                    Some(cursor) => Progress::More(Self::Mappings { buffer, cursor }),
+                    None => Progress::Done(Answer::Mapped { buffer, cursor: None }),
                 }
             }
             Self::DeleteMatching { filter, cursor, turns, mut count } => {

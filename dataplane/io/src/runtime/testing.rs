@@ -58,6 +58,7 @@ pub fn snapshot(workers: u8) -> Snapshot {
         mtu: 1500,
         up: true,
         masquerade,
+        independent: None,
         dhcp: false,
         reverse_path: ReversePath::Strict,
         addresses: Box::new([address]),
@@ -104,6 +105,7 @@ pub fn snapshot(workers: u8) -> Snapshot {
         neighbours: Arc::new(neighbours),
         triggers: Arc::default(),
         expectations: Arc::default(),
+        mappings: Arc::default(),
         timeouts: Arc::new(Timeouts::rfc()),
         options: Options::default(),
     }

@@ -140,8 +140,8 @@ fn every_documented_path_is_answered_and_every_error_is_json() {
         "GET /v1/connections/{id}",
         "GET /v1/drops",
         "GET /v1/expectations",
-        "GET /v1/mappings",
         "GET /v1/forwards",
+        "GET /v1/mappings",
         "GET /v1/rules",
         "GET /v1/status",
         "GET /v1/triggers",
@@ -320,7 +320,7 @@ fn who_may_only_look_changes_nothing() {
             }
         }
     }
-    assert_eq!((looked, refused), (11, 12), "every path, and /v1/rules both ways");
+    assert_eq!((looked, refused), (12, 12), "every path, and /v1/rules both ways");
     assert!(running.fake.forwards.lock().unwrap().is_empty());
     assert!(running.fake.triggers.lock().unwrap().is_empty());
     assert!(running.fake.edits.lock().unwrap().is_empty());

@@ -21,6 +21,7 @@ pub mod requirements;
 pub mod sctp;
 pub mod sent;
 pub mod setup;
+pub mod udp_lite;
 pub mod wire;
 
 pub use draw::Draw;

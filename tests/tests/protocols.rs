@@ -2,6 +2,7 @@
 
 use postern_core::conntrack::entry::flags;
 use postern_core::verdict::DropReason;
+use postern_tests::fragments::cut_to;
 use postern_tests::packet::{Body, icmp, other};
 use postern_tests::udp_lite::{UDP_LITE, udp_lite};
 use postern_tests::wire::{get16, set16};
@@ -60,6 +61,26 @@ fn wrong_udp_lite_is_dropped() {
     let mut uncovered = good.build();
     *uncovered.last_mut().unwrap() ^= 1;
     assert!(!fw.lan(uncovered).is_silent(), "what is not covered may be damaged");
+}
+
+/// C047, C131: in fragments too a checksum covers no more than there is (RFC 3828 §3.1).
+#[test]
+fn udp_lite_in_fragments_covers_no_more_than_there_is() {
+    let mut fw = Firewall::new();
+    let good = udp_lite((CLIENT, 5000), (SERVER, 4000), 0, &[b'l'; 2_992]).build();
+    for (coverage, crosses) in [(0, true), (3_000, true), (3_001, false), (0xffff, false)] {
+        let mut l3 = good.clone();
+        set16(&mut l3, 24, coverage);
+        // The sum is right for 0; what covers a part is not verified in fragments.
+        let sent: Vec<_> = cut_to(&l3, 0, 1500).into_iter().map(|part| fw.lan(part)).collect();
+        let outs: usize = sent.iter().map(|sent| sent.outs.len()).sum();
+        let drops: Vec<_> = sent.into_iter().flat_map(|sent| sent.drops).collect();
+        if crosses {
+            assert_eq!((outs, drops), (3, vec![]), "{coverage}");
+        } else {
+            assert_eq!((outs, drops), (0, vec![DropReason::TruncatedTransport; 3]), "{coverage}");
+        }
+    }
 }
 
 /// C084: by address, both ways, and nothing but addresses changes; unsolicited ones are dropped.

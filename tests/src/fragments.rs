@@ -68,6 +68,29 @@ pub fn fragment(l3: &[u8], id: u32, offset: usize, data: &[u8], more: bool) -> V
     bytes
 }
 
+/// Whether an IP packet is a fragment.
+pub fn is_fragment(l3: &[u8]) -> bool {
+    match l3.first().map(|byte| byte >> 4) {
+        Some(4) => l3.len() >= 20 && get16(l3, 6) & !0xc000 != 0,
+        _ => l3.len() >= 48 && l3[6] == 44,
+    }
+}
+
+/// The low half of a fragment's identification.
+pub fn identification(l3: &[u8]) -> u16 {
+    get16(l3, if l3[0] >> 4 == 4 { 4 } else { 46 })
+}
+
+/// Writes the low half of a fragment's identification.
+pub fn renumber(l3: &mut [u8], id: u16) {
+    if l3[0] >> 4 == 4 {
+        set16(l3, 4, id);
+        mend_ip_checksum(l3);
+    } else {
+        set16(l3, 46, id);
+    }
+}
+
 /// Puts the fragments of one datagram together, in any order. All headers must be as the first one's, nothing may
 /// overlap, nothing be missing.
 pub fn reassemble(fragments: &[Vec<u8>]) -> Result<Vec<u8>, String> {

@@ -24,6 +24,7 @@ pub mod rfc;
 pub mod sctp;
 pub mod sent;
 pub mod setup;
+pub mod udp_lite;
 pub mod wire;
 
 pub use draw::Draw;

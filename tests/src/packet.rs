@@ -6,6 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::sctp::SCTP;
+use crate::udp_lite::{self, UDP_LITE};
 use crate::wire::{checksum, get16, set16, transport_checksum};
 
 mod decode;
@@ -298,6 +299,9 @@ impl Pkt {
             Body::Other { protocol: SCTP, payload } if payload.len() >= 12 => {
                 crate::sctp::set_port(payload, port, source);
             }
+            Body::Other { protocol: UDP_LITE, payload } if payload.len() >= 8 => {
+                udp_lite::set_port(payload, port, source);
+            }
             _ => {}
         }
     }
@@ -308,7 +312,9 @@ impl Pkt {
             Body::Udp { src, .. } => *src,
             Body::Tcp(tcp) => tcp.src,
             Body::Icmp { kind: 8 | 13 | 15 | 17 | 128, rest, .. } => get16(rest, 0),
-            Body::Other { protocol: SCTP, payload } if payload.len() >= 12 => get16(payload, 0),
+            Body::Other { protocol: SCTP | UDP_LITE, payload } if payload.len() >= 8 => {
+                get16(payload, 0)
+            }
             _ => 0,
         };
         SocketAddr::new(self.src, port)
@@ -320,7 +326,9 @@ impl Pkt {
             Body::Udp { dst, .. } => *dst,
             Body::Tcp(tcp) => tcp.dst,
             Body::Icmp { kind: 0 | 14 | 16 | 18 | 129, rest, .. } => get16(rest, 0),
-            Body::Other { protocol: SCTP, payload } if payload.len() >= 12 => get16(payload, 2),
+            Body::Other { protocol: SCTP | UDP_LITE, payload } if payload.len() >= 8 => {
+                get16(payload, 2)
+            }
             _ => 0,
         };
         SocketAddr::new(self.dst, port)

@@ -43,6 +43,13 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, byte)
 }
 
+/// A checksum after a word that it covers became another (RFC 1624 equation 3).
+pub fn adjusted(sum: u16, old: u16, new: u16) -> u16 {
+    let total = u32::from(!sum) + u32::from(!old) + u32::from(new);
+    let folded = (total & 0xffff) + (total >> 16);
+    !((folded & 0xffff) + (folded >> 16)) as u16
+}
+
 /// Two bytes, network order.
 pub fn get16(bytes: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([bytes[at], bytes[at + 1]])

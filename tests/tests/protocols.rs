@@ -2,11 +2,12 @@
 
 use postern_core::conntrack::entry::flags;
 use postern_core::verdict::DropReason;
+use postern_tests::fragments::cut_to;
 use postern_tests::packet::{Body, icmp, other};
-use postern_tests::wire::{get16, set16, transport_checksum};
+use postern_tests::udp_lite::{UDP_LITE, udp_lite};
+use postern_tests::wire::{get16, set16};
 use postern_tests::{Firewall, LAN, Pkt, Setup, WAN, for_workers};
 
-const UDP_LITE: u8 = 136;
 const GRE: u8 = 47;
 /// ESP, AH, DCCP, and one that RFC 3692 keeps for experiments.
 const BY_ADDRESS: [u8; 5] = [GRE, 50, 51, 33, 253];
@@ -14,19 +15,8 @@ const CLIENT: &str = "192.168.1.2";
 const US: &str = "203.0.113.2";
 const SERVER: &str = "192.0.2.9";
 
-/// A UDP-Lite datagram whose checksum covers this much of it; 0 is all.
 fn lite(src: (&str, u16), dst: (&str, u16), coverage: u16) -> Pkt {
-    let mut bytes = [src.1, dst.1, coverage, 0].map(u16::to_be_bytes).concat();
-    bytes.extend(b"sixteen bytes!!!");
-    let covered = if coverage == 0 { bytes.len() } else { usize::from(coverage) };
-    let mut pkt = other(src.0, dst.0, UDP_LITE, &bytes);
-    // The pseudo header has the length of all of it: what is not covered counts as zeros.
-    let mut summed = bytes.clone();
-    summed[covered..].fill(0);
-    let sum = transport_checksum(pkt.src, pkt.dst, UDP_LITE, &summed);
-    let Body::Other { payload, .. } = &mut pkt.body else { unreachable!() };
-    set16(payload, 6, sum);
-    pkt
+    udp_lite(src, dst, coverage, b"sixteen bytes!!!")
 }
 
 /// C084: ports are translated as UDP's are, and the checksum is right, however much it covers (RFC 3828 §3.1).
@@ -71,6 +61,26 @@ fn wrong_udp_lite_is_dropped() {
     let mut uncovered = good.build();
     *uncovered.last_mut().unwrap() ^= 1;
     assert!(!fw.lan(uncovered).is_silent(), "what is not covered may be damaged");
+}
+
+/// C047, C131: in fragments too a checksum covers no more than there is (RFC 3828 §3.1).
+#[test]
+fn udp_lite_in_fragments_covers_no_more_than_there_is() {
+    let mut fw = Firewall::new();
+    let good = udp_lite((CLIENT, 5000), (SERVER, 4000), 0, &[b'l'; 2_992]).build();
+    for (coverage, crosses) in [(0, true), (3_000, true), (3_001, false), (0xffff, false)] {
+        let mut l3 = good.clone();
+        set16(&mut l3, 24, coverage);
+        // The sum is right for 0; what covers a part is not verified in fragments.
+        let sent: Vec<_> = cut_to(&l3, 0, 1500).into_iter().map(|part| fw.lan(part)).collect();
+        let outs: usize = sent.iter().map(|sent| sent.outs.len()).sum();
+        let drops: Vec<_> = sent.into_iter().flat_map(|sent| sent.drops).collect();
+        if crosses {
+            assert_eq!((outs, drops), (3, vec![]), "{coverage}");
+        } else {
+            assert_eq!((outs, drops), (0, vec![DropReason::TruncatedTransport; 3]), "{coverage}");
+        }
+    }
 }
 
 /// C084: by address, both ways, and nothing but addresses changes; unsolicited ones are dropped.

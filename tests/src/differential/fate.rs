@@ -7,8 +7,9 @@ use postern_core::verdict::DropReason;
 
 use super::flow::{Course, FORWARDS, Flow, Side};
 use super::script::{Body, Script, Shot};
+use crate::fragments::{is_fragment, reassemble};
 use crate::packet::{Body as PacketBody, Pkt};
-use crate::wire::{get16, set16};
+use crate::wire::{adjusted, get16, set16};
 
 /// What conntrack called a packet that crossed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,8 +44,9 @@ pub(super) struct Fate {
 }
 
 impl Fate {
-    /// Takes in what came out, and learns the external port from it.
+    /// Takes in what came out, fragments put together, and learns the external port from it.
     pub(super) fn of(seen: Vec<Seen>, shot: &Shot, flow: &Flow, known: Option<u16>) -> Self {
+        let seen = joined(seen);
         let is_translated = flow.translated().is_some() && !shot.back;
         let is_error = matches!(shot.body, Body::Error { .. });
         let learnt = match seen.first() {
@@ -74,6 +76,22 @@ impl Fate {
             out += " (from another port than before)";
         }
         out
+    }
+}
+
+/// The datagram that fragments are of, if they are of one: how it is cut is the system's own affair.
+fn joined(seen: Vec<Seen>) -> Vec<Seen> {
+    if !seen.iter().any(|seen| is_fragment(&seen.l3)) {
+        return seen;
+    }
+    let fragments: Vec<_> = seen.iter().map(|seen| seen.l3.clone()).collect();
+    match (reassemble(&fragments), seen.first()) {
+        (Ok(l3), Some(first))
+            if seen.iter().all(|s| (s.side, s.state) == (first.side, first.state)) =>
+        {
+            vec![Seen { l3, ..first.clone() }]
+        }
+        _ => seen,
     }
 }
 
@@ -153,12 +171,14 @@ pub(super) fn signature(
     linux: &Fate,
     postern: &Fate,
 ) -> String {
-    let name = match &shot.body {
+    let name = match shot.body.whole() {
         Body::Segment(s) => {
             let names = ["F", "S", "R", "P", "A", "U", "E", "C"].iter().enumerate();
             names.filter(|(bit, _)| s.flags >> bit & 1 != 0).map(|(_, name)| *name).collect()
         }
         Body::Datagram { .. } => "udp".to_string(),
+        Body::Lite { .. } => "udp-lite".to_string(),
+        Body::Part { .. } => "a part of a part".to_string(),
         Body::Chunks { kinds, .. } => format!("sctp {kinds:?}"),
         Body::Tunnel { .. } => "gre".to_string(),
         Body::Query { ask, .. } => if *ask { "ask" } else { "answer" }.to_string(),
@@ -167,6 +187,8 @@ pub(super) fn signature(
             format!("error {kind}/{code} about {about}, {keep} bytes quoted,")
         }
     };
+    let name =
+        if matches!(shot.body, Body::Part { .. }) { format!("part of {name}") } else { name };
     let state = |fate: &Fate| match (fate.seen.first(), fate.reason) {
         (Some(seen), _) => format!("{:?}", seen.state),
         (None, Some(reason)) => reason.name().to_string(),
@@ -263,7 +285,7 @@ fn neutral_quote(quote: &mut [u8], chosen: u16, own: u16) {
     };
     let (port, sum) = match quote.get(protocol) {
         Some(6) => (l4 + 2, l4 + 16),
-        Some(17) => (l4 + 2, l4 + 6),
+        Some(17 | 136) => (l4 + 2, l4 + 6),
         Some(1 | 58) => (l4 + 4, l4 + 2),
         // No more than the ports is quoted of it.
         Some(132) => (l4 + 2, quote.len()),
@@ -275,11 +297,7 @@ fn neutral_quote(quote: &mut [u8], chosen: u16, own: u16) {
     set16(quote, port, own);
     if quote.len() >= sum + 2 && get16(quote, sum) != 0 {
         let old = get16(quote, sum);
-        // RFC 1624 equation 3.
-        let total = u32::from(!old) + u32::from(!chosen) + u32::from(own);
-        let folded = (total & 0xffff) + (total >> 16);
-        let folded = (folded & 0xffff) + (folded >> 16);
-        set16(quote, sum, !(folded as u16));
+        set16(quote, sum, adjusted(old, chosen, own));
     }
 }
 

@@ -22,11 +22,12 @@ pub(super) fn wan_address(family: Family) -> IpAddr {
 }
 
 /// A port forward from the WAN: protocol, port, host, its port.
-pub(super) const FORWARDS: [(u8, u16, u8, u16); 4] = [
+pub(super) const FORWARDS: [(u8, u16, u8, u16); 5] = [
     (protocol::TCP, 8080, 0, 80),
     (protocol::TCP, 2222, 1, 2222),
     (protocol::UDP, 5353, 0, 53),
     (protocol::SCTP, 2905, 0, 3868),
+    (protocol::UDP_LITE, 5354, 1, 54),
 ];
 /// Hosts of a slot inside that forwards lead to or flows come from; the one after them is a router.
 pub(super) const HOSTS: u8 = 3;

@@ -7,6 +7,7 @@ use postern_core::rules::Family;
 use super::association::Association;
 use super::flow::{Course, FORWARDS, Flow, HOSTS, Side};
 use super::life::Life;
+use super::pieces::Pieces;
 use super::script::{Body, Conditions, Script, Shot, Tamper};
 use crate::draw::Draw;
 
@@ -19,12 +20,21 @@ pub enum Kind {
     Hairpin,
     /// IPv6, translated and not.
     Ipv6,
+    /// UDP-Lite.
+    UdpLite,
+    /// Fragments: in any order, too many, too few, and contradictory ones.
+    Fragments,
 }
 
 impl Kind {
     /// All of them, by the names that they have on the command line.
-    pub const NAMES: [(&str, Kind); 3] =
-        [("liberal", Kind::Liberal), ("hairpin", Kind::Hairpin), ("ipv6", Kind::Ipv6)];
+    pub const NAMES: [(&str, Kind); 5] = [
+        ("liberal", Kind::Liberal),
+        ("hairpin", Kind::Hairpin),
+        ("ipv6", Kind::Ipv6),
+        ("udp-lite", Kind::UdpLite),
+        ("fragments", Kind::Fragments),
+    ];
 }
 
 /// The conditions of a batch.
@@ -69,11 +79,22 @@ pub(super) fn script(
     kind: Option<Kind>,
 ) -> Script {
     let draw = &mut Draw::new(seed);
+    let is_of = |flow: &Flow| match kind {
+        Some(Kind::Hairpin) => matches!(flow.course, Course::Hairpin(_)),
+        Some(Kind::Ipv6) => flow.family == Family::V6,
+        Some(Kind::UdpLite) => flow.protocol == protocol::UDP_LITE,
+        Some(Kind::Liberal | Kind::Fragments) | None => true,
+    };
     let mut flows: Vec<Flow> = Vec::new();
     for _ in 0..1 + draw.below(3) {
         let flow = match flows.last() {
             Some(last) if draw.below(2) == 0 => rival(last, draw),
-            _ => flow(draw, conditions, kind),
+            _ => loop {
+                let flow = flow(draw, conditions);
+                if is_of(&flow) {
+                    break flow;
+                }
+            },
         };
         if !flows.contains(&flow) {
             flows.push(flow);
@@ -85,6 +106,8 @@ pub(super) fn script(
         timestamp: draw.below(5) == 0,
         said: vec![Vec::new(); flows.len()],
         late: Vec::new(),
+        pieces: Pieces::default(),
+        cut_percent: if kind == Some(Kind::Fragments) { 50 } else { 4 },
         flows: &flows,
     };
     let sections = 1 + conditions.pauses;
@@ -93,18 +116,15 @@ pub(super) fn script(
     Script { seed, workers, conditions: conditions.clone(), flows, sections }
 }
 
-/// See [`flow`]: from here on it is a hairpin.
-const HAIRPIN: usize = 110;
+/// Lengths of what UDP-Lite carries. With more than 255 bytes Linux takes IPv4's checksum for wrong, however it is made: it
+/// counts the low eight bits of the length (`nf_checksum_partial` of net/netfilter/utils.c).
+const LITE_LENGTHS: [u16; 5] = [0, 1, 4, 100, 240];
 
-fn flow(draw: &mut Draw, conditions: &Conditions, kind: Option<Kind>) -> Flow {
+fn flow(draw: &mut Draw, conditions: &Conditions) -> Flow {
     let inside_port =
         *draw.of(&[5000, 5000, 5000, 40_001, 40_001, 60_000, 700, 700, 80, 80, 1023, 8080]);
     let (host, peer) = (draw.below(usize::from(HOSTS)) as u8, draw.below(2) as u8);
-    let family = match draw.below(4) {
-        0 => Family::V6,
-        _ if kind == Some(Kind::Ipv6) => Family::V6,
-        _ => Family::V4,
-    };
+    let family = if draw.below(4) == 0 { Family::V6 } else { Family::V4 };
     let is_translated = family == Family::V4 || conditions.masquerade6;
     let course = if is_translated { Course::Outward } else { Course::Routed };
     let ping = if family == Family::V4 { protocol::ICMP } else { protocol::ICMPV6 };
@@ -117,9 +137,9 @@ fn flow(draw: &mut Draw, conditions: &Conditions, kind: Option<Kind>) -> Flow {
         peer,
         peer_port,
     };
-    let which = if kind == Some(Kind::Hairpin) { HAIRPIN } else { draw.below(HAIRPIN + 6) };
-    match which {
-        HAIRPIN.. => {
+    match draw.below(122) {
+        116.. => outward(protocol::UDP_LITE, 4000),
+        110..116 => {
             let (protocol, port, host, host_port) = *draw.of(&FORWARDS);
             let (peer, peer_port) = (draw.below(usize::from(HOSTS)) as u8, inside_port);
             Flow {
@@ -133,7 +153,7 @@ fn flow(draw: &mut Draw, conditions: &Conditions, kind: Option<Kind>) -> Flow {
             }
         }
         100..107 => outward(protocol::SCTP, 3868),
-        107..HAIRPIN => Flow { host_port: 0, ..outward(protocol::GRE, 0) },
+        107..110 => Flow { host_port: 0, ..outward(protocol::GRE, 0) },
         0..45 => outward(protocol::TCP, 443),
         45..63 => outward(protocol::UDP, *draw.of(&[53, 443])),
         63..75 => outward(ping, 0),
@@ -174,10 +194,25 @@ struct Weaver<'f> {
     said: Vec<Vec<Shot>>,
     /// What is said late, and in how many shots.
     late: Vec<(usize, Shot)>,
+    /// Fragments that are on their way.
+    pieces: Pieces,
+    /// How many of a hundred packets are cut.
+    cut_percent: usize,
 }
 
 impl Weaver<'_> {
     fn next(&mut self, draw: &mut Draw) -> Shot {
+        if let Some(piece) = self.pieces.next(draw) {
+            return piece;
+        }
+        let shot = self.whole(draw);
+        if draw.below(100) >= self.cut_percent || !self.pieces.cut(&shot, self.flows, draw) {
+            return shot;
+        }
+        self.next(draw)
+    }
+
+    fn whole(&mut self, draw: &mut Draw) -> Shot {
         self.late.iter_mut().for_each(|(due, _)| *due = due.saturating_sub(1));
         if let Some(place) = self.late.iter().position(|(due, _)| *due == 0) {
             return self.late.swap_remove(place).1;
@@ -192,7 +227,7 @@ impl Weaver<'_> {
                 self.said[flow].push(shot.clone());
                 if draw.below(100) < 5 {
                     self.late.push((2 + draw.below(4), shot));
-                    return self.next(draw);
+                    return self.whole(draw);
                 }
                 shot
             }
@@ -204,6 +239,12 @@ impl Weaver<'_> {
         let (back, body) = match self.flows[flow].protocol {
             protocol::TCP => self.lives[flow].next(draw),
             protocol::SCTP => self.associations[flow].next(draw),
+            protocol::UDP_LITE => {
+                let len = *draw.of(&LITE_LENGTHS);
+                let coverage = *draw.of(&[0, 0, 8, 9, 12, 8 + len]);
+                let coverage = if coverage > 8 + len { 8 } else { coverage };
+                (self.answers(flow, draw), Body::Lite { len, coverage })
+            }
             protocol::GRE => {
                 let len = *draw.of(&[0, 4, 1400]);
                 (self.answers(flow, draw), Body::Tunnel { version: 0, len })
@@ -303,7 +344,7 @@ impl Weaver<'_> {
         let is_tcp = matches!(shot.body, Body::Segment(_));
         shot.tamper = match draw.below(100) {
             0..2 => Tamper::TransportSum,
-            2 => Tamper::IpSum,
+            2 if self.flows[shot.flow].family == Family::V4 => Tamper::IpSum,
             3 if is_tcp => Tamper::DataOffset(*draw.of(&[0, 4, 15])),
             _ => Tamper::Nothing,
         };

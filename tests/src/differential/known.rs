@@ -55,9 +55,27 @@ const CLASSES: &[Class] = &[
     Class {
         name: "ipv6-needs-its-checksum",
         holds: |case| {
-            matches!(case.shot.body, Body::Datagram { unsummed: true, .. })
+            matches!(case.shot.body.whole(), Body::Datagram { unsummed: true, .. })
                 && case.flow.family == Family::V6
                 && case.only_linux_lets_it_through(DropReason::TransportChecksum)
+        },
+    },
+    Class {
+        name: "an-atomic-fragment-stands-alone",
+        holds: |case| {
+            let is_atomic = matches!(case.shot.body, Body::Part { offset: 0, more: false, .. });
+            is_atomic && case.flow.family == Family::V6
+        },
+    },
+    Class {
+        name: "an-overlap-discards-the-datagram",
+        holds: |case| case.only_linux_lets_it_through(DropReason::FragmentOverlap),
+    },
+    Class {
+        name: "the-first-fragment-has-the-headers",
+        holds: |case| {
+            let reasons = [DropReason::FragmentTiny, DropReason::FragmentRefused];
+            reasons.iter().any(|&reason| case.only_linux_lets_it_through(reason))
         },
     },
     Class { name: "a-quote-has-eight-bytes", holds: quotes_too_little },
@@ -131,7 +149,9 @@ fn is_refused_word(case: &Case<'_>) -> bool {
         && opening.iter().any(|&state| case.was_in(state))
         && is_news
         && (case.is_dropped()
-            || case.crosses() && !case.shot.back && segment.flags & flag::ACK != 0);
+            || case.crosses()
+                && (!case.shot.back || case.was_in(State::SynReceived))
+                && segment.flags & flag::ACK != 0);
     // Linux remembers it as the last segment, and the SYN before it no more.
     let is_late = case.crosses()
         && case.was_in(State::Close)
@@ -161,7 +181,11 @@ fn end(segment: &Segment) -> u32 {
 fn is_rst_with_news(case: &Case<'_>) -> bool {
     let Some(rst) = case.segment().filter(|s| s.flags & flag::RST != 0) else { return false };
     let mut past = case.past_segments(case.shot.back);
-    let unheard = !past.clone().any(|s| end(s) == rst.seq);
+    // What was said before the last SYN is of another connection, and in SYN_SENT nothing that the server said was taken in.
+    let last_syn = past.clone().enumerate().filter(|(_, s)| s.flags & flag::SYN != 0).last();
+    let last_syn = last_syn.map_or(0, |(place, _)| place);
+    let unheard =
+        case.was_in(State::SynSent) || !past.clone().skip(last_syn).any(|s| end(s) == rst.seq);
     let acknowledges = rst.flags & flag::ACK != 0
         && past.all(|s| s.flags & flag::ACK == 0 || after(rst.ack, s.ack));
     case.crosses() && (unheard || acknowledges)
@@ -214,16 +238,20 @@ fn is_rst_behind_all(case: &Case<'_>) -> bool {
 }
 
 /// A RST crosses that is not exact, and its receiver has sent nothing since the connection was picked up in the middle:
-/// Linux did not take in what that acknowledged.
+/// Linux did not take in what that acknowledged. Or it took it in, and refuses the exact one.
 fn ends_what_was_picked_up(case: &Case<'_>) -> bool {
     let Some(rst) = case.segment().filter(|s| s.flags & flag::RST != 0) else { return false };
     let mut of_receiver = case.past_segments(!case.shot.back);
+    // Exact by what its receiver said last, and too low by what the first segment claimed.
+    let is_exact = of_receiver.clone().next_back().is_some_and(|last| last.ack == rst.seq)
+        && of_receiver.clone().any(|s| after(s.ack, rst.seq))
+        && case.difference == Some(Difference::Crossing)
+        && case.linux.seen.is_empty();
     let acknowledged = of_receiver.next().map(|first| first.ack);
-    case.crosses()
-        && case.was_in(State::Established)
-        && case.is_picked_up()
+    let is_inexact = case.crosses()
         && acknowledged.is_some_and(|ack| ack != rst.seq)
-        && of_receiver.next().is_none()
+        && of_receiver.next().is_none();
+    case.was_in(State::Established) && case.is_picked_up() && (is_exact || is_inexact)
 }
 
 /// It acknowledges what was sent, but not by the last segment: where a sender goes beyond the window, Linux moves the
@@ -260,23 +288,24 @@ fn is_rst_out_of_window(case: &Case<'_>) -> bool {
     if !case.only_linux_lets_it_through(DropReason::TcpRstSequence) {
         return false;
     }
-    // Linux reads the field though there is no ACK, and takes what the RST's sender said himself for the other side's.
+    // Linux reads the field though there is no ACK, and takes what the RST's sender said himself for the other side's. What
+    // was out of its window is no last segment for Linux.
     let last = case.past.iter().rev().find(|shot| shot.flow == case.shot.flow);
     let open = [State::SynSent, State::SynReceived, State::Established];
-    let answers_without_ack = open.iter().any(|&state| case.was_in(state))
+    let answers_itself = open.iter().any(|&state| case.was_in(state))
         && last.zip(case.segment()).is_some_and(|(last, rst)| {
             let is_answer = rst.flags & flag::ACK != 0 && last.back != case.shot.back;
-            !is_answer && segment_of(last).is_some_and(|s| end(s) == rst.ack)
+            !is_answer && case.past_segments(last.back).any(|s| end(s) == rst.ack)
         });
     // Whoever is to believe it has acknowledged more, or has not answered yet.
     let is_below = case.segment().is_some_and(|rst| {
         let mut acks = case.past_segments(!case.shot.back).filter(|s| s.flags & flag::ACK != 0);
-        acks.next_back().is_none_or(|last| after(last.ack, rst.seq))
+        acks.clone().next().is_none() || acks.any(|s| after(s.ack, rst.seq))
     });
     let mut answered = case.past.iter().filter(|shot| shot.flow == case.shot.flow);
     let _ = answered.find(|shot| shot.back == case.shot.back);
     let unanswered = !answered.any(|shot| shot.back != case.shot.back);
-    answers_without_ack
+    answers_itself
         || case.was_in(State::Established) && case.is_picked_up() && (unanswered || is_below)
 }
 
@@ -406,7 +435,7 @@ impl Case<'_> {
 }
 
 fn segment_of(shot: &Shot) -> Option<&Segment> {
-    match &shot.body {
+    match shot.body.whole() {
         // With an offset too high and data enough its data are options: what crosses like that is a segment all the same.
         Body::Segment(segment)
             if matches!(shot.tamper, Tamper::Nothing | Tamper::DataOffset(_)) && !shot.stranger =>
@@ -475,7 +504,13 @@ pub(super) fn judge(script: &Script, linux: &[Fate], postern: &[Fate]) -> Judgem
     let mut judgement = Judgement::default();
     let mut apart = vec![false; script.flows.len()];
     let mut past = Vec::with_capacity(script.len());
+    let mut begun = BTreeMap::new();
     for (place, ((shot, linux), postern)) in script.shots().zip(linux).zip(postern).enumerate() {
+        // A packet whose fragments are for an external port that its flow has no more is not the same for both.
+        if let Body::Part { id, .. } = shot.body {
+            let chosen = (linux.chosen, postern.chosen);
+            apart[shot.flow] |= *begun.entry((shot.flow, id)).or_insert(chosen) != chosen;
+        }
         if !apart[shot.flow] {
             judgement.compared += 1;
             let flow = &script.flows[shot.flow];

@@ -12,12 +12,15 @@ use std::time::{Duration, Instant};
 
 use super::fate::{Chosen, Fate, Seen, State};
 use super::flow::{FORWARDS, PARTIES, Side, Slot, wan_address};
-use super::script::{Conditions, PAUSE, SHORT, Script, clear_dscp};
+use super::script::{Conditions, DATAGRAMS, FIRST_ID, PAUSE, SHORT, Script, clear_dscp};
 use super::wires::{Namespace, Wire, stay_on_one_core};
+use crate::fragments::{identification, is_fragment, renumber};
 use crate::packet::{Pkt, udp};
 use crate::sent::{ethertype_of, frame};
 use crate::setup::{LAN, WAN, interface_mac};
-use crate::wire::get16;
+use crate::udp_lite::UDP_LITE;
+use crate::wire::{adjusted, get16, set16};
+use postern_core::conntrack::tuple::protocol;
 use postern_core::rules::Family;
 use postern_core::units::Mac;
 
@@ -31,6 +34,12 @@ const SECTION_MAX: Duration = Duration::from_millis(700);
 const _: () = assert!(SECTION_MAX.as_millis() < SHORT.as_millis());
 /// How often a batch is played again because the machine was too busy.
 const TRIES: usize = 12;
+/// Identifications of fragments, as they are sent: this bit, which play, which datagram. What is left of a play is gone when
+/// its turn comes again.
+const OWN_ID: u16 = 0x8000;
+const PLAYS: u16 = OWN_ID / DATAGRAMS;
+/// Room for fragments of which the rest never comes, bytes.
+const FRAGMENT_ROOM: u64 = 64 << 20;
 /// The stations at the other ends.
 const STATION: Mac = Mac([2, 0, 0, 0, 0, 9]);
 
@@ -41,6 +50,8 @@ pub(super) struct Linux {
     outside: Wire,
     conditions: Option<Conditions>,
     serial: u64,
+    /// Numbers what is played.
+    plays: u16,
     /// Batches that had to be played again.
     pub(super) repeated: usize,
     _namespaces: [Namespace; 3],
@@ -78,6 +89,7 @@ impl Linux {
             outside: outside?,
             conditions: None,
             serial: 0,
+            plays: 0,
             repeated: 0,
             _namespaces: [a, b, firewall],
         })
@@ -129,6 +141,7 @@ impl Linux {
         let mut fates: Vec<Vec<Fate>> =
             scripts.iter().map(|s| Vec::with_capacity(s.len())).collect();
         let mut chosen: Vec<_> = scripts.iter().map(|s| Chosen::new(s)).collect();
+        self.plays = self.plays.wrapping_add(1);
         let sections = scripts.first().map_or(0, |s| s.sections.len());
         for number in 0..sections {
             if number > 0 {
@@ -141,7 +154,9 @@ impl Linux {
                     if let Some(shot) = script.sections[number].get(round) {
                         let flow = &script.flows[shot.flow];
                         let slot = Slot(place as u16);
-                        let l3 = shot.build(flow, slot, chosen[place].of(shot.flow));
+                        let mut l3 = shot.build(flow, slot, chosen[place].of(shot.flow));
+                        self.number(&mut l3);
+                        retell_lite(&mut l3, [UDP_LITE, protocol::UDP]);
                         self.send(flow.enters(shot.back), &l3)?;
                     }
                 }
@@ -163,6 +178,14 @@ impl Linux {
             }
         }
         Ok(Some(fates))
+    }
+
+    /// Gives a fragment an identification that no play before had: what was never whole waits for long.
+    fn number(&self, l3: &mut [u8]) {
+        if is_fragment(l3) {
+            let id = identification(l3) - FIRST_ID;
+            renumber(l3, OWN_ID | (self.plays % PLAYS) * DATAGRAMS | id);
+        }
     }
 
     fn send(&self, side: Side, l3: &[u8]) -> io::Result<()> {
@@ -239,7 +262,32 @@ fn tell(side: Side, mut l3: Vec<u8>) -> Seen {
         _ => None,
     };
     clear_dscp(&mut l3);
+    retell_lite(&mut l3, [protocol::UDP, UDP_LITE]);
+    if is_fragment(&l3) && l3[0] >> 4 == 4 {
+        let id = identification(&l3);
+        renumber(&mut l3, FIRST_ID + id % DATAGRAMS);
+    }
     Seen { side, state, l3 }
+}
+
+/// Linux reckons the checksum of UDP-Lite with the protocol number of UDP in its pseudo header (`udplite_error` of
+/// nf_conntrack_proto_udp.c; RFC 3828 §3.1 says 136), and takes every right one for wrong. So that the rest can be compared it is
+/// told it as it wants it, and what it says is told back.
+fn retell_lite(l3: &mut [u8], [from, to]: [u8; 2]) {
+    let is_first = |word: u16| word == 0;
+    let place = match l3.first().map(|byte| byte >> 4) {
+        Some(4) if l3.len() >= 28 && l3[9] == UDP_LITE => {
+            is_first(get16(l3, 6) & 0x1fff).then_some(20)
+        }
+        Some(6) if l3.len() >= 48 && l3[6] == UDP_LITE => Some(40),
+        Some(6) if l3.len() >= 56 && (l3[6], l3[40]) == (44, UDP_LITE) => {
+            is_first(get16(l3, 42) & !7).then_some(48)
+        }
+        _ => None,
+    };
+    let Some(at) = place.map(|l4| l4 + 6) else { return };
+    let sum = adjusted(get16(l3, at), from.into(), to.into());
+    set16(l3, at, if sum == 0 { 0xffff } else { sum });
 }
 
 /// Addresses, routes, neighbours, switches and the ruleset of the firewall's namespace.
@@ -270,6 +318,9 @@ fn configure() -> io::Result<()> {
     run("ip", &["-batch", "-"], ip)?;
     for name in ["lan", "wan"] {
         run("ethtool", &["-K", name, "tx", "off", "gso", "off", "gro", "off"], "")?;
+    }
+    for name in ["ipv4/ipfrag_high_thresh", "netfilter/nf_conntrack_frag6_high_thresh"] {
+        sysctl(name, FRAGMENT_ROOM)?;
     }
     sysctl("netfilter/nf_conntrack_checksum", 1)?;
     Ok(())
@@ -306,7 +357,7 @@ fn ruleset(family: Family) -> String {
          elements = {{ {} }} }}\n\
          chain first {{ type filter hook prerouting priority raw\n {canary} notrack\n}}\n\
          chain nat_destination {{ type nat hook prerouting priority dstnat\n\
-         {ip} daddr {ours} meta l4proto {{ tcp, udp, sctp }} \
+         {ip} daddr {ours} meta l4proto {{ tcp, udp, sctp, udplite }} \
          dnat {ip} to {ip} saddr . meta l4proto . th dport map @forwards\n}}\n\
          chain outwards {{\n oifname wan masquerade\n}}\n\
          chain nat_source {{ type nat hook postrouting priority srcnat\n jump outwards\n\

@@ -1,7 +1,7 @@
 //! Postern against Linux: the same packets through both, compared one by one.
 //!
-//! - `script` and `flow`: what is played, written without the external ports that NAT chooses. `generate`, `life` and `association`
-//!   draw scripts from seeds; `text` writes them to regression files.
+//! - `script` and `flow`: what is played, written without the external ports that NAT chooses. `generate`, `life`,
+//!   `association` and `pieces` draw scripts from seeds; `text` writes them to regression files.
 //! - `linux` and `wires`: Linux's conntrack and NAT in namespaces, hundreds of scripts side by side.
 //!   `ours`: Postern's core in memory.
 //! - `fate`: what became of a packet, and whether two systems agree. `known`: where they need not.
@@ -31,6 +31,7 @@ mod known;
 mod life;
 mod linux;
 mod ours;
+mod pieces;
 mod script;
 mod shrink;
 mod text;
@@ -84,6 +85,8 @@ struct Sum {
     crossed: usize,
     repeated: usize,
     failures: usize,
+    /// What differed once, and not when it was played again.
+    unrepeated: Vec<String>,
     shown: usize,
     listed: BTreeMap<&'static str, usize>,
     /// What the others look like: how many, and an example.
@@ -201,8 +204,8 @@ fn play(
     sum: &Mutex<Sum>,
 ) -> io::Result<()> {
     let linux = lab.play(&scripts.iter().map(|(_, script)| script).collect::<Vec<_>>())?;
-    let mut failed = Vec::new();
-    for (slot, ((name, script), linux)) in scripts.iter().zip(&linux).enumerate() {
+    let mut suspects = Vec::new();
+    for (slot, ((_, script), linux)) in scripts.iter().zip(&linux).enumerate() {
         let verdict = ours::play(script, Slot(slot as u16));
         let judgement = verdict.as_ref().ok().map(|(ours, _)| judge(script, linux, ours));
         let mut sum = sum.lock().expect("no lab panics");
@@ -214,7 +217,6 @@ fn play(
         }
         sum.compared += judgement.as_ref().map_or(0, |j| j.compared);
         if judgement.as_ref().is_none_or(|j| j.unlisted.is_some()) {
-            sum.failures += 1;
             let unlisted = judgement.and_then(|j| j.unlisted).zip(verdict.ok());
             let kind = match unlisted {
                 Some(((at, what), (ours, _))) => {
@@ -224,11 +226,23 @@ fn play(
                 }
                 None => "Postern panicked".to_string(),
             };
-            sum.kinds.entry(kind).or_insert_with(|| (0, name.clone())).0 += 1;
-            if sum.shown < options.show {
-                sum.shown += 1;
-                failed.push((name, script));
-            }
+            suspects.push((slot, kind));
+        }
+    }
+    let repeats = repeats(lab, scripts, &suspects)?;
+    let mut failed = Vec::new();
+    for ((slot, kind), repeats) in suspects.into_iter().zip(repeats) {
+        let (name, script) = &scripts[slot];
+        let mut sum = sum.lock().expect("no lab panics");
+        if !repeats {
+            sum.unrepeated.push(format!("{kind} ({name})"));
+            continue;
+        }
+        sum.failures += 1;
+        sum.kinds.entry(kind).or_insert_with(|| (0, name.clone())).0 += 1;
+        if sum.shown < options.show {
+            sum.shown += 1;
+            failed.push((name, script));
         }
     }
     for (name, script) in failed {
@@ -243,6 +257,25 @@ fn play(
         }
     }
     Ok(())
+}
+
+/// Which of the scripts that failed, named by their slots, fail once more, where they were. Linux has a real clock: what a
+/// machine that was busy made of a timeout does not come again.
+fn repeats(
+    lab: &mut Linux,
+    scripts: &[(String, Script)],
+    suspects: &[(usize, String)],
+) -> io::Result<Vec<bool>> {
+    if suspects.is_empty() {
+        return Ok(Vec::new());
+    }
+    let is_suspect = |slot: usize| suspects.iter().any(|(suspect, _)| *suspect == slot);
+    let silent =
+        |(slot, (_, script)): (usize, &(String, Script))| script.without(|_| !is_suspect(slot));
+    let again: Vec<Script> = scripts.iter().enumerate().map(silent).collect();
+    let linux = lab.play(&again.iter().collect::<Vec<_>>())?;
+    let fails = |slot: usize| still_fails(&again[slot], &linux[slot], Slot(slot as u16));
+    Ok(suspects.iter().map(|(slot, _)| fails(*slot)).collect())
 }
 
 fn still_fails(script: &Script, linux: &[Fate], slot: Slot) -> bool {
@@ -310,7 +343,7 @@ fn report(sum: &Sum, known: &Known, options: &Options, started: Instant) {
     let seconds = started.elapsed().as_secs_f64();
     println!(
         "differential: {} sequences, {} packets ({} crossed Linux, {} compared), seed {}, in {seconds:.1} s \
-         ({:.0} sequences/s; {} batches played again)",
+         ({:.0} sequences/s; {} batches played again; {} sequences differed once and not again)",
         sum.sequences,
         sum.shots,
         sum.crossed,
@@ -318,6 +351,7 @@ fn report(sum: &Sum, known: &Known, options: &Options, started: Instant) {
         options.seed,
         sum.sequences as f64 / seconds,
         sum.repeated,
+        sum.unrepeated.len(),
     );
     for (name, reason) in &known.reasons {
         let seen = sum.listed.get(name.as_str()).copied().unwrap_or(0);
@@ -328,6 +362,9 @@ fn report(sum: &Sum, known: &Known, options: &Options, started: Instant) {
     kinds.sort_by_key(|(_, (count, _))| std::cmp::Reverse(*count));
     for (kind, (count, example)) in kinds {
         println!("{count:>8} {kind} ({example})");
+    }
+    for once in &sum.unrepeated {
+        println!("  not repeated: {once}");
     }
     match sum.failures {
         0 => println!("differential: no other difference"),

@@ -8,8 +8,10 @@ use postern_core::conntrack::tuple::protocol;
 use postern_core::rules::Family;
 
 use super::flow::{Ends, Flow, HOSTS, ROUTER, STRANGER, Side, Slot};
+use crate::fragments;
 use crate::packet::{Pkt, icmp, other, tcp, udp};
 use crate::sctp;
+use crate::udp_lite::udp_lite;
 use crate::wire::{checksum, mend_ip_checksum, set16, transport_checksum};
 
 /// What a short timeout is: the least that Linux takes.
@@ -92,13 +94,30 @@ pub(super) struct Segment {
     pub(super) len: u16,
 }
 
-/// What a shot carries. (Fragments will be a wrapper of their own here: see `docs/testing.md`.)
+/// What a shot carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Body {
     Segment(Segment),
     Datagram {
         len: u16,
         unsummed: bool,
+    },
+    /// UDP-Lite: the checksum covers so much.
+    Lite {
+        len: u16,
+        coverage: u16,
+    },
+    /// A fragment of a packet.
+    Part {
+        /// Which packet: below [`DATAGRAMS`].
+        id: u16,
+        /// Where it begins behind the IP header, in units of eight bytes, and how many bytes it has.
+        offset: u16,
+        len: u16,
+        more: bool,
+        /// Its bytes are not those of the packet.
+        forged: bool,
+        of: Box<Body>,
     },
     /// SCTP: the types of its chunks.
     Chunks {
@@ -136,6 +155,21 @@ pub(super) enum Body {
     },
 }
 
+impl Body {
+    /// What it is, or is a fragment of.
+    pub(super) fn whole(&self) -> &Body {
+        match self {
+            Body::Part { of, .. } => of,
+            other => other,
+        }
+    }
+}
+
+/// How many packets of a script may be cut.
+pub(super) const DATAGRAMS: u16 = 64;
+/// The identification of the first of them.
+pub(super) const FIRST_ID: u16 = 0x4000;
+
 /// What is done to the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(super) enum Tamper {
@@ -170,8 +204,13 @@ impl Shot {
 
     /// The IP packet's bytes, as a system that chose this external port for the flow is sent it.
     pub(super) fn build(&self, flow: &Flow, slot: Slot, chosen: Option<u16>) -> Vec<u8> {
-        let near = flow.near(slot, chosen, self.back);
-        let mut pkt = match &self.body {
+        let (mut src, dst) = flow.near(slot, chosen, self.back);
+        let stranger = slot.peer(flow.family, STRANGER);
+        let is_strange = self.stranger && flow.enters(self.back) == Side::Wan;
+        if is_strange {
+            src.set_ip(stranger);
+        }
+        let mut pkt = match self.body.whole() {
             Body::Error { kind, code, rest, router, keep, slip, about } => {
                 let (src, mut dst) = flow.far(slot, chosen, !self.back);
                 dst.set_port(dst.port().wrapping_add(*slip));
@@ -184,10 +223,13 @@ impl Shot {
                 };
                 icmp(reporter, src.ip(), *kind, *code, *rest, &quote)
             }
-            other => body(other, near, self.back),
+            other => body(other, (src, dst), self.back),
         };
-        if self.stranger && flow.enters(self.back) == Side::Wan {
-            pkt.src = slot.peer(flow.family, STRANGER);
+        if is_strange {
+            pkt.src = stranger;
+        }
+        if let Body::Part { id, .. } = self.body {
+            pkt = pkt.may_fragment().id(FIRST_ID + id);
         }
         let mut l3 = pkt.build();
         let l4 = if flow.family == Family::V4 { 20 } else { 40 };
@@ -197,7 +239,7 @@ impl Shot {
             Tamper::TransportSum => {
                 let at = match pkt.protocol() {
                     protocol::TCP => 16,
-                    protocol::UDP => 6,
+                    protocol::UDP | protocol::UDP_LITE => 6,
                     protocol::SCTP => 8,
                     protocol::GRE => 7, // the key, which nothing covers
                     _ => 2,
@@ -215,7 +257,17 @@ impl Shot {
                 }
             }
         }
-        l3
+        match self.body {
+            Body::Part { id, offset, len, more, forged, .. } => {
+                let begin = usize::from(offset) * 8;
+                let mut data = l3[l4..][begin..begin + usize::from(len)].to_vec();
+                if forged {
+                    data.iter_mut().for_each(|byte| *byte ^= 0x20);
+                }
+                fragments::fragment(&l3, u32::from(FIRST_ID + id), begin, &data, more)
+            }
+            _ => l3,
+        }
     }
 }
 
@@ -232,6 +284,9 @@ fn body(body: &Body, (src, dst): Ends, back: bool) -> Pkt {
         Body::Datagram { len, unsummed } => {
             let pkt = udp(src, dst).payload(vec![b'd'; usize::from(*len)]);
             if *unsummed { pkt.unsummed() } else { pkt }
+        }
+        Body::Lite { len, coverage } => {
+            udp_lite(src, dst, *coverage, &vec![b'l'; usize::from(*len)])
         }
         Body::Chunks { kinds, tag, init, flags } => {
             let chunk = |&kind: &u8| {
@@ -261,6 +316,7 @@ fn body(body: &Body, (src, dst): Ends, back: bool) -> Pkt {
             let rest = u32::from(id) << 16 | u32::from(*number);
             icmp(src.ip(), dst.ip(), kind, 0, rest, b"twelve bytes")
         }
+        Body::Part { of, .. } => self::body(of, (src, dst), back),
         Body::Error { .. } => icmp(src.ip(), dst.ip(), 3, 1, 0, b"an error about an error ......"),
     }
 }

@@ -132,6 +132,14 @@ fn write_body(out: &mut String, body: &Body) {
         Body::Datagram { len, unsummed } => {
             write!(out, " udp {len} {}", if *unsummed { "unsummed" } else { "summed" })
         }
+        Body::Lite { len, coverage } => write!(out, " udplite {len} {coverage}"),
+        Body::Part { id, offset, len, more, forged, of } => {
+            let (more, bytes) =
+                (if *more { "more" } else { "last" }, if *forged { "forged" } else { "true" });
+            let _ = write!(out, " part {id} {offset} {len} {more} {bytes} of");
+            write_body(out, of);
+            Ok(())
+        }
         Body::Chunks { kinds, tag, init, flags } => {
             let kinds: Vec<String> = kinds.iter().map(u8::to_string).collect();
             write!(out, " sctp {tag} {init} {flags} {}", kinds.join(","))
@@ -223,6 +231,14 @@ fn read_body(words: &mut Words<'_>) -> Option<Body> {
             Body::Segment(Segment { flags, seq, ack, window, options, len: number(words)? })
         }
         "udp" => Body::Datagram { len: number(words)?, unsummed: words.next()? == "unsummed" },
+        "part" => {
+            let (id, offset, len) = (number(words)?, number(words)?, number(words)?);
+            let (more, forged) = (words.next()? == "more", words.next()? == "forged");
+            words.next_if_eq(&"of")?;
+            let of = Box::new(read_body(words)?);
+            Body::Part { id, offset, len, more, forged, of }
+        }
+        "udplite" => Body::Lite { len: number(words)?, coverage: number(words)? },
         "sctp" => {
             let (tag, init, flags) = (number(words)?, number(words)?, number(words)?);
             let kinds = words.next()?.split(',').map(|kind| kind.parse().ok());

@@ -409,8 +409,10 @@ impl Gathering {
         me: WorkerId,
     ) {
         let transport_len = len.saturating_sub(first.before);
-        // Bytes behind the transport packet are nobody's, and need not come in pieces.
-        if first.declared.is_some_and(|declared| declared != transport_len) {
+        // Bytes behind the transport packet are nobody's, and need not come in pieces; a checksum covers no more than
+        // there is (RFC 3828 §3.1).
+        let is_declared = first.declared.is_none_or(|declared| declared == transport_len);
+        if !is_declared || first.covered > transport_len {
             self.refuse(index, DropReason::TruncatedTransport);
             return;
         }

@@ -85,6 +85,8 @@ pub struct First {
     pub sum_before: u16,
     /// How long the transport packet says that it is; `None` if it does not.
     pub declared: Option<u16>,
+    /// How long it must be at least, bytes: as much as its checksum says that it covers.
+    pub covered: u16,
     /// Which sum should be right.
     pub covers: Covers,
 }
@@ -116,6 +118,7 @@ pub fn first(bytes: &[u8], headers: &Headers) -> Result<First, DropReason> {
         before: before.len() as u16,
         sum_before: Sum::ZERO.bytes(before).fold(),
         declared: transport.declared,
+        covered: transport.covered,
         // RFC 8200 §8.1: the pseudo header has the final destination.
         covers: if routed { Covers::Nothing } else { transport.covers },
     })
@@ -140,13 +143,14 @@ struct Transport {
     tcp: TcpSummary,
     icmp: (u8, u8),
     declared: Option<u16>,
+    covered: u16,
     covers: Covers,
 }
 
 impl Transport {
     fn new(ids: (u16, u16), covers: Covers) -> Self {
         let (tcp, icmp) = (TcpSummary::default(), (0, 0));
-        Self { ids, kind: Kind::Flow, tcp, icmp, declared: None, covers }
+        Self { ids, kind: Kind::Flow, tcp, icmp, declared: None, covered: 0, covers }
     }
 
     fn read(segment: &[u8], ip_protocol: u8, v4: bool) -> Result<Self, DropReason> {
@@ -197,13 +201,14 @@ impl Transport {
     fn udp_lite(segment: &[u8]) -> Result<Self, DropReason> {
         let header = header::<{ udp::HEADER_LEN }>(segment)?;
         // RFC 3828 §3.1: 0 is all; a part cannot be told from the fragments' own sums.
-        let covers = match (be16(header, udp::CHECKSUM), be16(header, udp::LENGTH)) {
+        let covered = be16(header, udp::LENGTH);
+        let covers = match (be16(header, udp::CHECKSUM), covered) {
             (0, _) => Covers::Missing,
             (_, 0) => Covers::PseudoHeader,
             (_, 1..8) => return Err(DropReason::TruncatedTransport),
             _ => Covers::Nothing,
         };
-        Ok(Self::new(ports(header)?, covers))
+        Ok(Self { covered, ..Self::new(ports(header)?, covers) })
     }
 
     fn icmp(segment: &[u8], v4: bool) -> Result<Self, DropReason> {

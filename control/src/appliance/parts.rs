@@ -73,6 +73,6 @@ pub fn first_snapshot(inputs: Inputs<'_>) -> Snapshot {
         triggers: Arc::new(compile::triggers(config, triggers, &Triggers::default())),
         expectations: Arc::default(),
         timeouts: Arc::new(compile::timeouts(config)),
-        options: compile::options(config),
+        options: compile::options(config, workers),
     }
 }

@@ -89,7 +89,7 @@ impl Site {
         for number in 0..flows {
             let (hot, hashes) = connection(&table, number);
             table
-                .insert(&hot, &warm(), &Cold::default(), hashes)
+                .insert(&hot, &warm(), &Cold::default(), hashes, 0)
                 .ok()
                 .with_context(|| format!("connection {number} finds no room"))?;
         }
@@ -314,7 +314,7 @@ const ROOMS: [Room; 14] = [
     }),
     ("confirm, and remove", false, |site| {
         for (place, (hot, hashes)) in site.fresh.iter().enumerate() {
-            let inserted = site.table.insert(hot, &Warm::default(), &Cold::default(), *hashes);
+            let inserted = site.table.insert(hot, &Warm::default(), &Cold::default(), *hashes, 0);
             site.rows[place] = inserted.unwrap_or(EntryIdx(0));
         }
         for row in site.rows {

@@ -8,6 +8,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use postern_core::conntrack::siphash::SipKey;
+use postern_core::conntrack::table::Pressure;
 use postern_core::conntrack::tcp::TcpPolicy;
 use postern_core::conntrack::timeouts::Timeouts;
 use postern_core::forward::Routes;
@@ -192,13 +193,23 @@ pub fn triggers<'t>(
 }
 
 /// The switches.
-pub fn options(config: &Settings) -> Options {
+pub fn options(config: &Settings, workers: u8) -> Options {
     let conntrack = &config.conntrack;
+    // Of IPv6 as large a part, of each worker its share.
+    let share = |capacity: u32| {
+        let all = u64::from(conntrack.headroom) * u64::from(capacity);
+        let divisor = u64::from(conntrack.capacity.max(1)) * u64::from(workers.max(1));
+        all.div_ceil(divisor) as u32
+    };
     Options {
         tcp: TcpPolicy { loose: conntrack.loose, liberal: conntrack.liberal },
         verify_checksums: conntrack.checksum,
         accounting: conntrack.accounting,
         helpers: conntrack.helpers,
+        pressure: Pressure {
+            adaptive: (conntrack.adaptive.0 < 100).then_some(conntrack.adaptive),
+            headroom: [conntrack.capacity, conntrack.capacity6].map(share),
+        },
     }
 }
 
@@ -541,7 +552,7 @@ mod tests {
 
     #[test]
     fn switches_and_timeouts_are_handed_on() {
-        let options = options(&config());
+        let options = options(&config(), 2);
         assert_eq!((options.tcp.loose, options.tcp.liberal), (true, false));
         assert_eq!((options.verify_checksums, options.accounting), (false, true));
         let udp = postern_core::conntrack::timeouts::TimeoutKind::Udp;

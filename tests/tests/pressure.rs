@@ -7,7 +7,7 @@ use postern_core::forward::NeighbourState;
 use postern_core::pipeline::{WANTED_ASKERS_MAX, WANTED_SOURCE_MAX};
 use postern_core::verdict::DropReason;
 use postern_tests::packet::{echo_request, tcp, udp};
-use postern_tests::{Firewall, Flow, Setup, WAN, for_workers, moved};
+use postern_tests::{Firewall, Flow, HOST_WAN, Setup, WAN, for_workers, moved};
 
 /// A client in the LAN, one of many.
 fn client(number: u32) -> SocketAddr {
@@ -175,6 +175,71 @@ fn after_a_burst_the_count_returns_to_where_it_was() {
             flow.talk(&mut fw);
         }
     });
+}
+
+/// C175: when others have filled the table with connections that may not be evicted, the appliance's own still get a place: to it, from it, and
+/// theirs are not the ones to go when others come.
+#[test]
+fn the_appliance_itself_has_places_of_its_own() {
+    for_workers([1, 2, 4], |setup| {
+        let workers = u32::from(setup.workers);
+        let mut setup = setup.capacity(64);
+        setup.options.pressure.headroom = [16; 2];
+        setup.iptables("-I INPUT -i wan -p tcp --dport 22 -j ACCEPT");
+        let mut fw = Firewall::with(setup);
+        let mut state = 1u32;
+        while fw.connections().len() < 48 * workers as usize {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let mut flow = Flow::outward(client(state >> 16), "192.0.2.9:80");
+            if fw.lan(flow.syn()).outs.len() == 1 {
+                flow.reopen(&mut fw);
+            }
+        }
+        let refused = fw.lan(udp("192.168.1.3:3000", "192.0.2.66:53"));
+        assert_eq!(refused.dropped(), DropReason::TableFull);
+        let refused = fw.lan(tcp("192.168.1.3:3000", "192.0.2.66:80").syn());
+        assert_eq!(refused.dropped(), DropReason::TableFull);
+        // A login, and a question of its own.
+        for port in 0..8 {
+            fw.wan(tcp(("198.51.100.7", 4000 + port), "203.0.113.2:22").syn()).out(HOST_WAN);
+            fw.send(HOST_WAN, udp(("203.0.113.2", 5000 + port), "192.0.2.53:53")).out(WAN);
+        }
+        // None of them, though unanswered, makes room for others.
+        for number in 0..100 {
+            let refused = fw.lan(udp(client(number), "192.0.2.66:53"));
+            assert_eq!(refused.dropped(), DropReason::TableFull);
+        }
+        for port in 0..8 {
+            fw.wan(udp("192.0.2.53:53", ("203.0.113.2", 5000 + port))).out(HOST_WAN);
+        }
+    });
+}
+
+/// Above the first fill timeouts of what may be evicted shrink in proportion; those of others do not.
+#[test]
+fn in_a_table_that_fills_up_the_unanswered_go_sooner() {
+    let adaptive = |fill: u32, seconds: u64| {
+        let mut setup = Setup::default().capacity(100);
+        setup.options.pressure.adaptive = Some((60, 120));
+        let mut fw = Firewall::with(setup);
+        let mut kept = established(10, &mut fw);
+        for number in 10..fill {
+            fw.lan(udp(client(number), "192.0.2.66:53")).out(WAN);
+        }
+        fw.pass_secs(seconds);
+        for flow in &mut kept {
+            flow.talk(&mut fw);
+        }
+        assert_eq!(fw.values().connections_evicted, 0);
+        fw.connections().len()
+    };
+    assert_eq!(adaptive(60, 29), 60, "not yet");
+    assert_eq!(adaptive(90, 14), 90, "half of thirty seconds");
+    // As they go there is less reason to: of 88 each has 16 seconds, of 87 half a second more.
+    assert_eq!(adaptive(90, 16), 87);
+    assert_eq!(adaptive(100, 9), 100);
+    assert_eq!(adaptive(100, 29), 61, "hardly further than to where it begins");
+    assert_eq!(adaptive(100, 31), 10);
 }
 
 /// C093: adjacent tuples fill the whole table without a bucket overflowing.

@@ -387,7 +387,7 @@ impl Board {
         next.interfaces = Arc::new(compile::interfaces(&self.config, &self.kernel));
         next.timeouts = Arc::new(compile::timeouts(&self.config));
         next.triggers = self.compiled_triggers();
-        next.options = compile::options(&self.config);
+        next.options = compile::options(&self.config, self.workers);
         self.refresh_forwards(&mut next);
         Ok((changes, self.publish(next)))
     }

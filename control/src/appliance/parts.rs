@@ -86,6 +86,6 @@ pub fn first_snapshot(inputs: Inputs<'_>) -> Snapshot {
         expectations: Arc::default(),
         mappings: Arc::new(mappings(config, workers, key)),
         timeouts: Arc::new(compile::timeouts(config)),
-        options: compile::options(config),
+        options: compile::options(config, workers),
     }
 }

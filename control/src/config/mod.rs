@@ -48,6 +48,16 @@ pub const RUN_DIR_DEFAULT: &str = "/run/postern";
 /// Connections the tables of all workers hold together, unless the configuration says otherwise.
 pub const CAPACITY_DEFAULT: u32 = 1_000_000;
 
+/// Where timeouts begin to shrink and where nothing is left of them, unless the configuration says otherwise: percent of the
+/// capacity, as pf has it. A full table leaves a third of them.
+pub const ADAPTIVE_DEFAULT: (u16, u16) = (60, 120);
+
+/// Connections kept for the appliance itself, unless the configuration says otherwise.
+pub const fn headroom_default(capacity: u32) -> u32 {
+    let share = capacity / 64;
+    if share < 1_024 { share } else { 1_024 }
+}
+
 /// A valid configuration. Read it as the [`Settings`] it dereferences to.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Config(Settings);
@@ -222,6 +232,10 @@ pub struct ConntrackSettings {
     pub capacity: u32,
     /// Those of IPv6 besides.
     pub capacity6: u32,
+    /// IPv4 connections of those that only the appliance itself may have; of IPv6 in proportion. Less than half.
+    pub headroom: u32,
+    /// The fills, in percent, where timeouts begin to shrink and where nothing is left of them.
+    pub adaptive: (u16, u16),
     /// Mid-stream pick-up (nf_conntrack_tcp_loose).
     pub loose: bool,
     /// No window check (nf_conntrack_tcp_be_liberal).
@@ -241,6 +255,8 @@ impl Default for ConntrackSettings {
         Self {
             capacity: CAPACITY_DEFAULT,
             capacity6: CAPACITY_DEFAULT / 4,
+            headroom: headroom_default(CAPACITY_DEFAULT),
+            adaptive: ADAPTIVE_DEFAULT,
             loose: false,
             liberal: false,
             checksum: true,

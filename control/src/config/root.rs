@@ -16,8 +16,9 @@ use super::forward::{ForwardError, ForwardSpec};
 use super::reader::{Placed, Section, kind, kind_of_value};
 use super::trigger::{TRIGGER_TIMEOUT, TRIGGER_TIMEOUTS, TriggerSpec};
 use super::{
-    CONTROL_DEFAULT, ConntrackSettings, ForwardSettings, Idle, InterfaceSettings, LimitSettings,
-    Places, RUN_DIR_DEFAULT, Settings, TriggerSettings, WORKERS_MAX, Workers, interface, value,
+    ADAPTIVE_DEFAULT, CONTROL_DEFAULT, ConntrackSettings, ForwardSettings, Idle, InterfaceSettings,
+    LimitSettings, Places, RUN_DIR_DEFAULT, Settings, TriggerSettings, WORKERS_MAX, Workers,
+    headroom_default, interface, value,
 };
 use crate::api::socket::reading_path;
 
@@ -195,6 +196,21 @@ fn conntrack(mut section: Section<'_>) -> ConntrackSettings {
     }
     if let Some(capacity) = section.integer("capacity6", 1..=CAPACITY_MAX) {
         out.capacity6 = capacity.value as u32;
+    }
+    out.headroom = headroom_default(out.capacity);
+    if let Some(headroom) = section.integer("headroom", 0..=i64::from((out.capacity - 1) / 2)) {
+        out.headroom = headroom.value as u32;
+    }
+    let start = section.integer("adaptive_start", 0..=100);
+    let end = section.integer("adaptive_end", 1..=1_000);
+    let (default_start, default_end) = ADAPTIVE_DEFAULT;
+    let percent = |given: Option<Placed<i64>>, default| given.map_or(default, |g| g.value as u16);
+    out.adaptive = (percent(start, default_start), percent(end, default_end));
+    if let Some(given) = end.or(start)
+        && out.adaptive.0 >= out.adaptive.1
+    {
+        section.faults().push(given.at, "`adaptive_end` must be more than `adaptive_start`");
+        out.adaptive = ADAPTIVE_DEFAULT;
     }
     let switches = [
         ("loose", &mut out.loose),

@@ -729,3 +729,26 @@ fn mappings_are_endpoint_independent_only_where_they_are_made() {
         assert!(parse(Path::new("t.toml"), with(wan).as_bytes()).is_err(), "{wan}");
     }
 }
+
+#[test]
+fn what_is_done_about_a_full_table_is_read() {
+    let read = |keys: &str| {
+        let config = good(&format!("{BASE}[conntrack]\n{keys}"));
+        (config.conntrack.headroom, config.conntrack.adaptive)
+    };
+    assert_eq!(read(""), (1_024, (60, 120)));
+    assert_eq!(read("capacity = 6400"), (100, (60, 120)));
+    assert_eq!(
+        read("headroom = 5000\nadaptive_start = 80\nadaptive_end = 100"),
+        (5_000, (80, 100))
+    );
+    assert_eq!(read("capacity = 1"), (0, (60, 120)));
+    for (keys, fault) in [
+        ("capacity = 100\nheadroom = 50", "5:12: `headroom` must be 0 to 49"),
+        ("adaptive_start = 101", "4:18: `adaptive_start` must be 0 to 100"),
+        ("adaptive_end = 60", "4:16: `adaptive_end` must be more than `adaptive_start`"),
+    ] {
+        let found = faults(&format!("{BASE}[conntrack]\n{keys}"));
+        assert!(found.len() == 1 && found[0].starts_with(fault), "{found:?}");
+    }
+}

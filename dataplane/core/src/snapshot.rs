@@ -12,6 +12,7 @@ use core::net::IpAddr;
 
 use arrayvec::ArrayVec;
 
+use crate::conntrack::table::Pressure;
 use crate::conntrack::tcp::TcpPolicy;
 use crate::conntrack::timeouts::Timeouts;
 use crate::conntrack::tuple::Tuple;
@@ -120,6 +121,8 @@ pub struct Options {
     pub accounting: bool,
     /// Which helpers connections get by the port of their server.
     pub helpers: Helpers,
+    /// What is done about a table that fills up.
+    pub pressure: Pressure,
 }
 
 impl Default for Options {
@@ -129,6 +132,7 @@ impl Default for Options {
             verify_checksums: true,
             accounting: true,
             helpers: Helpers::NONE,
+            pressure: Pressure::default(),
         }
     }
 }

@@ -99,6 +99,11 @@ impl<'m> RowSet<'m> {
         Some(row)
     }
 
+    /// The first member behind `row`, or of all if there is none; it stays in, and nobody's turn changes.
+    pub fn next_after(&self, row: u32) -> Option<u32> {
+        row.checked_add(1).and_then(|row| self.at_or_after(row)).or_else(|| self.at_or_after(0))
+    }
+
     /// The first member that is `row` or after it.
     fn at_or_after(&self, row: u32) -> Option<u32> {
         let mut at = row as usize;
@@ -187,6 +192,8 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(set.contains(row), model.contains(&row));
+                let behind = model.range(row + 1..).next().or(model.first()).copied();
+                prop_assert_eq!(set.next_after(row), behind);
             }
         }
     }

@@ -13,6 +13,9 @@
 //! evicted are kept in sets, so that one is found at once however few they are; a packet that does not
 //! change what its connection is worth does not touch them.
 //!
+//! Some rows may be kept free for the appliance's own connections, so that a flood of others leaves its operator a way in; and
+//! above a certain fill, what may be evicted is let go of the sooner, the fuller the table is.
+//!
 //! All memory is handed in, and taken once: nothing here allocates. Owner: one worker.
 
 use alloc::sync::Arc;
@@ -106,6 +109,30 @@ pub enum Room {
     Evicted,
 }
 
+/// How a table that fills up is kept from being full.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Pressure {
+    /// Above this fill, percent, the timeouts of connections that are not assured, or are closed, shrink; they are nothing where the
+    /// second fill is reached, and in proportion between the two (pf's adaptive.start and adaptive.end). `None`: they do not shrink.
+    pub adaptive: Option<(u16, u16)>,
+    /// Rows of each table that only connections of the appliance itself get, by [`Family`](crate::rules::Family).
+    pub headroom: [u32; 2],
+}
+
+impl Pressure {
+    /// What is left of a timeout in a table that holds `live` of `capacity`; `None` if all of it is.
+    fn shrink(&self, timeout_ms: u32, live: u32, capacity: u32) -> Option<u32> {
+        let (start, end) = self.adaptive.map(|(start, end)| (u64::from(start), u64::from(end)))?;
+        let (fill, whole) = (u64::from(live) * 100, u64::from(capacity));
+        if fill <= start * whole {
+            return None;
+        }
+        let left = (end * whole).saturating_sub(fill);
+        let all = (end.saturating_sub(start) * whole).max(1);
+        Some((u64::from(timeout_ms) * left / all) as u32)
+    }
+}
+
 /// What a connection is worth when the table is full.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Worth {
@@ -116,6 +143,9 @@ enum Worth {
     /// Assured and not closed: it is not evicted.
     Firm,
 }
+
+/// The flags of connections of the appliance itself.
+const OWN: u16 = flags::TO_HOST | flags::FROM_HOST;
 
 impl Worth {
     /// The flags that it depends on.
@@ -189,10 +219,14 @@ pub struct Table<'m, H: Hot> {
     /// Rows from here on were never used.
     fresh: u32,
     live: u32,
+    /// Of those, connections of the appliance itself.
+    own: u32,
     /// Live rows of [`Worth::Unreplied`].
     unreplied: RowSet<'m>,
     /// Live rows of [`Worth::Little`].
     little: RowSet<'m>,
+    /// Of each of these sets, the row that was held to a shorter timeout last.
+    hands: [u32; 2],
     departed: Departed,
     changes: Changes<H>,
     /// What connections of this table may hold; `None` until one does.
@@ -247,8 +281,10 @@ impl<'m, H: Hot> Table<'m, H> {
             free: wheel::NONE,
             fresh: 0,
             live: 0,
+            own: 0,
             unreplied: RowSet::new(layout.capacity, unreplied),
             little: RowSet::new(layout.capacity, little),
+            hands: [0; 2],
             departed: Departed::default(),
             changes: Changes::new(layout.capacity as u32),
             mappings: None,
@@ -503,17 +539,27 @@ impl<'m, H: Hot> Table<'m, H> {
         self.wheel.arm(self.cold, row, deadline(state));
     }
 
+    /// Whether a connection of these flags finds the table full, `headroom` rows being kept for the appliance itself.
+    #[inline]
+    fn is_full_for(&self, row_flags: u16, headroom: u32) -> bool {
+        row_flags & OWN == 0 && self.live - self.own >= self.capacity().saturating_sub(headroom)
+    }
+
     /// Inserts a connection whose tuples are not in the table. `hot` carries both tuples, flags,
-    /// timeout and last seen.
+    /// timeout and last seen; `headroom` rows are kept for the appliance's own ones.
     pub fn insert(
         &mut self,
         hot: &H,
         warm: &Warm,
         cold: &Cold,
         hashes: [TupleHash; 2],
+        headroom: u32,
     ) -> Result<EntryIdx, InsertError> {
         debug_assert!(self.find(hashes[0], hot.tuple(Direction::Original)).is_none());
         debug_assert!(self.find(hashes[1], hot.tuple(Direction::Reply)).is_none());
+        if self.is_full_for(hot.state().flags, headroom) {
+            return Err(InsertError::Full);
+        }
         let row = self.free_row().ok_or(InsertError::Full)?;
         if !self.index(hashes[0], row << 1) {
             return Err(InsertError::BucketFull);
@@ -531,6 +577,7 @@ impl<'m, H: Hot> Table<'m, H> {
         let worth = Worth::of(hot.state().flags);
         self.arm(row);
         self.live += 1;
+        self.own += u32::from(hot.state().flags & OWN != 0);
         if let Some(set) = self.evictable(worth) {
             set.insert(row);
         }
@@ -572,25 +619,70 @@ impl<'m, H: Hot> Table<'m, H> {
         false
     }
 
-    /// Whether it is full of connections that are assured and live: [`make_room`](Self::make_room) would find none.
+    /// Holds connections that may be evicted to shorter timeouts, if there are too many connections: looks at up to `rows` of them,
+    /// each in its turn, and removes those that have been idle for too long. Returns how many went.
+    pub fn relieve(&mut self, now: Tick, rows: u32, pressure: &Pressure, books: Books<'_>) -> u32 {
+        let mut gone = 0;
+        for place in 0..2 {
+            for _ in 0..rows {
+                // With each that goes there is less reason to.
+                let capacity = self.capacity();
+                if pressure.shrink(0, self.live, capacity).is_none() {
+                    return gone;
+                }
+                let set = if place == 0 { &self.unreplied } else { &self.little };
+                let Some(row) = set.next_after(self.hands[place]) else { break };
+                let round_ends = row <= self.hands[place];
+                self.hands[place] = row;
+                let state = self.rows[row as usize].hot().state();
+                let left = pressure.shrink(state.timeout_ms, self.live, capacity);
+                if left.is_some_and(|ms| now.reached(Tick(state.last_seen).plus_ms(ms))) {
+                    let why = Ended::by_itself(state);
+                    self.remove(EntryIdx(row), why, now, books);
+                    gone += 1;
+                }
+                if round_ends {
+                    break;
+                }
+            }
+        }
+        gone
+    }
+
+    /// Whether it is full of connections that are assured and live, but for `headroom` rows: [`make_room`](Self::make_room)
+    /// would find none.
     #[inline]
-    pub fn is_packed(&self, now: Tick) -> bool {
-        self.live == self.capacity()
+    pub fn is_packed(&self, now: Tick, headroom: u32) -> bool {
+        (self.live == self.capacity() || self.is_full_for(0, headroom))
             && self.unreplied.is_empty()
             && self.little.is_empty()
             && self.wheel.is_at(now)
     }
 
-    /// Makes room for one connection: an expired one goes, else one that was not answered, else one that
+    /// Makes room for a connection of these flags: an expired one goes, else one that was not answered, else one that
     /// is not assured or is closed; of these whose turn it is, so that who came last goes last. Never
-    /// one that is assured and lives. `None` if there is no room to be made, which costs little to find out.
-    pub fn make_room(&mut self, now: Tick, books: Books<'_>) -> Option<Room> {
+    /// one that is assured and lives. `None` if there is no room to be made, which costs little to find out. If the room is
+    /// only short of what is kept for the appliance's own connections, none of those goes.
+    pub fn make_room(
+        &mut self,
+        now: Tick,
+        row_flags: u16,
+        headroom: u32,
+        books: Books<'_>,
+    ) -> Option<Room> {
         /// How far the wheel is turned: it is hardly ever behind by more.
         const STEPS: u32 = 16;
+        /// How many of the appliance's own are passed over.
+        const OWN_MAX: usize = 8;
         if self.expire_one(now, &mut { STEPS }, books) {
             return Some(Room::Expired);
         }
-        let row = self.unreplied.next_in_turn().or_else(|| self.little.next_in_turn())?;
+        let spares = self.is_full_for(row_flags, headroom);
+        let rows = &self.rows;
+        let may_go = |row: &u32| !spares || rows[*row as usize].hot().state().flags & OWN == 0;
+        let in_turn =
+            |set: &mut RowSet<'m>| (0..OWN_MAX).map_while(|_| set.next_in_turn()).find(may_go);
+        let row = in_turn(&mut self.unreplied).or_else(|| in_turn(&mut self.little))?;
         let state = self.rows[row as usize].hot().state();
         let expired = now.reached(deadline(state));
         let why = if expired { Ended::by_itself(state) } else { Ended::Evicted };
@@ -625,6 +717,7 @@ impl<'m, H: Hot> Table<'m, H> {
             self.unindex(hash, row << 1 | direction as u32);
         }
         self.live -= 1;
+        self.own -= u32::from(hot.state().flags & OWN != 0);
         if books.is_kept() {
             let [original, reply] =
                 [Direction::Original, Direction::Reply].map(|d| (*hot.tuple(d)).into());

@@ -56,7 +56,7 @@ fn add(
     hot.state.timeout_ms = timeout_ms;
     hot.state.last_seen = now.0;
     let hashes = [table.hash(&hot.tuples[0]), table.hash(&hot.tuples[1])];
-    table.insert(&hot, &Warm::default(), &Cold::default(), hashes)
+    table.insert(&hot, &Warm::default(), &Cold::default(), hashes, 0)
 }
 
 fn find(table: &Table<'_, HotV4>, tuple: &TupleV4) -> Option<(EntryIdx, Direction)> {
@@ -134,7 +134,7 @@ fn eviction_takes_unreplied_then_unassured_or_closed_and_never_assured() {
         add(&mut table, n, row_flags, 1000, Tick(0)).unwrap();
     }
     let mut left = Vec::new();
-    while let Some(room) = table.make_room(Tick(1), Books::NONE) {
+    while let Some(room) = table.make_room(Tick(1), 0, 0, Books::NONE) {
         assert_eq!(room, Room::Evicted);
         left.push((0..8).filter(|&n| find(&table, &tuple(n)).is_some()).count());
         assert!(find(&table, &tuple(3)).is_none(), "the unreplied one goes first");
@@ -152,9 +152,9 @@ fn the_one_that_may_go_is_found_wherever_it_is() {
             let row_flags = if n == place { 0 } else { ASSURED };
             add(&mut table, n, row_flags, 1000, Tick(0)).unwrap();
         }
-        assert_eq!(table.make_room(Tick(1), Books::NONE), Some(Room::Evicted));
+        assert_eq!(table.make_room(Tick(1), 0, 0, Books::NONE), Some(Room::Evicted));
         assert!(find(&table, &tuple(place)).is_none());
-        assert_eq!(table.make_room(Tick(1), Books::NONE), None);
+        assert_eq!(table.make_room(Tick(1), 0, 0, Books::NONE), None);
     }
 }
 
@@ -166,7 +166,7 @@ fn a_newcomer_is_the_last_to_be_evicted() {
         add(&mut table, n, 0, 1000, Tick(0)).unwrap();
     }
     for n in 100..1000 {
-        assert_eq!(table.make_room(Tick(1), Books::NONE), Some(Room::Evicted));
+        assert_eq!(table.make_room(Tick(1), 0, 0, Books::NONE), Some(Room::Evicted));
         assert!(find(&table, &tuple(n - 100)).is_none());
         add(&mut table, n, 0, 1000, Tick(1)).unwrap();
     }
@@ -183,11 +183,11 @@ fn the_expired_make_room_first() {
     let now = Tick(1000 + wheel::UNIT_MS);
     table.expire(Tick(990), u32::MAX, Books::NONE);
     for left in (20..40).rev() {
-        assert_eq!(table.make_room(now, Books::NONE), Some(Room::Expired));
+        assert_eq!(table.make_room(now, 0, 0, Books::NONE), Some(Room::Expired));
         assert_eq!(table.len(), left);
     }
     assert!((0..40).all(|n| find(&table, &tuple(n)).is_some() == (n % 2 == 0)));
-    assert_eq!(table.make_room(now, Books::NONE), Some(Room::Evicted));
+    assert_eq!(table.make_room(now, 0, 0, Books::NONE), Some(Room::Evicted));
 }
 
 #[test]
@@ -349,7 +349,7 @@ proptest! {
                     }
                 }
                 Op::MakeRoom => {
-                    let room = table.make_room(now, Books::NONE);
+                    let room = table.make_room(now, 0, 0, Books::NONE);
                     let (left, gone): (HashMap<_, _>, HashMap<_, _>) =
                         model.iter().partition(|&(&n, _)| find(&table, &tuple(n)).is_some());
                     let lowest = model.values().map(|&(_, row_flags)| rank(row_flags)).min();

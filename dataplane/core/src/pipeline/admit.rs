@@ -598,14 +598,20 @@ fn insert<H: Family>(
     hashes: [TupleHash; 2],
     context: &Context<'_>,
 ) -> Result<EntryIdx, Refusal> {
+    /// One that expired may have been the appliance's own, and its room is then kept for another of those.
+    const TRIES: usize = 4;
     let Provisional { hot, warm, cold, .. } = first;
-    let mut inserted = table.insert(hot, warm, cold, hashes);
-    if inserted == Err(InsertError::Full)
-        && let Some(room) = table.make_room(context.tick, context.books())
-    {
+    let headroom = context.snapshot.options.pressure.headroom[H::FAMILY.index()];
+    let mut inserted = table.insert(hot, warm, cold, hashes, headroom);
+    for _ in 0..TRIES {
+        let (row_flags, books) = (hot.state().flags, context.books());
+        if inserted != Err(InsertError::Full) {
+            break;
+        }
+        let Some(room) = table.make_room(context.tick, row_flags, headroom, books) else { break };
         context.counters.connections_evicted.add(u64::from(room == Room::Evicted));
         context.counters.connections_gone.add(1);
-        inserted = table.insert(hot, warm, cold, hashes);
+        inserted = table.insert(hot, warm, cold, hashes, headroom);
     }
     inserted.map_err(|error| {
         Refusal::Drop(match error {

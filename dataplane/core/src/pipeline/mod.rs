@@ -141,6 +141,9 @@ pub struct Wanted {
     pub source: IpAddr,
 }
 
+/// How many steps of the wheel are as much work as a look at a row that may be in no cache.
+const STEPS_PER_ROW: u32 = 16;
+
 /// How many packets ahead a row is asked for. A processor keeps some tens of lines under way and may drop
 /// what is asked beyond that; a row is two lines.
 const AHEAD: usize = 16;
@@ -463,7 +466,8 @@ impl<'m> Pipeline<'m> {
         ) -> bool {
             is_refusing(table, context)
                 && H::plain_tuple(packet.bytes()).is_some_and(|tuple| {
-                    table.find_promised(ours.promise, ours.hash, &tuple).is_none()
+                    !may_use_headroom(table, packet, &tuple, context)
+                        && table.find_promised(ours.promise, ours.hash, &tuple).is_none()
                 })
         }
         if plain.shape.is_v4() {
@@ -487,6 +491,12 @@ impl<'m> Pipeline<'m> {
         let (v4, more_v4) = self.v4.expire(now.tick(), steps, books);
         let (v6, more_v6) = self.v6.expire(now.tick(), steps, books);
         counters.connections_gone.add(u64::from(v4 + v6));
+        let (pressure, rows) = (&snapshot.options.pressure, (steps / STEPS_PER_ROW).max(1));
+        if pressure.adaptive.is_some() {
+            let relieved = self.v4.relieve(now.tick(), rows, pressure, books)
+                + self.v6.relieve(now.tick(), rows, pressure, books);
+            counters.connections_gone.add(u64::from(relieved));
+        }
         self.gathering.expire(now.tick());
         if snapshot.expectations.any() || !self.desk.helpers.is_empty() {
             self.bury(snapshot);
@@ -572,7 +582,9 @@ fn tracked<H: family::Family>(
         Some((row, direction)) => {
             established::pass(table, desk, packet, ours.hash, row, direction, context)
         }
-        None if is_refusing(table, context) => Verdict::Drop(DropReason::TableFull),
+        None if is_refusing(table, context) && !may_use_headroom(table, packet, tuple, context) => {
+            Verdict::Drop(DropReason::TableFull)
+        }
         None => admit::pass(table, desk, packet, ours.hash, tuple, context),
     }
 }
@@ -590,7 +602,24 @@ fn is_v4(packet: &Packet<'_>, ours: &Ours) -> bool {
 /// (nf_conntrack_core.c). Not while its connection may be another worker's.
 #[inline]
 fn is_refusing<H: family::Family>(table: &Table<'_, H>, context: &Context<'_>) -> bool {
-    table.is_packed(context.tick) && context.snapshot.older_steering.is_empty()
+    let headroom = context.snapshot.options.pressure.headroom[H::FAMILY.index()];
+    table.is_packed(context.tick, headroom) && context.snapshot.older_steering.is_empty()
+}
+
+/// Whether a first packet may begin a connection of the appliance itself, and there is a row kept for those.
+#[inline]
+fn may_use_headroom<H: family::Family>(
+    table: &Table<'_, H>,
+    packet: &Packet<'_>,
+    tuple: &H::Tuple,
+    context: &Context<'_>,
+) -> bool {
+    /// The same, if there is one.
+    #[cold]
+    fn may_be_own(packet: &Packet<'_>, tuple: Tuple, context: &Context<'_>) -> bool {
+        packet.origin == Origin::Host || context.snapshot.steering.is_ours(tuple.dst())
+    }
+    table.len() < table.capacity() && may_be_own(packet, (*tuple).into(), context)
 }
 
 /// Whether a packet is plain, and if it is plain IPv4, its tuple's words.

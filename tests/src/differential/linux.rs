@@ -184,7 +184,7 @@ impl Linux {
     fn number(&self, l3: &mut [u8]) {
         if is_fragment(l3) {
             let id = identification(l3) - FIRST_ID;
-            renumber(l3, OWN_ID | (self.plays % PLAYS) * DATAGRAMS | id);
+            renumber(l3, OWN_ID + (self.plays % PLAYS) * DATAGRAMS + id);
         }
     }
 

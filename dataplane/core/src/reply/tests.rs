@@ -220,7 +220,7 @@ fn no_answer_where_none_is_allowed() {
     refuse("an ICMPv6 error", &quoting, IcmpErrorNested);
     let unknown = icmp_frame("203.0.113.1", "198.51.100.7", 1, (42, 0, 0), &[0; 8]);
     refuse("an unknown ICMP type", &unknown, IcmpErrorNested);
-    let unknown = icmp_frame("2001:db8:fe::1", "2001:db8:7::7", 1, (100, 0, 0), &[0; 8]);
+    let unknown = icmp_frame("2001:db8:fe::1", "2001:db8:7::7", 1, (100, 0, 0), &good6[14..]);
     refuse("an unknown ICMPv6 error", &unknown, IcmpErrorNested);
     for dst in ["224.0.0.5", "255.255.255.255", "0.0.0.0", "ff02::1", "::"] {
         let src = if dst.contains(':') { "2001:db8:7::7" } else { "198.51.100.7" };

@@ -168,10 +168,7 @@ fn admit<H: Family>(
     // What is for the appliance itself is refused more often than not.
     let foreseen = match leg.egress {
         InterfaceId::NONE => None,
-        _ => {
-            let address = unruled.as_ref().ok().and_then(|behind| Some(behind.as_ref()?.address));
-            Foreseen::new(table, &reply, address)
-        }
+        _ => Foreseen::new(table, &reply, unruled.unwrap_or_default()),
     };
     let foreseen = foreseen.as_ref();
     let ledger = context.snapshot.policy.ledger();
@@ -189,7 +186,7 @@ fn admit<H: Family>(
     };
     let behind = match said {
         Source::Unsaid => {
-            let mut behind = unruled?;
+            let mut behind = unruled?.map(|address| behind_unruled(address, expected, context));
             if context.mapped {
                 let dialled = by_mapping.then(|| headers.tuple.dst());
                 mapped::unsaid(&mut behind, &reply, dialled, &leg, context);
@@ -486,25 +483,31 @@ pub(super) fn no_port(
     }
 }
 
-/// What to appear behind if no rule is asked: what its master does, if it was expected.
+/// The address to appear behind if no rule is asked: that of its master, if it was expected.
 fn appearance<H: Family>(
     reply: &Tuple,
     leg: &Leg,
     expected: &Expected,
     first: &Provisional<H>,
     context: &Context<'_>,
-) -> Result<Option<Behind>, Refusal> {
+) -> Result<Option<IpAddr>, Refusal> {
     let appear_as = expected.as_ref().and_then(|(_, expectation)| expectation.appear_as);
-    let steering = &context.snapshot.steering;
-    let address = match appear_as.filter(|address| steering.is_outer(*address)) {
-        // Of a pool, or translated as a whole: no interface's, so it does not go when an interface's does.
-        Some(address) if !steering.is_ours(address) => {
-            return Ok(Some(Behind { address, ports: Ports::default(), flags: flags::SNAT }));
+    match appear_as.filter(|address| context.snapshot.steering.is_outer(*address)) {
+        Some(address) => Ok(Some(address)),
+        None => external_address::<H>(reply, leg, first.hot.state().flags, context),
+    }
+}
+
+/// Behind an address that no rule chose.
+fn behind_unruled(address: IpAddr, expected: &Expected, context: &Context<'_>) -> Behind {
+    let ports = Ports::default();
+    match expected {
+        // A master's, of a pool or translated as a whole: it does not go when an interface's does.
+        Some(_) if !context.snapshot.steering.is_ours(address) => {
+            Behind { address, ports, flags: flags::SNAT }
         }
-        Some(address) => Some(address),
-        None => external_address::<H>(reply, leg, first.hot.state().flags, context)?,
-    };
-    Ok(address.map(|address| Behind::interface(address, Ports::default())))
+        _ => Behind::interface(address, ports),
+    }
 }
 
 /// The address to appear behind: the egress interface's, if it masquerades; also on the way back to

@@ -600,7 +600,7 @@ fn is_v4(packet: &Packet<'_>, ours: &Ours) -> bool {
 
 /// Whether a packet without a connection can have none: conntrack drops it before anything else is asked
 /// (nf_conntrack_core.c). Not while its connection may be another worker's.
-#[inline]
+#[inline(always)]
 fn is_refusing<H: family::Family>(table: &Table<'_, H>, context: &Context<'_>) -> bool {
     let headroom = context.snapshot.options.pressure.headroom[H::FAMILY.index()];
     table.is_packed(context.tick, headroom) && context.snapshot.older_steering.is_empty()

@@ -210,6 +210,7 @@ impl Compiler {
         let mut head = Rule {
             ingress: InterfaceSet::ALL,
             egress: InterfaceSet::ALL,
+            has_networks: false,
             source: Masked::default(),
             destination: Masked::default(),
             protocol: None,
@@ -241,6 +242,7 @@ impl Compiler {
                 }
             }
         }
+        head.has_networks = has_network.contains(&true);
         let own = self.conditions.get_mut(start..);
         if let Some(own) = own.filter(|own| !own.iter().any(|c| c.test.is_counting())) {
             own.sort_by_key(|condition| condition.test.is_per_packet());

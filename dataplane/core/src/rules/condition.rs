@@ -44,6 +44,8 @@ impl Masked {
 pub(super) struct Rule {
     pub(super) ingress: InterfaceSet,
     pub(super) egress: InterfaceSet,
+    /// Whether it says anything about addresses: most rules do not.
+    pub(super) has_networks: bool,
     pub(super) source: Masked,
     pub(super) destination: Masked,
     /// The protocol, if it matters, and whether it must be another one.
@@ -186,8 +188,8 @@ impl Rule {
         let head = self.ingress.contains(subject.ingress)
             && self.egress.contains(subject.egress)
             && self.protocol.is_none_or(|(number, not)| (number == subject.protocol) != not)
-            && self.source.holds(packet.source)
-            && self.destination.holds(packet.destination);
+            && (!self.has_networks
+                || self.source.holds(packet.source) && self.destination.holds(packet.destination));
         if !head {
             return false;
         }

@@ -1,5 +1,5 @@
 //! Every packet of a connection, in both directions, meets the worker that made it: the cases of
-//! design.md section 4, driven through real appliances of 1 to 16 workers. A packet that missed its owner
+//! [`postern_core::steering`], driven through real appliances of 1 to 16 workers. A packet that missed its owner
 //! would be dropped, or make a second connection; neither may happen once.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

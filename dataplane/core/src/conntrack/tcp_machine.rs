@@ -93,7 +93,8 @@ impl State {
     }
 
     /// Whether the connection is on its way out: the tuple may have been taken up again already, so a
-    /// RST is not checked any more, and the entry may be evicted although it is assured.
+    /// RST is not checked any more. Differs: such an entry is evicted only once it is over (`CLOSED`); Linux takes it away from a
+    /// half-closed connection too.
     #[inline]
     pub const fn is_closing(self) -> bool {
         matches!(

@@ -196,11 +196,14 @@ pub fn triggers<'t>(
 pub fn options(config: &Settings, workers: u8) -> Options {
     let conntrack = &config.conntrack;
     // Of IPv6 as large a part, of each worker its share.
-    let share = |capacity: u32| {
+    let share = |(capacity, rows): (u32, u32)| {
         let all = u64::from(conntrack.headroom) * u64::from(capacity);
         let divisor = u64::from(conntrack.capacity.max(1)) * u64::from(workers.max(1));
-        all.div_ceil(divisor) as u32
+        // However small, most of a table is for everybody.
+        (all.div_ceil(divisor) as u32).min(rows.saturating_sub(1) / 2)
     };
+    let capacities = [conntrack.capacity, conntrack.capacity6];
+    let [rows_v4, rows_v6] = rows(config, workers);
     Options {
         tcp: TcpPolicy { loose: conntrack.loose, liberal: conntrack.liberal },
         verify_checksums: conntrack.checksum,
@@ -208,7 +211,7 @@ pub fn options(config: &Settings, workers: u8) -> Options {
         helpers: conntrack.helpers,
         pressure: Pressure {
             adaptive: (conntrack.adaptive.0 < 100).then_some(conntrack.adaptive),
-            headroom: [conntrack.capacity, conntrack.capacity6].map(share),
+            headroom: [(capacities[0], rows_v4), (capacities[1], rows_v6)].map(share),
         },
     }
 }
@@ -514,6 +517,15 @@ mod tests {
             .replace("masquerade = true", "masquerade = true\nendpoint_independent = 'mapping'");
         let config = config::parse(Path::new("t.toml"), text.as_bytes()).unwrap();
         assert_eq!(steer(&config, &Rulesets::new()), (true, true));
+    }
+
+    #[test]
+    fn however_small_a_table_is_not_all_kept_for_the_appliance() {
+        let text = format!("{TEXT}\n[conntrack]\ncapacity = 1000\ncapacity6 = 4\n");
+        let config = config::parse(Path::new("t.toml"), text.as_bytes()).unwrap();
+        for (workers, headroom) in [(1, [15, 1]), (4, [4, 0])] {
+            assert_eq!(options(&config, workers).pressure.headroom, headroom, "{workers}");
+        }
     }
 
     #[test]

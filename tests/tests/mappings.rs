@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use postern_core::helper::{Helpers, Kind};
 use postern_core::nat::mapping::{Cursor, Mapping};
 use postern_core::rules::Independence;
 use postern_core::verdict::DropReason;
@@ -415,6 +416,27 @@ fn forwards_come_before_mappings() {
         let mut new = Flow::outward("192.168.1.2:5000", "192.0.2.10:53");
         new.exchange(&mut fw);
         assert_ne!(new.seen().port(), 5000);
+        // When it is gone its connections may live on: the port is nobody's for a while, but the host goes on talking.
+        fw.change(|setup| setup.forwards.retain(|forward| forward.first != 5000));
+        let mut later = Flow::outward("192.168.1.2:5000", "192.0.2.11:53");
+        later.exchange(&mut fw);
+    });
+}
+
+/// C116: an external endpoint that a mapping has is no expectation's.
+#[test]
+fn what_is_announced_is_not_expected_at_anothers_mapping() {
+    for_workers([1, 2, 4], |mut setup| {
+        setup.options.helpers = Helpers::NONE.with(Kind::Irc);
+        let mut fw = with(setup, &[FILTERING]);
+        let mapped = Flow::outward("192.168.1.3:4000", "192.0.2.9:80").open(&mut fw);
+        assert_eq!(mapped.seen().port(), 4000);
+        let control = Flow::outward("192.168.1.2:5000", "192.0.2.9:6667").open(&mut fw);
+        let said = "PRIVMSG nick :\u{1}DCC CHAT chat 3232235778 4000\u{1}\r\n";
+        fw.lan(control.client_segment().payload(said)).out(WAN);
+        assert_eq!(fw.values().expectations_made, 1);
+        let stranger = tcp("198.51.100.7:4000", mapped.seen()).syn();
+        assert_eq!(fw.wan(&stranger).out(LAN).destination().to_string(), "192.168.1.3:4000");
     });
 }
 

@@ -129,7 +129,7 @@ impl Pressure {
         }
         let left = (end * whole).saturating_sub(fill);
         let all = (end.saturating_sub(start) * whole).max(1);
-        Some((u64::from(timeout_ms) * left / all) as u32)
+        Some((u128::from(timeout_ms) * u128::from(left) / u128::from(all)) as u32)
     }
 }
 

@@ -214,9 +214,8 @@ impl Mappings {
             };
             let at = &shard.places[place];
             let (connections, deadline) = at.life();
-            let later = now.plus_ms(linger_ms);
-            let deadline =
-                if known.is_some() && deadline.since(later) > 0 { deadline } else { later };
+            // Held, it needs none. If what holds a fresh one is refused it goes; one that was there stays as long as before.
+            let deadline = if known.is_some() { deadline } else { now };
             at.set_life(connections.saturating_add(1), deadline);
             at.linger_ms.store(linger_ms, Relaxed);
             at.set_independence(independence);
@@ -238,7 +237,7 @@ impl Mappings {
     }
 
     /// A connection that held the mapping of an external endpoint is gone; its last packet was then. If it was `refused`
-    /// before it began, it leaves nothing behind.
+    /// before it began, now, it leaves no mapping behind that was not there before.
     pub fn release(&self, protocol: u8, external: SocketAddrV4, last_seen: Tick, refused: Refused) {
         self.locked(external.port(), |shard| {
             let Some(place) = self.find_external(shard, protocol, external) else { return };
@@ -247,7 +246,9 @@ impl Mappings {
             debug_assert!(connections > 0, "who releases a mapping held it");
             let connections = connections.saturating_sub(1);
             match refused {
-                Refused::Yes if connections == 0 => self.remove(shard, place),
+                Refused::Yes if connections == 0 && last_seen.reached(deadline) => {
+                    self.remove(shard, place);
+                }
                 Refused::Yes => at.set_life(connections, deadline),
                 Refused::No => {
                     let later = last_seen.plus_ms(at.linger_ms.load(Relaxed));
@@ -605,6 +606,22 @@ mod tests {
         assert!(table.hold_external(protocol::UDP, external(6000), Tick(0)));
         table.release(protocol::UDP, external(6000), Tick(0), Refused::Yes);
         assert_eq!(table.len(), 1, "the first connection still holds it");
+    }
+
+    #[test]
+    fn what_was_there_outlives_a_refusal() {
+        let table = table(1, 8);
+        table.hold(&wanted(5000, 6000), Tick(0)).unwrap();
+        table.release(protocol::UDP, external(6000), Tick(100), Refused::No);
+        let now = Tick(200);
+        table.hold(&wanted(5000, 6000), now).unwrap();
+        table.release(protocol::UDP, external(6000), now, Refused::Yes);
+        assert!(table.hold_external(protocol::UDP, external(6000), now));
+        table.release(protocol::UDP, external(6000), now, Refused::Yes);
+        for (tick, lives) in [(100 + LINGER_MS - 1, true), (100 + LINGER_MS, false)] {
+            let found = table.of_external(protocol::UDP, external(6000), Tick(tick));
+            assert_eq!(found.is_some(), lives, "{tick}");
+        }
     }
 
     #[test]

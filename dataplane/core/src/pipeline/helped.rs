@@ -9,7 +9,7 @@ use super::family::Family;
 use super::leg::{self, Leg};
 use super::refuse::Refusal;
 use super::table_view::ConnectionId;
-use super::{Context, Desk};
+use super::{Context, Desk, mapped};
 use crate::burst::{Packet, Seen};
 use crate::conntrack::entry::flags;
 use crate::conntrack::table::{Table, deadline};
@@ -17,13 +17,13 @@ use crate::conntrack::tuple::{Direction, Tuple};
 use crate::conntrack::window::sequence::{after, before};
 use crate::fragments;
 use crate::headers::{Headers, Kind as PacketKind, tcp_flags};
-use crate::helper::expect::{ExpectError, Expectation, Expectations};
+use crate::helper::expect::{ExpectError, Expectation};
 use crate::helper::pool::{Key, Record, side_flags};
 use crate::helper::{EXPECT_MS, Finding, Kind, PORT_MIN, Style, edit, ftp, irc, tftp};
 use crate::nat::plan::Random;
 use crate::reply::IcmpErrorKind;
 use crate::rules;
-use crate::steering::Steering;
+use crate::snapshot::Snapshot;
 use crate::time::Tick;
 use crate::units::{EntryIdx, InterfaceId};
 use crate::verdict::DropReason;
@@ -399,7 +399,7 @@ fn try_expect(
     let handle = if outer == own || steering.is_whole(outer) {
         expectations.insert(&expectation, context.tick).ok().map(|handle| (handle, port))
     } else {
-        with_port(expectations, expectation, steering, random, context.tick)
+        with_port(expectation, random, context)
     };
     let (handle, outer_port) = handle?;
     let text = style.write(outer, outer_port);
@@ -432,21 +432,22 @@ fn expectation(master: &Master, port: u16, from_peer: bool, now: Tick) -> Expect
 /// Inserts an expectation under an external port: that of the inside endpoint if it is free, else another one of the worker that
 /// the inside endpoint's packets belong to, so that both directions meet there.
 fn with_port(
-    expectations: &Expectations,
     wanted: Expectation,
-    steering: &Steering,
     random: &mut Random,
-    now: Tick,
+    context: &Context<'_>,
 ) -> Option<(crate::helper::expect::Handle, u16)> {
+    let Snapshot { expectations, steering, .. } = context.snapshot;
     let port = wanted.dst_port;
     let ports = steering.ports(steering.block(port));
     let ports = &ports[ports.partition_point(|&port| port < PORT_MIN)..];
     let others = (0..TRIES).filter_map(|_| ports.get(random.below(ports.len())).copied());
     for dst_port in core::iter::once(port).chain(others) {
-        if steering.is_static(wanted.dst, wanted.protocol, dst_port) {
+        let is_others = steering.is_static(wanted.dst, wanted.protocol, dst_port)
+            || context.mapped && mapped::owns(wanted.protocol, wanted.dst, dst_port, context);
+        if is_others {
             continue;
         }
-        match expectations.insert(&Expectation { dst_port, ..wanted }, now) {
+        match expectations.insert(&Expectation { dst_port, ..wanted }, context.tick) {
             Ok(handle) => return Some((handle, dst_port)),
             // Another port is another shard.
             Err(ExpectError::Clash | ExpectError::Full) => {}

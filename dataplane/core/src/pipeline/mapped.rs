@@ -76,10 +76,15 @@ pub(super) fn unsaid(
 
 /// Whether an external endpoint belongs to a mapping, and so is nobody else's.
 pub(super) fn is_reserved(reply: &Tuple, context: &Context<'_>) -> bool {
-    maps(reply.protocol())
-        && endpoint(reply.dst(), reply.dst_id()).is_some_and(|external| {
+    owns(reply.protocol(), reply.dst(), reply.dst_id(), context)
+}
+
+/// Whether that external endpoint belongs to a mapping.
+pub(super) fn owns(protocol: u8, address: IpAddr, port: u16, context: &Context<'_>) -> bool {
+    maps(protocol)
+        && endpoint(address, port).is_some_and(|external| {
             let mappings = &context.snapshot.mappings;
-            mappings.of_external(reply.protocol(), external, context.tick).is_some()
+            mappings.of_external(protocol, external, context.tick).is_some()
         })
 }
 
@@ -157,8 +162,10 @@ fn wanted(asked: &Asked<'_>, dealer: WorkerId, context: &Context<'_>) -> Option<
     let mappings = &context.snapshot.mappings;
     if let Some(known) = mappings.of_inside(protocol, inside, *external.ip(), context.tick) {
         external = known.external;
-        if steering.is_static(behind.address, protocol, external.port()) {
-            return None; // a forward or a rule has its port now
+        let older = context.snapshot.older_steering.iter().map(|older| &**older);
+        let mut steerings = core::iter::once(&*context.snapshot.steering).chain(older);
+        if steerings.any(|s| s.is_static(behind.address, protocol, external.port())) {
+            return None; // a forward or a rule has its port, or had it and may have connections there
         }
     }
     let linger_ms = linger_ms(protocol, context);

@@ -101,6 +101,8 @@ pub struct Pipeline<'m> {
     desk: Desk<'m>,
     gathering: Gathering,
     review: table_view::Review,
+    /// When tables that fill up were seen to last.
+    relieved: Tick,
 }
 
 /// What the rooms keep besides the tables.
@@ -112,6 +114,8 @@ struct Desk<'m> {
     triggered: [Option<triggered::Use>; TRIGGERS_MAX],
     /// Which shard of the expectations is tidied next.
     tidy: usize,
+    /// Which shard of the mappings is.
+    tidy_mappings: usize,
     /// By ingress interface: for "too big", on which path MTU discovery rests, and for all others.
     reply_limits: [[RateLimit; 2]; INTERFACES_MAX],
     wanted: ArrayVec<Wanted, WANTED_MAX>,
@@ -143,6 +147,9 @@ pub struct Wanted {
 
 /// How many steps of the wheel are as much work as a look at a row that may be in no cache.
 const STEPS_PER_ROW: u32 = 16;
+
+/// How much more work than other housekeeping a table that fills up may take: it is seen to once a millisecond, not each turn.
+const RELIEF: u32 = 8;
 
 /// How many packets ahead a row is asked for. A processor keeps some tens of lines under way and may drop
 /// what is asked beyond that; a row is two lines.
@@ -232,12 +239,14 @@ impl<'m> Pipeline<'m> {
                 helpers: Pool::new(limits.helped(), memory_helpers),
                 triggered: [None; TRIGGERS_MAX],
                 tidy: 0,
+                tidy_mappings: 0,
                 reply_limits: [[limit; 2]; INTERFACES_MAX],
                 wanted: ArrayVec::new(),
                 fates: fragments::Fates::new(),
             },
             gathering: Gathering::new(seed),
             review: table_view::Review::default(),
+            relieved: now.tick(),
         }
     }
 
@@ -491,8 +500,10 @@ impl<'m> Pipeline<'m> {
         let (v4, more_v4) = self.v4.expire(now.tick(), steps, books);
         let (v6, more_v6) = self.v6.expire(now.tick(), steps, books);
         counters.connections_gone.add(u64::from(v4 + v6));
-        let (pressure, rows) = (&snapshot.options.pressure, (steps / STEPS_PER_ROW).max(1));
-        if pressure.adaptive.is_some() {
+        let pressure = &snapshot.options.pressure;
+        if pressure.adaptive.is_some() && now.tick() != self.relieved {
+            self.relieved = now.tick(); // nothing is idle for longer before time passes
+            let rows = (steps / STEPS_PER_ROW).max(1).saturating_mul(RELIEF);
             let relieved = self.v4.relieve(now.tick(), rows, pressure, books)
                 + self.v6.relieve(now.tick(), rows, pressure, books);
             counters.connections_gone.add(u64::from(relieved));
@@ -509,9 +520,9 @@ impl<'m> Pipeline<'m> {
         if self.v4.holds_mappings() {
             /// Places looked at each time.
             const PLACES: u32 = 16;
-            let worker = self.desk.tidy % snapshot.mappings.workers().max(1);
+            let worker = self.desk.tidy_mappings % snapshot.mappings.workers().max(1);
             snapshot.mappings.tidy(worker, PLACES, now.tick());
-            self.desk.tidy = self.desk.tidy.wrapping_add(1);
+            self.desk.tidy_mappings = self.desk.tidy_mappings.wrapping_add(1);
         }
         let reviewing = self.review(me, snapshot, counters, now, steps);
         more_v4 || more_v6 || reviewing

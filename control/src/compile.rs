@@ -521,7 +521,7 @@ mod tests {
 
     #[test]
     fn however_small_a_table_is_not_all_kept_for_the_appliance() {
-        let text = format!("{TEXT}\n[conntrack]\ncapacity = 1000\ncapacity6 = 4\n");
+        let text = TEXT.replace("loose = true", "capacity = 1000\ncapacity6 = 4");
         let config = config::parse(Path::new("t.toml"), text.as_bytes()).unwrap();
         for (workers, headroom) in [(1, [15, 1]), (4, [4, 0])] {
             assert_eq!(options(&config, workers).pressure.headroom, headroom, "{workers}");

@@ -653,7 +653,6 @@ impl<'m, H: Hot> Table<'m, H> {
     /// would find none.
     #[inline]
     pub fn is_packed(&self, now: Tick, headroom: u32) -> bool {
-        // What is oftenest not so first.
         self.unreplied.is_empty()
             && self.little.is_empty()
             && (self.live == self.capacity() || self.is_full_for(0, headroom))

@@ -47,6 +47,7 @@ case_a_fetch_is_followed_from_its_first_packet_to_its_end() {
     equals "$(postern conntrack list -p tcp --dport 80 | wc -l)" 1 "connections"
     bytes=$(postern --json conntrack list -p tcp --dport 80 | jq '.[0].reply.bytes')
     [ "$bytes" -gt 300000 ] || fail "only $bytes bytes"
+    sleep 0.2 # how long it lived is told to 64 ms
     postern conntrack delete -p tcp --dport 80
     told text '\[DESTROY\]'
     told programs '"destroy"'

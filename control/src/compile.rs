@@ -7,8 +7,8 @@
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use postern_core::conntrack::pressure::Pressure;
 use postern_core::conntrack::siphash::SipKey;
-use postern_core::conntrack::table::Pressure;
 use postern_core::conntrack::tcp::TcpPolicy;
 use postern_core::conntrack::timeouts::Timeouts;
 use postern_core::forward::Routes;

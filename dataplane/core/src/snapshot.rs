@@ -12,7 +12,7 @@ use core::net::IpAddr;
 
 use arrayvec::ArrayVec;
 
-use crate::conntrack::table::Pressure;
+use crate::conntrack::pressure::Pressure;
 use crate::conntrack::tcp::TcpPolicy;
 use crate::conntrack::timeouts::Timeouts;
 use crate::conntrack::tuple::Tuple;

@@ -4,6 +4,7 @@ pub mod changes;
 pub mod ctstate;
 pub mod datagram;
 pub mod entry;
+pub mod pressure;
 pub mod rowset;
 pub mod sctp;
 mod sctp_machine;

@@ -9,12 +9,7 @@
 //! its first bucket while that has room to spare, so most look-ups read one bucket line; a bucket
 //! counts the tuples that had to go to their second (`spilled`), so that a miss reads one line too.
 //!
-//! A full table makes room: an expired connection goes, else one that nobody would miss much. Rows that may be
-//! evicted are kept in sets, so that one is found at once however few they are; a packet that does not
-//! change what its connection is worth does not touch them.
-//!
-//! Some rows may be kept free for the appliance's own connections, so that a flood of others leaves its operator a way in; and
-//! above a certain fill, what may be evicted is let go of the sooner, the fuller the table is.
+//! A full table makes room: see [`pressure`](super::pressure).
 //!
 //! All memory is handed in, and taken once: nothing here allocates. Owner: one worker.
 
@@ -26,6 +21,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::changes::{Change, Changes, Ended, Happened};
 use super::entry::{Cold, Hot, Pair, Warm, flags, peer_flags};
+use super::pressure::{Evictable, is_own};
 use super::rowset::RowSet;
 use super::siphash::{ABREAST, Pairs, SipKey};
 use super::tuple::{Direction, FamilyTuple, Tuple, TupleV4};
@@ -100,68 +96,6 @@ pub enum InsertError {
     BucketFull,
 }
 
-/// How room was made for a connection.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Room {
-    /// One that was past its deadline went.
-    Expired,
-    /// One that lived was evicted.
-    Evicted,
-}
-
-/// How a table that fills up is kept from being full.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Pressure {
-    /// Above this fill, percent, the timeouts of connections that are not assured, or are closed, shrink; they are nothing where the
-    /// second fill is reached, and in proportion between the two (pf's adaptive.start and adaptive.end). `None`: they do not shrink.
-    pub adaptive: Option<(u16, u16)>,
-    /// Rows of each table that only connections of the appliance itself get, by [`Family`](crate::rules::Family).
-    pub headroom: [u32; 2],
-}
-
-impl Pressure {
-    /// What is left of a timeout in a table that holds `live` of `capacity`; `None` if all of it is.
-    fn shrink(&self, timeout_ms: u32, live: u32, capacity: u32) -> Option<u32> {
-        let (start, end) = self.adaptive.map(|(start, end)| (u64::from(start), u64::from(end)))?;
-        let (fill, whole) = (u64::from(live) * 100, u64::from(capacity));
-        if fill <= start * whole {
-            return None;
-        }
-        let left = (end * whole).saturating_sub(fill);
-        let all = (end.saturating_sub(start) * whole).max(1);
-        Some((u128::from(timeout_ms) * u128::from(left) / u128::from(all)) as u32)
-    }
-}
-
-/// What a connection is worth when the table is full.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Worth {
-    /// It was not answered: the first to be evicted.
-    Unreplied,
-    /// It was answered, but is not assured; or it is closed.
-    Little,
-    /// Assured and not closed: it is not evicted.
-    Firm,
-}
-
-/// The flags of connections of the appliance itself.
-const OWN: u16 = flags::TO_HOST | flags::FROM_HOST;
-
-impl Worth {
-    /// The flags that it depends on.
-    const FLAGS: u16 = flags::SEEN_REPLY | flags::ASSURED | flags::CLOSED;
-
-    const fn of(row_flags: u16) -> Self {
-        if row_flags & (flags::ASSURED | flags::CLOSED) == flags::ASSURED {
-            Self::Firm
-        } else if row_flags & flags::SEEN_REPLY == 0 {
-            Self::Unreplied
-        } else {
-            Self::Little
-        }
-    }
-}
-
 /// How much memory a table takes, bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
@@ -211,22 +145,17 @@ pub struct Row<'t, H> {
 pub struct Table<'m, H: Hot> {
     key: SipKey,
     buckets: &'m mut [Bucket],
-    rows: &'m mut [H::Pair],
+    pub(super) rows: &'m mut [H::Pair],
     cold: &'m mut [Cold],
-    wheel: Wheel<'m>,
+    pub(super) wheel: Wheel<'m>,
     /// First row of the free list (through `wheel_next`).
     free: u32,
     /// Rows from here on were never used.
     fresh: u32,
-    live: u32,
+    pub(super) live: u32,
     /// Of those, connections of the appliance itself.
-    own: u32,
-    /// Live rows of [`Worth::Unreplied`].
-    unreplied: RowSet<'m>,
-    /// Live rows of [`Worth::Little`].
-    little: RowSet<'m>,
-    /// Of each of these sets, the row that was held to a shorter timeout last.
-    hands: [u32; 2],
+    pub(super) own: u32,
+    pub(super) evictable: Evictable<'m>,
     departed: Departed,
     changes: Changes<H>,
     /// What connections of this table may hold; `None` until one does.
@@ -282,9 +211,7 @@ impl<'m, H: Hot> Table<'m, H> {
             fresh: 0,
             live: 0,
             own: 0,
-            unreplied: RowSet::new(layout.capacity, unreplied),
-            little: RowSet::new(layout.capacity, little),
-            hands: [0; 2],
+            evictable: Evictable::new(layout.capacity, [unreplied, little]),
             departed: Departed::default(),
             changes: Changes::new(layout.capacity as u32),
             mappings: None,
@@ -472,40 +399,6 @@ impl<'m, H: Hot> Table<'m, H> {
         Row { hot, warm, cold: &mut self.cold[row.index()] }
     }
 
-    /// Keeps the books after a row changed: whether it may be evicted, and, if its timeout became shorter
-    /// than `timeout_ms_before`, its place in the wheel.
-    #[inline]
-    pub fn settle(&mut self, row: EntryIdx, flags_before: u16, timeout_ms_before: u32) {
-        let state = self.rows[row.index()].hot().state();
-        let (row_flags, timeout_ms) = (state.flags, state.timeout_ms);
-        if (row_flags ^ flags_before) & Worth::FLAGS != 0 {
-            self.revalue(row, Worth::of(flags_before), Worth::of(row_flags));
-        }
-        if timeout_ms < timeout_ms_before {
-            self.rearm(row);
-        }
-    }
-
-    /// Moves a row from one set to another.
-    #[cold]
-    fn revalue(&mut self, row: EntryIdx, before: Worth, after: Worth) {
-        if let Some(set) = self.evictable(before) {
-            set.remove(row.0);
-        }
-        if let Some(set) = self.evictable(after) {
-            set.insert(row.0);
-        }
-    }
-
-    /// The set of the rows of some worth, if they may be evicted.
-    fn evictable(&mut self, worth: Worth) -> Option<&mut RowSet<'m>> {
-        match worth {
-            Worth::Unreplied => Some(&mut self.unreplied),
-            Worth::Little => Some(&mut self.little),
-            Worth::Firm => None,
-        }
-    }
-
     /// Sees to it that a row whose timeout became shorter is found in the wheel by its deadline. (One that
     /// became longer is found early there, and moved then.)
     #[inline]
@@ -539,12 +432,6 @@ impl<'m, H: Hot> Table<'m, H> {
         self.wheel.arm(self.cold, row, deadline(state));
     }
 
-    /// Whether a connection of these flags finds the table full, `headroom` rows being kept for the appliance itself.
-    #[inline]
-    fn is_full_for(&self, row_flags: u16, headroom: u32) -> bool {
-        row_flags & OWN == 0 && self.live - self.own >= self.capacity().saturating_sub(headroom)
-    }
-
     /// Inserts a connection whose tuples are not in the table. `hot` carries both tuples, flags,
     /// timeout and last seen; `headroom` rows are kept for the appliance's own ones.
     pub fn insert(
@@ -574,13 +461,10 @@ impl<'m, H: Hot> Table<'m, H> {
         (*to_hot, *to_warm) = (*hot, *warm);
         to_hot.state_mut().flags |= flags::LIVE;
         self.cold[row as usize] = Cold { incarnation, ..*cold };
-        let worth = Worth::of(hot.state().flags);
         self.arm(row);
         self.live += 1;
-        self.own += u32::from(hot.state().flags & OWN != 0);
-        if let Some(set) = self.evictable(worth) {
-            set.insert(row);
-        }
+        self.own += u32::from(is_own(hot.state().flags));
+        self.evictable.insert(row, hot.state().flags);
         if self.changes.is_open() {
             // Its first packet is what was seen of it last.
             let made = Tick(self.hot(EntryIdx(row)).state().last_seen);
@@ -606,7 +490,7 @@ impl<'m, H: Hot> Table<'m, H> {
     }
 
     /// Turns the wheel towards `now` until one connection has expired, and removes that.
-    fn expire_one(&mut self, now: Tick, steps: &mut u32, books: Books<'_>) -> bool {
+    pub(super) fn expire_one(&mut self, now: Tick, steps: &mut u32, books: Books<'_>) -> bool {
         while let Some(row) = self.wheel.pop(self.cold, now, steps) {
             let state = self.rows[row as usize].hot().state();
             if now.reached(deadline(state)) {
@@ -617,77 +501,6 @@ impl<'m, H: Hot> Table<'m, H> {
             self.arm(row);
         }
         false
-    }
-
-    /// Holds connections that may be evicted to shorter timeouts, if there are too many connections: looks at up to `rows` of them,
-    /// each in its turn, and removes those that have been idle for too long. Returns how many went.
-    pub fn relieve(&mut self, now: Tick, rows: u32, pressure: &Pressure, books: Books<'_>) -> u32 {
-        let mut gone = 0;
-        for place in 0..2 {
-            for _ in 0..rows {
-                // With each that goes there is less reason to.
-                let capacity = self.capacity();
-                if pressure.shrink(0, self.live, capacity).is_none() {
-                    return gone;
-                }
-                let set = if place == 0 { &self.unreplied } else { &self.little };
-                let Some(row) = set.next_after(self.hands[place]) else { break };
-                let round_ends = row <= self.hands[place];
-                self.hands[place] = row;
-                let state = self.rows[row as usize].hot().state();
-                let left = pressure.shrink(state.timeout_ms, self.live, capacity);
-                if left.is_some_and(|ms| now.reached(Tick(state.last_seen).plus_ms(ms))) {
-                    let why = Ended::by_itself(state);
-                    self.remove(EntryIdx(row), why, now, books);
-                    gone += 1;
-                }
-                if round_ends {
-                    break;
-                }
-            }
-        }
-        gone
-    }
-
-    /// Whether it is full of connections that are assured and live, but for `headroom` rows: [`make_room`](Self::make_room)
-    /// would find none.
-    #[inline]
-    pub fn is_packed(&self, now: Tick, headroom: u32) -> bool {
-        self.unreplied.is_empty()
-            && self.little.is_empty()
-            && (self.live == self.capacity() || self.is_full_for(0, headroom))
-            && self.wheel.is_at(now)
-    }
-
-    /// Makes room for a connection of these flags: an expired one goes, else one that was not answered, else one that
-    /// is not assured or is closed; of these whose turn it is, so that who came last goes last. Never
-    /// one that is assured and lives. `None` if there is no room to be made, which costs little to find out. If the room is
-    /// only short of what is kept for the appliance's own connections, none of those goes.
-    pub fn make_room(
-        &mut self,
-        now: Tick,
-        row_flags: u16,
-        headroom: u32,
-        books: Books<'_>,
-    ) -> Option<Room> {
-        /// How far the wheel is turned: it is hardly ever behind by more.
-        const STEPS: u32 = 16;
-        /// How many of the appliance's own are passed over.
-        const OWN_MAX: usize = 8;
-        if self.expire_one(now, &mut { STEPS }, books) {
-            return Some(Room::Expired);
-        }
-        let spares = self.is_full_for(row_flags, headroom);
-        let rows = &self.rows;
-        let may_go = |row: &u32| !spares || rows[*row as usize].hot().state().flags & OWN == 0;
-        let in_turn =
-            |set: &mut RowSet<'m>| (0..OWN_MAX).map_while(|_| set.next_in_turn()).find(may_go);
-        let row = in_turn(&mut self.unreplied).or_else(|| in_turn(&mut self.little))?;
-        let state = self.rows[row as usize].hot().state();
-        let expired = now.reached(deadline(state));
-        let why = if expired { Ended::by_itself(state) } else { Ended::Evicted };
-        self.remove(EntryIdx(row), why, now, books);
-        Some(if expired { Room::Expired } else { Room::Evicted })
     }
 
     /// Whether the row holds a connection.
@@ -717,15 +530,13 @@ impl<'m, H: Hot> Table<'m, H> {
             self.unindex(hash, row << 1 | direction as u32);
         }
         self.live -= 1;
-        self.own -= u32::from(hot.state().flags & OWN != 0);
+        self.own -= u32::from(is_own(hot.state().flags));
         if books.is_kept() {
             let [original, reply] =
                 [Direction::Original, Direction::Reply].map(|d| (*hot.tuple(d)).into());
             books.close(EntryIdx(row), &original, &reply);
         }
-        if let Some(set) = self.evictable(Worth::of(hot.state().flags)) {
-            set.remove(row);
-        }
+        self.evictable.remove(row, hot.state().flags);
         if hot.state().flags & flags::HELPED != 0 {
             self.note_departed(row);
         }

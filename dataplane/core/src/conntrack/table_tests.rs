@@ -1,5 +1,6 @@
 use super::*;
 use crate::conntrack::entry::{HotV4, HotV6};
+use crate::conntrack::pressure::Room;
 use crate::conntrack::tuple::{TupleV4, protocol};
 use crate::limits::Books;
 use proptest::prelude::*;
@@ -155,6 +156,24 @@ fn the_one_that_may_go_is_found_wherever_it_is() {
         assert_eq!(table.make_room(Tick(1), 0, 0, Books::NONE), Some(Room::Evicted));
         assert!(find(&table, &tuple(place)).is_none());
         assert_eq!(table.make_room(Tick(1), 0, 0, Books::NONE), None);
+    }
+}
+
+/// C175: a connection of the appliance itself that might go does not let others hope for its row, where rows are kept for such; where none
+/// are, it does.
+#[test]
+fn a_table_is_packed_although_the_appliance_has_connections_that_may_go() {
+    for (headroom, others) in [(2, 6), (0, 7)] {
+        let mut table = table(8);
+        add(&mut table, 7, flags::TO_HOST, 1000, Tick(0)).unwrap();
+        for n in 0..others {
+            assert!(!table.is_packed(Tick(0), headroom));
+            add(&mut table, n, ASSURED, 1000, Tick(0)).unwrap();
+        }
+        let packed = headroom > 0;
+        assert_eq!(table.is_packed(Tick(0), headroom), packed);
+        assert!(table.may_have_own_room());
+        assert_eq!(table.make_room(Tick(0), 0, headroom, Books::NONE).is_none(), packed);
     }
 }
 

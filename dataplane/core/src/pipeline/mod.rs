@@ -617,7 +617,7 @@ fn is_refusing<H: family::Family>(table: &Table<'_, H>, context: &Context<'_>) -
     table.is_packed(context.tick, headroom) && context.snapshot.older_steering.is_empty()
 }
 
-/// Whether a first packet may begin a connection of the appliance itself, and there is a row kept for those.
+/// Whether a first packet may begin a connection of the appliance itself, and there may be a row for that.
 #[inline]
 fn may_use_headroom<H: family::Family>(
     table: &Table<'_, H>,
@@ -630,7 +630,7 @@ fn may_use_headroom<H: family::Family>(
     fn may_be_own(packet: &Packet<'_>, tuple: Tuple, context: &Context<'_>) -> bool {
         packet.origin == Origin::Host || context.snapshot.steering.is_ours(tuple.dst())
     }
-    table.len() < table.capacity() && may_be_own(packet, (*tuple).into(), context)
+    table.may_have_own_room() && may_be_own(packet, (*tuple).into(), context)
 }
 
 /// Whether a packet is plain, and if it is plain IPv4, its tuple's words.

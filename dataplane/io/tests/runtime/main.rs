@@ -476,17 +476,15 @@ fn stopping_in_the_middle_of_traffic_accounts_for_every_frame() {
     }
 }
 
-/// A door that keeps its worker waiting while it is shut.
-struct Gate {
+/// A door that does something before it receives.
+struct Watched<F> {
     door: MemoryDoor,
-    shut: Option<Arc<AtomicBool>>,
+    before: F,
 }
 
-impl Door for Gate {
+impl<F: FnMut() + Send + 'static> Door for Watched<F> {
     fn receive(&mut self, max: u32, out: impl FnMut(FrameSpan)) -> Result<u32, SocketError> {
-        while self.shut.as_ref().is_some_and(|shut| shut.load(Ordering::Relaxed)) {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        (self.before)();
         self.door.receive(max, out)
     }
     fn refill(&mut self, pool: &mut FramePool) -> u32 {
@@ -528,7 +526,13 @@ fn bursts_of_all_workers_at_once_leave_by_one_queue() {
     let mut doors = 0;
     let mut lab = Lab::with_doors(shape, |door| {
         doors += 1;
-        Gate { door, shut: (doors == 1).then(|| Arc::clone(&shut)) } // LAN, queue 0: worker 0
+        let shut = (doors == 1).then(|| Arc::clone(&shut)); // LAN, queue 0: worker 0
+        let before = move || {
+            while shut.as_ref().is_some_and(|shut| shut.load(Ordering::Relaxed)) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        };
+        Watched { door, before }
     });
     let sent = (WORKERS as usize - 1) * BURST_MAX;
     for worker in 1..usize::from(WORKERS) {
@@ -561,58 +565,28 @@ fn held_packets_are_left_alone_while_nothing_changes() {
     lab.stop();
 }
 
-/// A door that panics when told to.
-struct Bomb {
-    door: MemoryDoor,
-    lit: Option<Arc<AtomicBool>>,
-}
-
-impl Door for Bomb {
-    fn receive(&mut self, max: u32, out: impl FnMut(FrameSpan)) -> Result<u32, SocketError> {
-        let lit = self.lit.as_ref().is_some_and(|lit| lit.load(Ordering::Relaxed));
-        assert!(!lit, "a bomb, as the test wants it");
-        self.door.receive(max, out)
-    }
-    fn refill(&mut self, pool: &mut FramePool) -> u32 {
-        self.door.refill(pool)
-    }
-    fn transmit(&mut self, batch: &mut Vec<FrameSpan>) -> u32 {
-        self.door.transmit(batch)
-    }
-    fn kick(&mut self) -> Result<Kick, SocketError> {
-        self.door.kick()
-    }
-    fn reclaim(&mut self, pool: &mut FramePool) -> Result<u32, SocketError> {
-        self.door.reclaim(pool)
-    }
-    fn waiting(&self) -> u32 {
-        self.door.waiting()
-    }
-    fn frames_in_kernel(&self) -> u32 {
-        self.door.frames_in_kernel()
-    }
-    fn poll_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.door.poll_fd()
-    }
-}
-
 #[test]
 fn a_worker_that_panics_is_reported_and_what_it_owned_passes_nobody() {
     let lit = Arc::new(AtomicBool::new(false));
     let mut doors = 0;
     let mut lab = Lab::with_doors(Shape::default(), |door| {
         doors += 1;
-        Bomb { door, lit: (doors == 2).then(|| Arc::clone(&lit)) } // LAN, queue 1: worker 1
+        let lit = (doors == 2).then(|| Arc::clone(&lit)); // LAN, queue 1: worker 1
+        let before = move || {
+            let lit = lit.as_ref().is_some_and(|lit| lit.load(Ordering::Relaxed));
+            assert!(!lit, "a bomb, as the test wants it");
+        };
+        Watched { door, before }
     });
     lit.store(true, Ordering::Relaxed);
     let event = lab.handle.events.recv_timeout(lab::PATIENCE).expect("reported");
     assert!(matches!(event, Event::Died(Node::Worker(id)) if id.index() == 1), "{event:?}");
     lab.wait_for("its end", |lab| lab.threads.any_finished());
     // The other goes on with what it owns; what the dead one owned goes nowhere.
-    let send = |lab: &mut Lab<Bomb>, owner: usize, interface: InterfaceId| {
+    fn send(lab: &mut Lab<impl Door>, owner: usize, interface: InterfaceId) {
         let packet = udp(interface, inside(10, port_of(lab, owner)), outside(53), b"?");
         lab.send(interface, 0, &packet);
-    };
+    }
     for _ in 0..2_000 {
         send(&mut lab, 1, LAN);
     }

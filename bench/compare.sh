@@ -134,11 +134,34 @@ table ip nat {
 NFT
 }
 
-# Whether a system is there to be measured. testpmd and vpp are only looked for: nobody has tried them here, so
-# there is nothing to start them. Whoever has them adds a start_testpmd and a start_vpp beside the others.
+# start_testpmd: DPDK's example, over its driver for AF_XDP: other MAC addresses and nothing else, as `bare`. It never sleeps, so
+# that a paced run says what polling costs, not what a packet does.
+start_testpmd() {
+    # The first of the cores is of its console, and idle.
+    ip netns exec "$dut" dpdk-testpmd --lcores "0@$gen_core,1@$dut_core" --no-pci --no-huge -m 256 --no-telemetry --file-prefix "$id" \
+        --vdev "net_af_xdp0,iface=$d0" --vdev "net_af_xdp1,iface=$d1" \
+        -- --forward-mode=mac --eth-peer="0,$g0_mac" --eth-peer="1,$g1_mac" --nb-cores=1 --total-num-mbufs=16384 --no-mlockall \
+        --stats-period=600 >"$tmp/system.log" 2>&1 </dev/null 9>&- &
+    system_pid=$!
+    wait_for grep -q "Port statistics" "$tmp/system.log"
+    # As it never sleeps, the kernel's threads would not get their turn. They have little to do: its driver takes packets in
+    # with calls of its own (SO_PREFER_BUSY_POLL).
+    polls=1
+}
+
+# Whether a system is there to be measured. vpp is only looked for: nobody has tried it here, so there is nothing to start it.
+# Whoever has it adds a start_vpp beside the others.
 state_of() {
     case $1 in
-    testpmd) command -v dpdk-testpmd >/dev/null && echo "not tried" || echo "not installed" ;;
+    testpmd)
+        if ! command -v dpdk-testpmd >/dev/null; then
+            echo "not installed"
+        elif ! compgen -G "/usr/lib*/*/dpdk/pmds-*/librte_net_af_xdp.so*" >/dev/null; then
+            echo "without its driver for AF_XDP"
+        else
+            echo ready
+        fi
+        ;;
     vpp) command -v vpp >/dev/null && echo "not tried" || echo "not installed" ;;
     *) echo ready ;;
     esac
@@ -187,6 +210,13 @@ measure() {
         | .contended = (.gen_free_share < 0.85 or .dut_free_share < 0.85) end)' "$tmp/report" >"$tmp/line"
 }
 
+# start <system>: until it forwards, with the priority it needs.
+start() {
+    polls=
+    "start_$1"
+    PRIORITY=${polls:+2} settle
+}
+
 # attempt <system> <case> <round>: one system under one case, at both rates: lines in $tmp/lines.
 attempt() {
     local case=$2 flows again=()
@@ -195,8 +225,7 @@ attempt() {
     capacity_of "$case"
     : >"$tmp/lines"
     cables
-    "start_$system"
-    settle
+    start "$system"
     measure "$case" "$flows" flood --rate max
     cat "$tmp/line" >>"$tmp/lines"
     case $case in
@@ -205,8 +234,7 @@ attempt() {
         # Connections that were never seen need a table that has not seen them.
         teardown
         cables
-        "start_$system"
-        settle
+        start "$system"
         again=(--rate "$rate")
         [ "$case" = tcp ] || again=(--rate $((rate / 2)))
         ;;

@@ -60,6 +60,7 @@ pub fn snapshot(nat: bool, key: SipKey, workers: u8) -> Result<Snapshot> {
         up: true,
         masquerade,
         independent: None,
+        clamp_mss: None,
         dhcp: false,
         reverse_path: ReversePath::Strict,
         addresses: addresses.into(),

@@ -67,6 +67,7 @@ pub fn interfaces(config: &Settings, kernel: &KernelState) -> Interfaces {
             up: link.is_some_and(|l| l.up && l.carrier),
             masquerade: settings.masquerade,
             independent: settings.independent,
+            clamp_mss: settings.clamp_mss,
             dhcp: settings.dhcp,
             reverse_path: settings.reverse_path,
             addresses: kernel.addresses(id).into(),

@@ -48,3 +48,26 @@ case_downloads_and_uploads_find_their_way() {
     fetch wan -o "$LAB_DIR/got" "http://$WAN:8080/5MB"
     cmp "$LAB_DIR/got" "$LAB_DIR/www/5MB"
 }
+
+# C040
+case_peers_are_told_at_once_what_fits() {
+    # The far end's own link takes more, and would say so.
+    in_ns wan ip link set eth0 mtu 1500
+    peers wan 7000
+    talk before lan tcp "$NEAR" 7000
+    equals "$(mss wan 'sport = :7000')" 1448 "unclamped"
+    sed -i 's/^mtu = 1400/&\nclamp_mss = "mtu"/' "$LAB_DIR/postern.toml"
+    postern reload
+    goes_on before
+    talk clamped lan tcp "$NEAR" 7000 --sport 41000
+    # Of 1400 bytes 40 are headers and 12 a timestamp.
+    equals "$(mss wan 'dport = :41000')" 1348 "the server"
+    equals "$(mss lan 'sport = :41000')" 1348 "the client"
+    goes_on clamped
+    in_ns wan ip link set eth0 mtu 1400
+}
+
+# mss <host> <filter of ss>: what its end of a connection sends at most in one segment.
+mss() {
+    in_ns "$1" ss -tinH "$2" | sed -n 's/.* mss:\([0-9]*\) .*/\1/p'
+}

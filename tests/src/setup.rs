@@ -281,6 +281,13 @@ impl Setup {
         self
     }
 
+    /// With a further route by a gateway, which has an MTU of its own.
+    pub fn route_with_mtu(self, network: &str, out: At, gateway: &str, mtu: u16) -> Self {
+        let mut setup = self.route(network, RouteKind::Unicast, out, Some(gateway));
+        setup.routes.iter_mut().rev().take(1).for_each(|prefix| prefix.route.mtu = mtu);
+        setup
+    }
+
     /// The next hop and its interface for what is sent to `destination`; `None` if it is ours.
     pub fn next_hop(&self, destination: IpAddr) -> Option<(InterfaceId, IpAddr)> {
         let mut best: Option<(u8, InterfaceId, IpAddr)> = None;
@@ -462,6 +469,7 @@ fn interface(number: u8, addresses: &[&str]) -> Interface {
         up: true,
         masquerade: false,
         independent: None,
+        clamp_mss: None,
         dhcp: false,
         reverse_path: ReversePath::Strict,
         addresses: addresses.iter().map(|a| parse_network(a)).collect(),

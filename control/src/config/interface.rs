@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use postern_core::rules::Independence;
-use postern_core::snapshot::{InterfaceAddress, ReversePath};
+use postern_core::snapshot::{ClampMss, InterfaceAddress, ReversePath};
 use postern_core::units::INTERFACES_MAX;
 use postern_io::frame::MTU_MAX;
 
@@ -92,6 +92,12 @@ fn read(
         [("strict", ReversePath::Strict), ("loose", ReversePath::Loose), ("off", ReversePath::Off)];
     let reverse_path = section.word("rp_filter", &modes).map_or(ReversePath::Strict, |r| r.value);
     let mtu = mtu(&mut section, has_v6);
+    // RFC 9293 §3.7.1: 536 is what is sent to who announces nothing.
+    let clamp_mss = section
+        .word_or_integer("clamp_mss", &[("mtu", ClampMss::ToMtu)], 536..=9_000, |most| {
+            ClampMss::To(most as u16)
+        })
+        .map(|clamp| clamp.value);
     let accept_ra = section.boolean("accept_ra").is_some_and(|a| a.value);
     let queues = section.integer("queues", 1..=256).map(|q| q.value as u16);
     let modes = [
@@ -120,6 +126,7 @@ fn read(
         dhcp,
         reverse_path,
         mtu,
+        clamp_mss,
         accept_ra,
         queues,
         mode,

@@ -17,7 +17,7 @@ use postern_core::conntrack::timeouts::Timeouts;
 use postern_core::helper::Helpers;
 use postern_core::limits::PerSource;
 use postern_core::rules::Independence;
-use postern_core::snapshot::{InterfaceAddress, ReversePath};
+use postern_core::snapshot::{ClampMss, InterfaceAddress, ReversePath};
 use postern_core::units::InterfaceId;
 use toml_edit::Document;
 
@@ -197,6 +197,8 @@ pub struct InterfaceSettings {
     pub reverse_path: ReversePath,
     /// Largest IP packet, bytes: 576..=[`MTU_MAX`](postern_io::frame::MTU_MAX); `None` for the device's own.
     pub mtu: Option<u16>,
+    /// What TCP peers that talk through it are told to send at most.
+    pub clamp_mss: Option<ClampMss>,
     /// Whether the kernel configures itself from router advertisements heard here.
     pub accept_ra: bool,
     /// Device queues to use; `None` for all.

@@ -113,6 +113,22 @@ impl<'a> Section<'a> {
         None
     }
 
+    /// One of `words`, or a number within `range`.
+    pub(super) fn word_or_integer<T: Copy>(
+        &mut self,
+        key: &'static str,
+        words: &[(&'static str, T)],
+        range: RangeInclusive<i64>,
+        number: impl Fn(i64) -> T,
+    ) -> Option<Placed<T>> {
+        if self.table.get(key)?.is_integer() {
+            let Placed { value, at } = self.integer(key, range)?;
+            Some(Placed { value: number(value), at })
+        } else {
+            self.word(key, words)
+        }
+    }
+
     /// A list of strings; empty if the key is absent. Faulty elements are left out.
     pub(super) fn strings(&mut self, key: &'static str) -> Vec<Placed<&'a str>> {
         let Some(item) = self.item(key) else { return Vec::new() };

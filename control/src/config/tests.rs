@@ -731,6 +731,27 @@ fn mappings_are_endpoint_independent_only_where_they_are_made() {
 }
 
 #[test]
+fn a_clamp_is_a_number_or_the_mtu() {
+    let with =
+        |clamp: &str| BASE.replacen("['192.168.1.1/24']", &format!("['192.168.1.1/24']{clamp}"), 1);
+    for (clamp, read) in [
+        ("", None),
+        (", clamp_mss = 'mtu'", Some(ClampMss::ToMtu)),
+        (", clamp_mss = 1400", Some(ClampMss::To(1_400))),
+    ] {
+        assert_eq!(good(&with(clamp)).interfaces[0].clamp_mss, read);
+    }
+    for (clamp, fault) in [
+        (", clamp_mss = 'path'", "`clamp_mss` must be \"mtu\", not \"path\""),
+        (", clamp_mss = 535", "`clamp_mss` must be 536 to 9000, not 535"),
+        (", clamp_mss = true", "`clamp_mss` must be a string, not "),
+    ] {
+        let found = faults(&with(clamp));
+        assert!(found.len() == 1 && found[0].contains(fault), "{found:?}");
+    }
+}
+
+#[test]
 fn what_is_done_about_a_full_table_is_read() {
     let read = |keys: &str| {
         let config = good(&format!("{BASE}[conntrack]\n{keys}"));

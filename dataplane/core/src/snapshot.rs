@@ -192,12 +192,23 @@ pub struct Interface {
     pub masquerade: bool,
     /// Whether that depends on the destination: see [`Independence`].
     pub independent: Option<Independence>,
+    /// What TCP peers that talk through it are told to send at most.
+    pub clamp_mss: Option<ClampMss>,
     /// A DHCP client runs on its TAP: server replies pass before any state or rule.
     pub dhcp: bool,
     /// See [`ReversePath`].
     pub reverse_path: ReversePath,
     /// Its addresses; the first of a family is its primary one.
     pub addresses: Box<[InterfaceAddress]>,
+}
+
+/// How the maximum segment size in SYNs that are forwarded in or out by an interface is lowered (netfilter's TCPMSS).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ClampMss {
+    /// To what fits the smaller MTU of the ways there and back (`--clamp-mss-to-pmtu`).
+    ToMtu,
+    /// To this many bytes (`--set-mss`, which never raises it either).
+    To(u16),
 }
 
 impl Interface {

@@ -9,6 +9,7 @@ use super::window::sequence::after;
 mod kind {
     pub(super) const END: u8 = 0;
     pub(super) const NO_OPERATION: u8 = 1;
+    pub(super) const MAXIMUM_SEGMENT_SIZE: u8 = 2;
     pub(super) const WINDOW_SCALE: u8 = 3;
     pub(super) const SACK_PERMITTED: u8 = 4;
     pub(super) const SACK: u8 = 5;
@@ -67,6 +68,19 @@ pub fn offer(options: &[u8]) -> Offer {
         }
     }
     offer
+}
+
+/// The maximum segment size that a SYN announces (RFC 9293 §3.7.1), and where among the options it stands; of several, the first.
+#[cold]
+pub fn maximum_segment_size(options: &[u8]) -> Option<(usize, u16)> {
+    let mut walk = Walk { rest: options };
+    while let Some((kind, data)) = walk.next() {
+        if let (kind::MAXIMUM_SEGMENT_SIZE, &[high, low]) = (kind, data) {
+            let at = options.len() - walk.rest.len() - data.len();
+            return Some((at, u16::from_be_bytes([high, low])));
+        }
+    }
+    None
 }
 
 /// The only options of most segments: two NOPs and a timestamp (RFC 7323 appendix A).

@@ -7,7 +7,7 @@
 use super::family::Family;
 use super::leg::{self, Leg, NextHop, Oversize};
 use super::refuse::{Refusal, refuse};
-use super::{Context, Desk, admit, fragments, helped, stray};
+use super::{Context, Desk, admit, clamp, fragments, helped, stray};
 use crate::burst::{Accepted, Origin, Packet, Seen};
 use crate::conntrack::changes::Ended;
 use crate::conntrack::ctstate::{CtState, CtStates};
@@ -574,6 +574,10 @@ pub(super) fn send<H: Family>(
         };
         let to = hot.tuple(direction.opposite()).inverted();
         H::rewrite(packet.bytes_mut(), headers, &to, deltas, ttl);
+    }
+    if forwarded && clamp::applies(headers, leg, context) {
+        let own: Tuple = (*hot.tuple(direction)).into();
+        clamp::clamp(packet, headers, own.src(), leg, context);
     }
     match mac {
         Some(mac) => {

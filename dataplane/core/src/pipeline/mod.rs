@@ -49,6 +49,7 @@ use crate::units::{INTERFACES_MAX, InterfaceId, WorkerId};
 use crate::verdict::{DropReason, Verdict};
 
 mod admit;
+mod clamp;
 mod established;
 mod family;
 mod fragments;

@@ -32,6 +32,7 @@ pub(crate) fn interface() -> Interface {
         up: true,
         masquerade: false,
         independent: None,
+        clamp_mss: None,
         dhcp: false,
         reverse_path: ReversePath::Strict,
         addresses: vec![address("192.0.2.1", 24), address("2001:db8::1", 64)].into(),

@@ -59,6 +59,7 @@ pub fn snapshot(workers: u8) -> Snapshot {
         up: true,
         masquerade,
         independent: None,
+        clamp_mss: None,
         dhcp: false,
         reverse_path: ReversePath::Strict,
         addresses: Box::new([address]),

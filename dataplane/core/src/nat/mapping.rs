@@ -226,8 +226,8 @@ impl Mappings {
             let deadline = if known.is_some() { deadline } else { now };
             at.set_life(connections.saturating_add(1), deadline);
             at.linger_ms.store(linger_ms, Relaxed);
-            if known.is_none() {
-                // RFC 4787 REQ-11: it stays what it is, whomever else the host talks to.
+            // RFC 4787 REQ-11: an open one is not shut by whom else the host talks to.
+            if known.is_none() || independence == Independence::Filtering {
                 at.set_independence(independence);
             }
             Ok(at.read())
@@ -693,21 +693,18 @@ mod tests {
 
     /// RFC 4787 REQ-11: also if who asks again is refused.
     #[test]
-    fn who_may_come_in_does_not_change_while_a_mapping_lives() {
-        for (first, then) in [
-            (Independence::Filtering, Independence::Mapping),
-            (Independence::Mapping, Independence::Filtering),
-        ] {
-            let table = table(1, 8);
-            let hold = |independence| {
-                table.hold(&Wanted { independence, ..wanted(5000, 5000) }, Tick(0)).expect("room")
-            };
-            hold(first);
-            assert_eq!(hold(then).independence, first);
-            table.release(protocol::UDP, external(5000), Tick(0), Refused::Yes);
-            let found = table.of_external(protocol::UDP, external(5000), Tick(0)).expect("held");
-            assert_eq!((found.connections, found.independence), (1, first));
+    fn a_mapping_that_is_open_is_not_shut_while_it_lives() {
+        let table = table(1, 8);
+        let hold = |independence| {
+            table.hold(&Wanted { independence, ..wanted(5000, 5000) }, Tick(0)).expect("room")
+        };
+        assert_eq!(hold(Independence::Mapping).independence, Independence::Mapping);
+        for independence in [Independence::Filtering, Independence::Mapping] {
+            assert_eq!(hold(independence).independence, Independence::Filtering);
         }
+        table.release(protocol::UDP, external(5000), Tick(0), Refused::Yes);
+        let found = table.of_external(protocol::UDP, external(5000), Tick(0)).expect("held");
+        assert_eq!((found.connections, found.independence), (2, Independence::Filtering));
     }
 
     #[test]

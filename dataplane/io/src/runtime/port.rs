@@ -37,6 +37,8 @@ pub(crate) struct Port<D> {
     pub(crate) door: D,
     pub(crate) interface: InterfaceId,
     pub(crate) health: Health,
+    /// What it said that leaves it up, so many times.
+    pub(crate) troubles: u32,
     queue: Vec<FrameSpan>,
     /// Bytes of the packets in `queue`.
     queued_bytes: u64,
@@ -52,6 +54,7 @@ impl<D: Door> Port<D> {
             door,
             interface,
             health: Health::Up,
+            troubles: 0,
             queue: Vec::with_capacity(QUEUE_MAX),
             queued_bytes: 0,
             kick_again: false,

@@ -513,8 +513,8 @@ fn overlapping_forwards_name_both_lines() {
 #[test]
 fn an_unknown_helper_says_so() {
     refused(
-        "[conntrack]\nhelpers = ['sip']\n",
-        &["4:12: there is no helper \"sip\"; there are ftp, irc, tftp"],
+        "[conntrack]\nhelpers = ['h323']\n",
+        &["4:12: there is no helper \"h323\"; there are ftp, irc, tftp, sip"],
     );
 }
 

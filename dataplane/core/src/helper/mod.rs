@@ -7,7 +7,8 @@
 //! by what lengths have changed ([`adjust`]).
 //!
 //! - [`ftp`], [`irc`], [`tftp`], [`sip`] and [`sdp`]: text in, what it names out. Pure; no byte sequence makes them panic.
-//! - [`expect`]: the one table that workers share. [`pool`]: what one worker remembers of each such connection.
+//! - [`expect`]: the one table that workers share. [`pool`]: what one worker remembers of each such connection, and [`calls`] of
+//!   the calls that it is about.
 //!
 //! Helpers are off unless asked for, and strict: they believe a command only if it is a whole line that begins
 //! with a segment and follows whole lines (NAT slipstreaming, 2020), an endpoint only if it is the speaker's own
@@ -20,6 +21,7 @@ use core::ops::Range;
 use crate::conntrack::tuple::protocol;
 
 pub mod adjust;
+pub mod calls;
 pub mod edit;
 pub mod expect;
 pub mod ftp;
@@ -93,7 +95,7 @@ impl Kind {
     }
 
     /// Most expectations of one master at a time: with one more the oldest goes (nf_conntrack's `max_expected`;
-    /// a client may offer several files at once only in DCC).
+    /// a client may offer several files at once only in DCC). SIP's are counted by medium ([`calls::MEDIA_MAX`]).
     pub const fn expected_max(self) -> usize {
         match self {
             Self::Ftp | Self::Tftp | Self::Sip => 1,

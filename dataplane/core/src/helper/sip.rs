@@ -300,10 +300,10 @@ impl Edits {
     /// If there are too many.
     pub fn address(&mut self, range: Range<usize>, address: Ipv4Addr) -> Result<(), TooMany> {
         let mut text = ArrayVec::new();
-        let mut rest = address.octets().into_iter();
-        rest.next().map(|octet| write_number(&mut text, octet.into()));
-        for octet in rest {
-            let _ = text.try_push(b'.');
+        for (place, octet) in address.octets().into_iter().enumerate() {
+            if place > 0 {
+                let _ = text.try_push(b'.');
+            }
             write_number(&mut text, octet.into());
         }
         self.push(range, text)

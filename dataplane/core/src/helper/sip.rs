@@ -437,15 +437,15 @@ impl Edits {
         Ok(())
     }
 
-    /// The message with all of it done, and its `Content-Length` brought up to date.
+    /// Hands the message on with all of it done, and its `Content-Length` brought up to date: piece by piece to `put`.
     ///
     /// # Errors
-    /// If there is too much of it, or no room for the new message.
-    pub fn apply<const N: usize>(
+    /// If there is too much of it, or as `put` says.
+    pub fn apply(
         mut self,
         bytes: &[u8],
         message: &Message,
-        out: &mut ArrayVec<u8, N>,
+        mut put: impl FnMut(&[u8]) -> Result<(), TooMany>,
     ) -> Result<(), TooMany> {
         let Message { body, length, .. } = message;
         let in_body = self.0.iter().filter(|edit| edit.range.start >= body.start);
@@ -461,12 +461,12 @@ impl Edits {
         for Edit { range, text } in &self.0 {
             // They are of different words.
             let between = bytes.get(at..range.start).unwrap_or_default();
-            out.try_extend_from_slice(between).map_err(|_| TooMany)?;
-            out.try_extend_from_slice(text).map_err(|_| TooMany)?;
+            put(between)?;
+            put(text)?;
             at = range.end;
         }
         let rest = bytes.get(at..message.len()).unwrap_or_default();
-        out.try_extend_from_slice(rest).map_err(|_| TooMany)
+        put(rest)
     }
 }
 

@@ -27,7 +27,8 @@ use crate::helper::expect::{Expectation, Handle, Term};
 use crate::helper::pool::{Record, side_flags};
 use crate::helper::sdp::{self, Session};
 use crate::helper::sip::{
-    Contact, Edits, Expires, Framing, Message, Method, Reading, Start, Transport, View, read,
+    Contact, Edits, Expires, Framing, Message, Method, Reading, Start, TooMany, Transport, View,
+    read,
 };
 use crate::helper::{PORT_MIN, edit};
 use crate::nat::plan::Random;
@@ -385,7 +386,8 @@ impl Conversation<'_, '_> {
         {
             self.session(message, &session, how, &mut edits)?;
         }
-        edits.apply(bytes, message, text).map_err(|_| DropReason::MtuExceeded)
+        let put = |piece: &[u8]| text.try_extend_from_slice(piece).map_err(|_| TooMany);
+        edits.apply(bytes, message, put).map_err(|_| DropReason::MtuExceeded)
     }
 
     /// What a message begins and ends.

@@ -149,8 +149,8 @@ pub fn read(bytes: &[u8], framing: Framing) -> Reading {
             Name::ContentLength => {
                 let from = value.at;
                 let Some(number) = value.number() else { return Reading::Malformed };
-                // Two that say different things are for two readers (request smuggling).
-                if length.is_some_and(|length| length != number) || !value.is_done() {
+                // Two of them are for two readers (request smuggling).
+                if length.is_some() || !value.is_done() {
                     return Reading::Malformed;
                 }
                 (length, message.length) = (Some(number), Some(from..value.digits_end(from)));

@@ -541,7 +541,13 @@ impl Conversation<'_, '_> {
             return Ok(());
         }
         let is_same = known.is_of(side) && known.inner == port;
-        if is_same && expectations.change(known.handle(), |_| {}) {
+        let later = context.tick.plus_ms(REGISTRAR_MS);
+        let waits_on = |expectation: &mut Expectation| {
+            if expectation.term == Term::Waiting {
+                expectation.deadline = later;
+            }
+        };
+        if is_same && expectations.change(known.handle(), waits_on) {
             return Ok(());
         }
         self.calls.contact.end(expectations);

@@ -1,6 +1,7 @@
 //! Calls: out, in by a forward, over IPv6, behind rules; and their media.
 
 use postern_core::conntrack::entry::flags;
+use postern_core::forward::NeighbourState;
 use postern_tests::packet::udp;
 use postern_tests::{Firewall, HOST_LAN, LAN, WAN, for_workers};
 
@@ -92,6 +93,21 @@ fn an_offer_may_come_late() {
         assert_eq!(heard, ack(&seen, &sdp(OUTER, port)));
         let sound = rtp((CLIENT, 40_000), (SERVER, 30_000));
         assert_eq!(fw.lan(&sound).out(WAN), sound.hop().from((OUTER, port)));
+    });
+}
+
+/// A first message that waits for its next hop is translated once.
+#[test]
+fn a_message_that_waits_for_its_next_hop_is_changed_once() {
+    for_workers([1, 2], |setup| {
+        let mut fw = Firewall::with(strict(setup));
+        let sent = udp(PHONE, PROXY).payload(invite(&phone_sip(), 1, &sdp(CLIENT, 40_000)));
+        let heard = invite(&seen_sip(), 1, &sdp(OUTER, 40_000));
+        fw.neighbour(WAN, "203.0.113.1", NeighbourState::Incomplete);
+        fw.lan(&sent).held();
+        fw.neighbour(WAN, "203.0.113.1", NeighbourState::Reachable);
+        assert_eq!(fw.resume().all(WAN), [sent.hop().from(SEEN).payload(heard)]);
+        assert_eq!(expectations(&fw), 2);
     });
 }
 

@@ -139,7 +139,7 @@ fn a_request_from_outside_is_sent_to_the_endpoint_inside() {
 
 #[test]
 fn what_is_a_message() {
-    let rows: [(&str, &str); 19] = [
+    let rows: [(&str, &str); 20] = [
         ("OPTIONS sip:a SIP/2.0\r\nCSeq: 1 OPTIONS\r\n\r\n", "whole"),
         ("OPTIONS sip:a SIP/2.0\nCSeq: 1 OPTIONS\n\n", "whole"),
         ("SIP/2.0 200 OK\r\nCSeq:\r\n 7\r\n\tBYE\r\n\r\n", "whole"),
@@ -158,6 +158,7 @@ fn what_is_a_message() {
         ("INVITE sip:a SIP/2.0\r\nCSeq: x INVITE\r\n\r\n", "malformed"),
         ("INVITE sip:a SIP/2.0\r\nCSeq: 1 BYE\r\n\r\n", "malformed"),
         ("BYE sip:a SIP/2.0\r\nCSeq: 1 BYE\r\nl: 0\r\nl: 9\r\n\r\n", "malformed"),
+        ("BYE sip:a SIP/2.0\r\nCSeq: 1 BYE\r\nl: 0\r\nl: 0\r\n\r\n", "malformed"),
         ("BYE sip:a SIP/2.0\r\nCSeq: 1 BYE\r\nl: -1\r\n\r\n", "malformed"),
     ];
     for (text, expected) in rows {

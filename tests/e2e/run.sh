@@ -29,7 +29,7 @@ TOOLS="python3 $HERE/tools.py"
 
 [ "$(id -u)" = 0 ] || { echo "run.sh: needs root, for namespaces and AF_XDP" >&2; exit 1; }
 for tool in "$POSTERN" ip ethtool ping traceroute curl nginx dnsmasq dig iperf3 dhclient nc jq tcpdump python3 \
-    sysctl setsid sha256sum turnserver turnutils_natdiscovery; do
+    sysctl setsid sha256sum turnserver turnutils_natdiscovery sipp; do
     command -v "$tool" >/dev/null || { echo "run.sh: $tool is missing (deploy/setup.sh installs)" >&2; exit 1; }
 done
 

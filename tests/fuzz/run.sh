@@ -8,7 +8,7 @@
 # tests/fuzz/regressions/<target>/ under a name that says what it was.
 set -euo pipefail
 cd "$(dirname "$0")"
-readonly all=(parser core sequence ftp irc tftp control_connection rules)
+readonly all=(parser core sequence ftp irc tftp sip control_connection rules)
 # A single input may take so long and a process so much, in seconds and megabytes.
 readonly TIMEOUT=20 MEMORY=3000
 

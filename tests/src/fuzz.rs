@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use postern_core::burst::Origin;
 use postern_core::conntrack::tuple::Tuple;
-use postern_core::helper::{Finding, Helpers, Kind, ftp, irc, tftp};
+use postern_core::helper::sdp::Session;
+use postern_core::helper::sip::{Edits, Framing, Reading, Transport, View};
+use postern_core::helper::{Finding, Helpers, Kind, ftp, irc, sip, tftp};
 use postern_core::parse;
 use postern_core::rules::Family;
 use postern_rules::{Counts, RestoreOptions, Rulesets, restore, save};
@@ -28,13 +30,14 @@ pub struct Target {
 }
 
 /// All there are.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     Target { name: "parser", feed: parser },
     Target { name: "core", feed: core },
     Target { name: "sequence", feed: sequence },
     Target { name: "ftp", feed: ftp },
     Target { name: "irc", feed: irc },
     Target { name: "tftp", feed: tftp },
+    Target { name: "sip", feed: sip },
     Target { name: "control_connection", feed: control_connection },
     Target { name: "rules", feed: rules },
 ];
@@ -200,6 +203,54 @@ pub fn tftp(input: &[u8]) {
     assert_eq!(tftp::is_request(input), is_request);
 }
 
+/// A SIP message, over UDP or TCP: with other endpoints written over those of one side, it is a message still, about the same, and
+/// names the first ones no more.
+pub fn sip(input: &[u8]) {
+    let mut input = Input(input);
+    let (framing, inward) = (input.of([Framing::Datagram, Framing::Stream]), input.byte() & 1);
+    let endpoint = |text: &str| {
+        let endpoint: std::net::SocketAddr = text.parse().expect("an endpoint");
+        (endpoint.ip(), endpoint.port())
+    };
+    let (inside, outside) = (endpoint("192.168.1.2:5060"), endpoint("203.0.113.100:31000"));
+    let proxy = endpoint("192.0.2.9:5060");
+    let view = match inward {
+        0 => View { own: [inside, outside], peer: [proxy; 2], registered: None },
+        _ => View { own: [proxy; 2], peer: [outside, inside], registered: None },
+    };
+    let translated = |bytes: &[u8]| {
+        let Reading::Message(message) = sip::read(bytes, framing) else { return None };
+        assert!(message.len() <= bytes.len() && message.body.start <= message.body.end);
+        let mut edits = Edits::default();
+        edits.head(bytes, &message, Transport::Udp, &view).ok()?;
+        if let Some(session) = Session::read(bytes, message.body.clone()) {
+            for (range, address) in &session.addresses {
+                let text = std::str::from_utf8(&bytes[range.clone()]).expect("an address");
+                assert_eq!(text.parse(), Ok(*address));
+                if *address == view.own[0].0
+                    && let IpAddr::V4(to) = view.own[1].0
+                {
+                    edits.address(range.clone(), to).ok()?;
+                }
+            }
+            for media in &session.media {
+                assert_eq!(bytes[media.range.clone()], *media.port.to_string().as_bytes());
+            }
+        }
+        let mut text = Vec::new();
+        let put = |piece: &[u8]| {
+            text.extend(piece);
+            Ok(())
+        };
+        edits.apply(bytes, &message, put).ok()?;
+        let contacts = message.contacts(bytes).count();
+        Some((text, message.method, message.cseq, message.call, contacts))
+    };
+    let Some((text, method, cseq, call, contacts)) = translated(input.0) else { return };
+    let again = translated(&text).expect("it is a message still");
+    assert_eq!(again, (text, method, cseq, call, contacts));
+}
+
 /// Whether the line with another endpoint written over `found` names that one, at the same place.
 fn again(line: &[u8], found: &Finding, listen: impl Fn(&[u8]) -> Option<Finding>) {
     assert!(found.range.start < found.range.end && found.range.end <= line.len(), "{found:?}");
@@ -222,7 +273,7 @@ pub fn control_connection(input: &[u8]) {
     let mut setup = Setup::default();
     setup.options.helpers = Kind::ALL.into_iter().fold(Helpers::NONE, Helpers::with);
     let mut fw = Firewall::with(setup);
-    let port = input.of([21, 6667]);
+    let port = input.of([21, 6667, 5060]);
     let mut flow = Flow::outward(("192.168.1.2", 50_000), ("192.0.2.9", port))
         .seqs(u32::MAX - u32::from(input.byte()), 7_000)
         .open(&mut fw);
@@ -334,6 +385,19 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     let dcc = "PRIVMSG nick :\x01DCC SEND \"a file\" 3232235778 1025 99\x01\r\n";
     seeds.push(("irc", dcc.into()));
     seeds.push(("irc", b"PRIVMSG nick :\x01DCC CHAT chat 3232235778 1025\x01\r\n".into()));
+    let session = "v=0\r\no=- 1 1 IN IP4 192.168.1.2\r\ns=-\r\nc=IN IP4 192.168.1.2\r\nt=0 0\r\n\
+        m=audio 4000 RTP/AVP 0\r\na=rtcp:4001 IN IP4 192.168.1.2\r\nm=video 0 RTP/AVP 9\r\nc=IN IP6 2001:db8::1\r\n";
+    let invite = "INVITE sip:192.168.1.2 SIP/2.0\r\nVia: SIP/2.0/UDP 192.168.1.2:5060;rport;maddr=192.168.1.2\r\n\
+        f: <sip:192.168.1.2>\r\nTo: \"A\" <sip:a@192.168.1.2;x>\r\nCall-ID: a@b\r\nCSeq: 1 INVITE\r\n\
+        m: <sip:192.168.1.2:5060;transport=udp>;expires=60,\r\n sip:a@192.168.1.2\r\nExpires: 9\r\n\
+        Content-Type: application/sdp\r\n";
+    let invite = format!("{invite}l: {}\r\n\r\n{session}", session.len());
+    let answer = "SIP/2.0 200 OK\nv: SIP/2.0/UDP 203.0.113.100:31000;received=203.0.113.100;rport=31000\n\
+        CSeq: 1 REGISTER\nContact: *\nl: 0\n\n";
+    for how in [[0, 0], [1, 0], [0, 1]] {
+        seeds.push(("sip", [&how, invite.as_bytes()].concat()));
+        seeds.push(("sip", [&how, answer.as_bytes()].concat()));
+    }
     seeds.push(("tftp", b"\0\x01file\0octet\0blksize\x001428\0".into()));
     let say = |side: u8, text: &str| [&[side | (text.len() as u8) << 2], text.as_bytes()].concat();
     let talk = [
@@ -346,6 +410,10 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     ];
     seeds.push(("control_connection", talk.concat()));
     seeds.push(("control_connection", [vec![1, 0], say(0, dcc)].concat()));
+    let asked = "B sip:a SIP/2.0\nCSeq:1 B\nl:0\nm:<sip:192.168.1.2:50000>\n\n";
+    let told = "SIP/2.0 200 OK\nCSeq:1 B\nl:1\nf:sip:203.0.113.2:50000\n\nx";
+    let signalling = [vec![2, 0], say(0, asked), say(2, asked), say(1, told), say(3, told)];
+    seeds.push(("control_connection", signalling.concat()));
     for dump in RULES {
         seeds.push(("rules", dump.as_bytes().into()));
     }

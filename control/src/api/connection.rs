@@ -146,7 +146,7 @@ pub struct Connection {
     /// A helper had announced it.
     #[serde(default)]
     pub expected: bool,
-    /// Its helper: `ftp`, `irc`, `tftp`.
+    /// Its helper: `ftp`, `irc`, `tftp`, `sip`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub helper: Option<String>,
     /// Seconds since it was made.

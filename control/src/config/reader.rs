@@ -151,6 +151,22 @@ impl<'a> Section<'a> {
         array.iter().filter_map(element).collect()
     }
 
+    /// A list of at least one and at most `most` ports.
+    pub(super) fn ports(&mut self, key: &'static str, most: usize) -> Option<Vec<u16>> {
+        let item = self.item(key)?;
+        let ports: Option<Vec<u16>> = item.value.as_array().and_then(|array| {
+            let port =
+                |value: &Value| u16::try_from(value.as_integer()?).ok().filter(|port| *port > 0);
+            array.iter().map(port).collect()
+        });
+        let ports = ports.filter(|ports| (1..=most).contains(&ports.len()));
+        if ports.is_none() {
+            let message = format!("`{key}` must be a list of one to {most} ports (1 to 65535)");
+            self.faults.push(item.at, message);
+        }
+        ports
+    }
+
     /// A duration: `"30s"` or whole seconds, within `range`.
     pub(super) fn duration(
         &mut self,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use postern_core::conntrack::siphash::SipKey;
 use postern_core::conntrack::timeouts::{ROWS, Timeouts};
-use postern_core::helper::Kind as Helper;
+use postern_core::helper::{Kind as Helper, SIP_PORTS_MAX};
 use postern_core::limits::PerSource;
 use postern_core::nat::trigger::TRIGGERS_MAX;
 use postern_core::time::TIMEOUT_MAX;
@@ -236,6 +236,9 @@ fn conntrack(mut section: Section<'_>) -> ConntrackSettings {
                 section.faults().push_hint(helper.at, message, did_you_mean(helper.value, names));
             }
         }
+    }
+    if let Some(given) = section.ports("sip_ports", SIP_PORTS_MAX) {
+        out.helpers = out.helpers.with_sip_ports(&given);
     }
     if let Some(Placed { value: text, at }) = section.string("hash_key") {
         out.hash_key = hash_key(text);

@@ -105,7 +105,7 @@ fn every_optional_key_is_read() {
         [interface.wan]\ndevice = 'eth0'\naddress = ['2001:db8::1/64', '10.0.0.1/30']\n\
         gateway = ['fe80::1', '10.0.0.2']\ndhcp = true\nrp_filter = 'loose'\nmtu = 1492\n\
         accept_ra = true\nqueues = 2\nmode = 'zerocopy'\nbusy_poll = true\npromiscuous = true\n\
-        [conntrack]\nhelpers = ['ftp', 'tftp']\nchecksum = false\naccounting = false\n\
+        [conntrack]\nhelpers = ['ftp', 'sip']\nsip_ports = [5060, 5080]\nchecksum = false\naccounting = false\n\
         hash_key = '000102030405060708090a0b0c0d0e0f'\n\
         [timeouts]\nprofile = 'linux'\ntcp_close = 5\nicmp = '1500ms'\ngeneric = '10d'\n\
         [[forward]]\ninterface = 'wan'\nprotocol = 'udp'\nport = '53'\nto = '10.1.0.1'\nid = 'dns'\n\
@@ -122,7 +122,8 @@ fn every_optional_key_is_read() {
     let key = SipKey([0x0001_0203_0405_0607, 0x0809_0a0b_0c0d_0e0f]);
     assert_eq!(config.conntrack.hash_key, Some(key));
     assert!(!config.conntrack.checksum && !config.conntrack.accounting);
-    assert_eq!(config.conntrack.helpers, Helpers::NONE.with(Kind::Ftp).with(Kind::Tftp));
+    let helpers = Helpers::NONE.with(Kind::Ftp).with(Kind::Sip).with_sip_ports(&[5060, 5080]);
+    assert_eq!(config.conntrack.helpers, helpers);
     assert_eq!(config.timeouts.ms(TimeoutKind::TcpClose), 5_000);
     assert_eq!(config.timeouts.ms(TimeoutKind::Icmp), 1_500);
     assert_eq!(config.timeouts.ms(TimeoutKind::Generic), 864_000_000);
@@ -511,10 +512,18 @@ fn overlapping_forwards_name_both_lines() {
 }
 
 #[test]
+fn ports_of_sip_are_a_few_ports() {
+    let fault = "4:13: `sip_ports` must be a list of one to 8 ports (1 to 65535)";
+    for given in ["5060", "[]", "[0]", "[65536]", "['5060']", "[1, 2, 3, 4, 5, 6, 7, 8, 9]"] {
+        refused(&format!("[conntrack]\nsip_ports = {given}\n"), &[fault]);
+    }
+}
+
+#[test]
 fn an_unknown_helper_says_so() {
     refused(
-        "[conntrack]\nhelpers = ['sip']\n",
-        &["4:12: there is no helper \"sip\"; there are ftp, irc, tftp"],
+        "[conntrack]\nhelpers = ['h323']\n",
+        &["4:12: there is no helper \"h323\"; there are ftp, irc, tftp, sip"],
     );
 }
 

@@ -138,7 +138,7 @@ counters! {
     /// Announced connections that are not expected: a third host, the appliance, a port below 1024, no free port or place.
     expectations_refused;
     /// Connections that got no helper, and announcements left as they were, for want of room (in the pool, the frame,
-    /// or the MTU).
+    /// or the MTU); and SIP messages that did not come in one packet.
     helpers_declined;
     /// First packets that could not keep their source port.
     ports_changed;

@@ -159,6 +159,8 @@ drop_reasons! {
     // helpers
     HelperAhead = "helper_ahead", "it runs ahead of a segment that its connection's helper has not read yet";
     HelperSplit = "helper_split", "it begins or ends within a text that a helper changed";
+    HelperMalformed = "helper_malformed", "a SIP message that contradicts itself, or asks for what is never opened";
+    HelperFull = "helper_full", "there is no port or place for what a SIP message asks to be expected";
     // admit
     DeniedByRule = "denied_by_rule", "a rule said DROP";
     DeniedByPolicy = "denied_by_policy", "the chain's policy said DROP";

@@ -2,6 +2,7 @@
 
 mod control;
 mod ruled;
+mod sip;
 
 use std::net::SocketAddr;
 

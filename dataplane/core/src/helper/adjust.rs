@@ -90,6 +90,14 @@ impl Adjustment {
         self.len += 1;
     }
 
+    /// Remembers a change whose text can be found again: only its length is kept.
+    pub fn push_length(&mut self, position: u32, old_len: u16, new_len: u16) {
+        self.push(position, old_len, &Text::new());
+        if let Some(change) = self.changes.get_mut((self.len as usize).wrapping_sub(1)) {
+            change.new_len = new_len;
+        }
+    }
+
     /// A sequence number of the sender's as the receiver has to see it. One within an old text becomes the new
     /// text's begin.
     pub fn shifted(&self, seq: u32) -> u32 {

@@ -1,12 +1,12 @@
-//! Writing into a segment: its numbers, and another text over a part of its payload. Checksums are brought up to date by what
-//! changed (RFC 1624), so one that arrived wrong leaves wrong.
+//! Writing into a segment or a datagram: a segment's numbers, and another text over a part of the payload. Checksums are brought up
+//! to date by what changed (RFC 1624), so one that arrived wrong leaves wrong.
 //!
 //! These functions trust [`Headers`] from parsing the same packet, and keep them true.
 
 use crate::burst::Packet;
-use crate::headers::Headers;
-use crate::wire::checksum::{Sum, apply, combine, delta, delta16};
-use crate::wire::{array_mut, be16, ipv4, ipv6, put, put16, tcp};
+use crate::headers::{Headers, Kind};
+use crate::wire::checksum::{Sum, apply, apply_udp, combine, delta, delta16};
+use crate::wire::{array_mut, be16, ipv4, ipv6, put, put16, tcp, udp};
 
 use super::adjust::each_sack_edge;
 
@@ -60,13 +60,22 @@ pub fn restore_sack(packet: &mut Packet<'_>, headers: &Headers, restore: impl Fn
     put16(header, tcp::CHECKSUM, apply(sum, change));
 }
 
-/// Whether a segment may grow by so many bytes within its frame.
+/// Where the payload begins, and where it ends.
+pub fn payload(headers: &Headers) -> core::ops::Range<usize> {
+    let header_len = match headers.kind {
+        Kind::Tcp => usize::from(headers.tcp.header_len),
+        _ => udp::HEADER_LEN,
+    };
+    usize::from(headers.l4) + header_len..usize::from(headers.l3) + usize::from(headers.ip_len)
+}
+
+/// Whether a packet may grow by so many bytes within its frame.
 pub fn has_room(packet: &Packet<'_>, headers: &Headers, growth: usize) -> bool {
     let end = usize::from(headers.l3) + usize::from(headers.ip_len) + growth;
     packet.start + end <= packet.room.len() && usize::from(headers.ip_len) + growth <= 0xffff
 }
 
-/// Writes `text` over `old_len` bytes of a segment's payload, `at` counting from its begin. `false`, and nothing was
+/// Writes `text` over `old_len` bytes of the payload of a TCP segment or UDP datagram, `at` counting from its begin. `false`, and nothing was
 /// changed, if there is no room.
 pub fn replace(
     packet: &mut Packet<'_>,
@@ -80,7 +89,7 @@ pub fn replace(
     }
     let (l3, l4) = (usize::from(headers.l3), usize::from(headers.l4));
     let end = l3 + usize::from(headers.ip_len);
-    let begin = l4 + usize::from(headers.tcp.header_len) + at;
+    let begin = payload(headers).start + at;
     let Some(rest) = begin.checked_add(old_len).filter(|&rest| rest <= end) else { return false };
     let Some(new_ip_len) = (usize::from(headers.ip_len) + text.len()).checked_sub(old_len) else {
         return false;
@@ -97,9 +106,17 @@ pub fn replace(
     // The pseudo header has the segment's length too (RFC 9293 §3.1).
     let lengths = delta16((end - l4) as u16, (new_end - l4) as u16);
     let change = combine(combine(!before, after), lengths);
-    if let Some(header) = array_mut::<{ tcp::HEADER_LEN }>(frame, l4) {
-        let sum = be16(header, tcp::CHECKSUM);
-        put16(header, tcp::CHECKSUM, apply(sum, change));
+    if headers.kind == Kind::Tcp {
+        if let Some(header) = array_mut::<{ tcp::HEADER_LEN }>(frame, l4) {
+            let sum = be16(header, tcp::CHECKSUM);
+            put16(header, tcp::CHECKSUM, apply(sum, change));
+        }
+    } else if let Some(header) = array_mut::<{ udp::HEADER_LEN }>(frame, l4) {
+        // And UDP's header once more.
+        let change = combine(change, lengths);
+        let sum = be16(header, udp::CHECKSUM);
+        put16(header, udp::CHECKSUM, apply_udp(sum, change));
+        put16(header, udp::LENGTH, (new_end - l4) as u16);
     }
 
     let total = new_ip_len as u16;
@@ -116,6 +133,8 @@ pub fn replace(
     // What Ethernet padded it with is not part of it any more.
     packet.len = new_end;
     headers.ip_len = new_ip_len as u16;
-    headers.tcp.payload_len = (new_end - l4) as u16 - u16::from(headers.tcp.header_len);
+    if headers.kind == Kind::Tcp {
+        headers.tcp.payload_len = (new_end - l4) as u16 - u16::from(headers.tcp.header_len);
+    }
     true
 }

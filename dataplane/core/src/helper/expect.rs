@@ -50,8 +50,26 @@ pub struct Expectation {
     pub to: (IpAddr, u16),
     /// The address behind which whoever begins it is to appear, if not its own.
     pub appear_as: Option<IpAddr>,
+    /// A port of whoever begins it, and the one that is to stand for it outside: so that media appear from where they are
+    /// expected. Not 0, neither of them.
+    pub pair: Option<(u16, u16)>,
+    /// How often it comes true.
+    pub term: Term,
     /// From when on it counts no more.
     pub deadline: Tick,
+}
+
+/// How often an expectation comes true.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(u8)]
+pub enum Term {
+    /// Once.
+    #[default]
+    Once = 0,
+    /// Not yet: somebody has to agree first (`NF_CT_EXPECT_INACTIVE`).
+    Waiting = 1,
+    /// Until its deadline (`NF_CT_EXPECT_PERMANENT`): signalling, which gets the helper of its master.
+    Lasting = 2,
 }
 
 impl Expectation {
@@ -145,12 +163,30 @@ impl Expectations {
     /// # Errors
     /// See [`ExpectError`].
     pub fn insert(&self, expectation: &Expectation, now: Tick) -> Result<Handle, ExpectError> {
+        self.insert_or(expectation, now, |_| false)
+    }
+
+    /// The same, in the place of one that leads to the same endpoint: whoever announced it first, it is where its host
+    /// listens now.
+    ///
+    /// # Errors
+    /// See [`ExpectError`].
+    pub fn replace(&self, expectation: &Expectation, now: Tick) -> Result<Handle, ExpectError> {
+        self.insert_or(expectation, now, |other| other.to == expectation.to)
+    }
+
+    fn insert_or(
+        &self,
+        expectation: &Expectation,
+        now: Tick,
+        yields: impl Fn(&Expectation) -> bool,
+    ) -> Result<Handle, ExpectError> {
         let shard = shard_of(expectation.protocol, expectation.dst, expectation.dst_port);
         self.locked(shard, |places| {
             let mut free = None;
             for (index, place) in places.iter().enumerate() {
-                let other = match place.read() {
-                    Some((_, other)) if !now.reached(other.deadline) => other,
+                let (handle, other) = match place.read() {
+                    Some((handle, other)) if !now.reached(other.deadline) => (handle, other),
                     Some((handle, _)) => {
                         self.clear(shard, place, handle);
                         free = free.or(Some(index));
@@ -165,7 +201,11 @@ impl Expectations {
                     == (expectation.protocol, expectation.dst, expectation.dst_port);
                 let anybody = other.src.is_none() || expectation.src.is_none();
                 if same && (anybody || other.src == expectation.src) {
-                    return Err(ExpectError::Clash);
+                    if !yields(&other) {
+                        return Err(ExpectError::Clash);
+                    }
+                    self.clear(shard, place, handle);
+                    free = free.or(Some(index));
                 }
             }
             let index = free.ok_or(ExpectError::Full)?;
@@ -191,6 +231,7 @@ impl Expectations {
             let found = held.find(|(_, e)| {
                 (e.protocol, e.dst, e.dst_port) == (tuple.protocol(), dst, port)
                     && e.src.is_none_or(|src| src == tuple.src())
+                    && e.term != Term::Waiting
                     && !now.reached(e.deadline)
             });
             found.map(|(handle, expectation)| (Handle(handle), expectation))
@@ -212,6 +253,29 @@ impl Expectations {
                 self.clear(shard, place, handle);
             }
             held
+        })
+    }
+
+    /// An expectation came true: it is removed, unless it lasts. `false` if it was gone already.
+    pub fn meet(&self, handle: Handle) -> bool {
+        let mut lasts = false;
+        self.change(handle, |expectation| lasts = expectation.term == Term::Lasting)
+            && (lasts || self.take(handle))
+    }
+
+    /// Changes what is expected, but not where. `false` if it is gone.
+    pub fn change(&self, Handle(handle): Handle, change: impl FnOnce(&mut Expectation)) -> bool {
+        if handle == 0 {
+            return false;
+        }
+        let place_number = (handle % EXPECTATIONS_MAX as u64) as usize;
+        self.locked(place_number / PLACES, |places| {
+            let place = &places[place_number % PLACES];
+            let held = place.read().filter(|(held, _)| *held == handle);
+            let Some((_, mut expectation)) = held else { return false };
+            change(&mut expectation);
+            place.write(handle, &expectation);
+            true
         })
     }
 
@@ -301,6 +365,7 @@ impl Place {
         let word = |index: usize| self.words[index].load(Relaxed);
         let address = |index: usize| narrow(word(index), word(index + 1));
         let flags = word(0);
+        let pair = ((word(2) >> 32) as u16, (word(2) >> 48) as u16);
         let expectation = Expectation {
             protocol: flags as u8,
             src: (flags & 1 << 8 != 0).then(|| address(3)),
@@ -310,6 +375,12 @@ impl Place {
             dst: address(5),
             master: word(1),
             deadline: Tick(word(2) as u32),
+            pair: (pair != (0, 0)).then_some(pair),
+            term: match flags >> 10 & 3 {
+                0 => Term::Once,
+                1 => Term::Waiting,
+                _ => Term::Lasting,
+            },
         };
         Some((handle, expectation))
     }
@@ -324,11 +395,13 @@ impl Place {
         let flags = u64::from(e.protocol)
             | u64::from(e.src.is_some()) << 8
             | u64::from(e.appear_as.is_some()) << 9
+            | u64::from(e.term as u8) << 10
             | u64::from(e.dst_port) << 16
             | u64::from(e.to.1) << 32;
         put(0, flags);
         put(1, e.master);
-        put(2, e.deadline.0.into());
+        let (inner, outer) = e.pair.unwrap_or_default();
+        put(2, u64::from(e.deadline.0) | u64::from(inner) << 32 | u64::from(outer) << 48);
         put_address(3, e.src);
         put_address(5, Some(e.dst));
         put_address(7, Some(e.to.0));
@@ -352,6 +425,8 @@ mod tests {
             dst_port: port,
             to: ("192.168.1.2".parse().unwrap(), 1025),
             appear_as: Some("2001:db8::1".parse().unwrap()),
+            pair: Some((1, u16::MAX)),
+            term: Term::Once,
             deadline: Tick(1000),
         }
     }
@@ -389,6 +464,38 @@ mod tests {
         assert!(table.take(first));
         let again = table.insert(&expectation(4000), Tick(0)).unwrap();
         assert!(!table.take(first) && table.take(again));
+    }
+
+    #[test]
+    fn one_that_waits_is_not_found_and_one_that_lasts_is_found_again() {
+        let table = Expectations::new();
+        let waiting = Expectation { term: Term::Waiting, ..expectation(4000) };
+        let handle = table.insert(&waiting, Tick(0)).unwrap();
+        let peer = tuple("192.0.2.9", 4000);
+        assert_eq!(table.find(&peer, Tick(0)), None);
+        let lasting = Expectation { term: Term::Lasting, deadline: Tick(9000), ..waiting };
+        assert!(table.change(handle, |expectation| *expectation = lasting));
+        for now in [0, 8999] {
+            assert_eq!(table.find(&peer, Tick(now)), Some((handle, lasting)));
+            assert!(table.meet(handle));
+        }
+        assert_eq!(table.find(&peer, Tick(9000)), None);
+        assert!(table.take(handle));
+        assert!(!table.meet(handle) && !table.change(handle, |_| {}) && !table.any());
+        let once = table.insert(&expectation(4000), Tick(0)).unwrap();
+        assert!(table.meet(once) && !table.meet(once) && !table.any());
+    }
+
+    #[test]
+    fn one_is_replaced_only_by_one_that_leads_to_the_same_endpoint() {
+        let table = Expectations::new();
+        let first = table.insert(&expectation(4000), Tick(0)).unwrap();
+        let (host, _) = expectation(4000).to;
+        let elsewhere = Expectation { to: (host, 1026), ..expectation(4000) };
+        assert_eq!(table.replace(&elsewhere, Tick(0)), Err(ExpectError::Clash));
+        let other_master = Expectation { master: 8, ..expectation(4000) };
+        let second = table.replace(&other_master, Tick(0)).unwrap();
+        assert!(!table.take(first) && table.take(second) && !table.any());
     }
 
     /// C123

@@ -6,8 +6,9 @@
 //! other side can reach over the one that was named, and from then on sequence numbers of the two sides differ
 //! by what lengths have changed ([`adjust`]).
 //!
-//! - [`ftp`], [`irc`], [`tftp`]: text in, what it names out. Pure; no byte sequence makes them panic.
-//! - [`expect`]: the one table that workers share. [`pool`]: what one worker remembers of each such connection.
+//! - [`ftp`], [`irc`], [`tftp`], [`sip`] and [`sdp`]: text in, what it names out. Pure; no byte sequence makes them panic.
+//! - [`expect`]: the one table that workers share. [`pool`]: what one worker remembers of each such connection, and [`calls`] of
+//!   the calls that it is about.
 //!
 //! Helpers are off unless asked for, and strict: they believe a command only if it is a whole line that begins
 //! with a segment and follows whole lines (NAT slipstreaming, 2020), an endpoint only if it is the speaker's own
@@ -20,11 +21,14 @@ use core::ops::Range;
 use crate::conntrack::tuple::protocol;
 
 pub mod adjust;
+pub mod calls;
 pub mod edit;
 pub mod expect;
 pub mod ftp;
 pub mod irc;
 pub mod pool;
+pub mod sdp;
+pub mod sip;
 pub mod tftp;
 
 /// Longest text that a helper writes: `PORT`'s twenty-three characters, and room for others to come. Bytes.
@@ -43,11 +47,13 @@ pub enum Kind {
     Irc = 2,
     /// Trivial file transfer, RFC 1350: requests to UDP port 69.
     Tftp = 3,
+    /// Telephony, RFC 3261: signalling over UDP or TCP, to port 5060 or others.
+    Sip = 4,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Ftp, Self::Irc, Self::Tftp];
+    pub const ALL: [Self; 4] = [Self::Ftp, Self::Irc, Self::Tftp, Self::Sip];
 
     /// Its name, as nf_conntrack has it.
     pub const fn name(self) -> &'static str {
@@ -55,6 +61,7 @@ impl Kind {
             Self::Ftp => "ftp",
             Self::Irc => "irc",
             Self::Tftp => "tftp",
+            Self::Sip => "sip",
         }
     }
 
@@ -68,20 +75,30 @@ impl Kind {
         Self::ALL.into_iter().find(|kind| *kind as u8 == number)
     }
 
-    /// Protocol and port of its servers (IANA).
-    pub const fn service(self) -> (u8, u16) {
+    /// The protocols that it is spoken over.
+    pub const fn protocols(self) -> &'static [u8] {
         match self {
-            Self::Ftp => (protocol::TCP, 21),
-            Self::Irc => (protocol::TCP, 6667),
-            Self::Tftp => (protocol::UDP, 69),
+            Self::Ftp | Self::Irc => &[protocol::TCP],
+            Self::Tftp => &[protocol::UDP],
+            Self::Sip => &[protocol::UDP, protocol::TCP],
+        }
+    }
+
+    /// The port of its servers (IANA), if none is configured.
+    pub const fn port(self) -> u16 {
+        match self {
+            Self::Ftp => 21,
+            Self::Irc => 6667,
+            Self::Tftp => 69,
+            Self::Sip => sip::PORT,
         }
     }
 
     /// Most expectations of one master at a time: with one more the oldest goes (nf_conntrack's `max_expected`;
-    /// a client may offer several files at once only in DCC).
+    /// a client may offer several files at once only in DCC). SIP's are counted by medium ([`calls::MEDIA_MAX`]).
     pub const fn expected_max(self) -> usize {
         match self {
-            Self::Ftp | Self::Tftp => 1,
+            Self::Ftp | Self::Tftp | Self::Sip => 1,
             Self::Irc => pool::EXPECTED_MAX,
         }
     }
@@ -95,34 +112,64 @@ pub const EXPECT_MS: u32 = 300_000;
 pub const PORT_MIN: u16 = 1024;
 
 /// Which helpers are on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Helpers(u8);
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Helpers {
+    /// A bit for each [`Kind`].
+    on: u8,
+    /// SIP's ports; 0 is none.
+    sip_ports: [u16; SIP_PORTS_MAX],
+}
+
+/// Most ports of SIP (nf_conntrack_sip's `ports`).
+pub const SIP_PORTS_MAX: usize = 8;
+
+impl Default for Helpers {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
 
 impl Helpers {
     /// None.
-    pub const NONE: Self = Self(0);
+    pub const NONE: Self = Self { on: 0, sip_ports: [sip::PORT, 0, 0, 0, 0, 0, 0, 0] };
 
     /// With one more.
     #[must_use]
     pub const fn with(self, kind: Kind) -> Self {
-        Self(self.0 | 1 << kind as u8)
+        Self { on: self.on | 1 << kind as u8, ..self }
+    }
+
+    /// With these ports for SIP, the first [`SIP_PORTS_MAX`] of them.
+    #[must_use]
+    pub fn with_sip_ports(self, ports: &[u16]) -> Self {
+        let mut sip_ports = [0; SIP_PORTS_MAX];
+        for (to, from) in sip_ports.iter_mut().zip(ports) {
+            *to = *from;
+        }
+        Self { sip_ports, ..self }
     }
 
     /// Whether it is on.
     pub const fn has(self, kind: Kind) -> bool {
-        self.0 & 1 << kind as u8 != 0
+        self.on & 1 << kind as u8 != 0
     }
 
     /// Whether any is on.
     #[inline]
     pub const fn any(self) -> bool {
-        self.0 != 0
+        self.on != 0
     }
 
     /// The helper of a connection to such a server; the port is the server's own, behind any forward (as
     /// nf_conntrack looks at the reply tuple's source).
     pub fn of_service(self, ip_protocol: u8, port: u16) -> Option<Kind> {
-        let serves = |kind: &Kind| self.has(*kind) && kind.service() == (ip_protocol, port);
+        let serves = |kind: &Kind| {
+            let is_port = match kind {
+                Kind::Sip => port != 0 && self.sip_ports.contains(&port),
+                _ => kind.port() == port,
+            };
+            self.has(*kind) && is_port && kind.protocols().contains(&ip_protocol)
+        };
         Kind::ALL.into_iter().find(serves)
     }
 }
@@ -272,6 +319,13 @@ mod tests {
         assert_eq!(ftp.of_service(protocol::TCP, 21), Some(Kind::Ftp));
         assert_eq!(ftp.of_service(protocol::UDP, 21), None);
         assert_eq!(ftp.of_service(protocol::TCP, 6667), None);
+        let sip = ftp.with(Kind::Sip);
+        assert_eq!(sip.of_service(protocol::UDP, 5060), Some(Kind::Sip));
+        assert_eq!(sip.of_service(protocol::TCP, 5060), Some(Kind::Sip));
+        let others = sip.with_sip_ports(&[5070, 5080]);
+        assert_eq!(others.of_service(protocol::UDP, 5080), Some(Kind::Sip));
+        assert_eq!(others.of_service(protocol::UDP, 5060), None);
+        assert_eq!(others.of_service(protocol::UDP, 0), None);
         assert_eq!(Helpers::NONE.of_service(protocol::TCP, 21), None);
         for kind in Kind::ALL {
             assert_eq!(Kind::from_name(kind.name()), Some(kind));

@@ -10,6 +10,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::adjust::Adjustment;
+use super::calls::Calls;
 use super::expect::{Expectations, Handle};
 use super::{Kind, ftp};
 use crate::units::EntryIdx;
@@ -62,6 +63,8 @@ pub struct Record {
     /// Which of `expected` goes next.
     turn: u32,
     reserved: u32,
+    /// SIP: its calls.
+    pub calls: Calls,
 }
 
 impl Record {
@@ -103,10 +106,11 @@ impl Record {
         for handle in &mut self.expected {
             expectations.take(Handle(core::mem::take(handle)));
         }
+        self.calls.release(expectations);
     }
 }
 
-const _: () = assert!(size_of::<Record>() <= 704);
+const _: () = assert!(size_of::<Record>() <= 1400);
 
 /// A row of one of the two tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -39,7 +39,7 @@ struct Provisional<H> {
 }
 
 /// What a helper expected, if a first packet is that. Few are, so it travels apart.
-type Expected = Option<(Handle, Expectation)>;
+pub(super) type Expected = Option<(Handle, Expectation)>;
 
 impl<H: Family> Provisional<H> {
     fn ctstate(&self) -> CtState {
@@ -91,7 +91,7 @@ pub(super) fn pass<H: Family>(
     tuple: &H::Tuple,
     context: &Context<'_>,
 ) -> Verdict {
-    let Some(headers) = packet.parsed else {
+    let Some(mut headers) = packet.parsed else {
         return Verdict::Drop(DropReason::Stopping);
     };
     let reply = redirected_reply(table, packet, &headers.tuple, context);
@@ -112,7 +112,12 @@ pub(super) fn pass<H: Family>(
     }
     match admit(table, desk, packet, hash, &headers, &expected, &mut first, context) {
         Ok((row, leg)) => {
-            helped::assign(table, desk, packet, &headers, row, context);
+            let assigned =
+                helped::assign(table, desk, packet, &mut headers, row, &expected, &leg, context);
+            if let Err(refusal) = assigned {
+                table.remove(row, Ended::Closed, context.tick, context.books());
+                return refuse(refusal, packet, desk, context);
+            }
             triggered::used(table, desk, row, first.trigger, &leg, context);
             context.counters.tracked.add(1);
             context.counters.connections_new.add(1);
@@ -187,7 +192,8 @@ fn admit<H: Family>(
     };
     let behind = match said {
         Source::Unsaid => {
-            let mut behind = unruled?.map(|address| behind_unruled(address, expected, context));
+            let mut behind =
+                unruled?.map(|address| behind_unruled(address, &reply, expected, context));
             if context.mapped {
                 let dialled = by_mapping.then(|| headers.tuple.dst());
                 mapped::unsaid(&mut behind, &reply, dialled, &leg, context);
@@ -506,8 +512,19 @@ fn appearance<H: Family>(
 }
 
 /// Behind an address that no rule chose.
-fn behind_unruled(address: IpAddr, expected: &Expected, context: &Context<'_>) -> Behind {
-    let ports = Ports::default();
+fn behind_unruled(
+    address: IpAddr,
+    reply: &Tuple,
+    expected: &Expected,
+    context: &Context<'_>,
+) -> Behind {
+    // Media appear from where they are expected; if somebody has that port towards the same peer, not at all.
+    let ports = match expected.as_ref().and_then(|(_, expectation)| expectation.pair) {
+        Some((inner, outer)) if inner == reply.dst_id() => {
+            Ports { range: Some((outer, outer)), ..Ports::default() }
+        }
+        _ => Ports::default(),
+    };
     match expected {
         // A master's, of a pool or translated as a whole: it does not go when an interface's does.
         Some(_) if !context.snapshot.steering.is_ours(address) => {
@@ -591,7 +608,7 @@ fn confirm<H: Family>(
 
     // An expectation comes true once, and only with a place in the table: whoever else met it meanwhile is refused.
     if let Some((handle, _)) = *expected {
-        if !context.snapshot.expectations.take(handle) {
+        if !context.snapshot.expectations.meet(handle) {
             table.remove(row, Ended::Closed, context.tick, context.books());
             first.warm.peer_flags = [0; 2]; // the row has let go of what it held
             return Err(Refusal::Drop(DropReason::TupleInUse));

@@ -1,15 +1,18 @@
 //! Packets of connections that have a helper ([`helper`](crate::helper)): where the pure parts meet the walk.
 //!
-//! A connection gets its helper when it is confirmed ([`assign`]). From then on it takes the long way, and twice on
+//! A connection gets its helper when it is confirmed ([`assign`]), of a datagram's that is what its first packet says, too. From then on it takes the long way, and twice on
 //! it stops here: before *track* its acknowledgments are brought back to the numbers that the other side
 //! counts by ([`arrive`]); before *rewrite* what it says is read, expectations are made, texts
 //! and sequence numbers are changed ([`depart`]). A first packet that meets an expectation is in [`admit`](super::admit).
 
+use core::net::IpAddr;
+
+use super::admit::Expected;
 use super::family::Family;
 use super::leg::{self, Leg};
 use super::refuse::Refusal;
 use super::table_view::ConnectionId;
-use super::{Context, Desk, mapped};
+use super::{Context, Desk, calls, mapped};
 use crate::burst::{Packet, Seen};
 use crate::conntrack::entry::flags;
 use crate::conntrack::table::{Table, deadline};
@@ -17,7 +20,7 @@ use crate::conntrack::tuple::{Direction, Tuple};
 use crate::conntrack::window::sequence::{after, before};
 use crate::fragments;
 use crate::headers::{Headers, Kind as PacketKind, tcp_flags};
-use crate::helper::expect::{ExpectError, Expectation};
+use crate::helper::expect::{ExpectError, Expectation, Term};
 use crate::helper::pool::{Key, Record, side_flags};
 use crate::helper::{EXPECT_MS, Finding, Kind, PORT_MIN, Style, edit, ftp, irc, tftp};
 use crate::nat::plan::Random;
@@ -29,18 +32,18 @@ use crate::units::{EntryIdx, InterfaceId};
 use crate::verdict::DropReason;
 
 /// Segments in a row that may be dropped because they run ahead of one that was not seen, until the helper gives up.
-const AHEAD_MAX: u16 = 8;
+pub(super) const AHEAD_MAX: u16 = 8;
 
 /// Ports tried for an expectation before giving up.
-const TRIES: usize = 64;
+pub(super) const TRIES: usize = 64;
 
 /// A master, as an expectation needs it.
-struct Master {
-    id: u64,
+pub(super) struct Master {
+    pub(super) id: u64,
     kind: Kind,
     /// As packets of the direction that announces arrive, and as those of the other one do.
-    said: Tuple,
-    heard: Tuple,
+    pub(super) said: Tuple,
+    pub(super) heard: Tuple,
     deadline: Tick,
 }
 
@@ -59,48 +62,64 @@ const fn key<H: Family>(row: EntryIdx) -> Key {
     Key::new(matches!(H::FAMILY, rules::Family::V6), row)
 }
 
-/// Gives a connection that was just confirmed its helper, if it is to have one and there is room.
+/// Gives a connection that was just confirmed its helper, if it is to have one and there is room. A first packet may say
+/// something already; if it is refused for that, its connection has to go.
 #[inline]
+#[allow(clippy::too_many_arguments)] // the corridor's luggage
 pub(super) fn assign<H: Family>(
     table: &mut Table<'_, H>,
     desk: &mut Desk,
-    packet: &Packet<'_>,
-    headers: &Headers,
+    packet: &mut Packet<'_>,
+    headers: &mut Headers,
     row: EntryIdx,
+    expected: &Expected,
+    leg: &Leg,
     context: &Context<'_>,
-) {
+) -> Result<(), Refusal> {
     if context.snapshot.options.helpers.any() {
-        assign_one(table, desk, packet, headers, row, context);
+        return assign_one(table, desk, packet, headers, row, expected, leg, context);
     }
+    Ok(())
 }
 
 #[cold]
+#[allow(clippy::too_many_arguments)] // the corridor's luggage
 fn assign_one<H: Family>(
     table: &mut Table<'_, H>,
     desk: &mut Desk,
-    packet: &Packet<'_>,
-    headers: &Headers,
+    packet: &mut Packet<'_>,
+    headers: &mut Headers,
     row: EntryIdx,
+    expected: &Expected,
+    leg: &Leg,
     context: &Context<'_>,
-) {
+) -> Result<(), Refusal> {
     let reply: Tuple = (*table.hot(row).tuple(Direction::Reply)).into();
     let helpers = context.snapshot.options.helpers;
-    let Some(kind) = helpers.of_service(reply.protocol(), reply.src_id()) else { return };
+    // A call to a registered endpoint is signalled as its registration was, whatever its port.
+    let is_call = expected.as_ref().is_some_and(|(_, expected)| expected.term == Term::Lasting);
+    let kind = match is_call {
+        true => Some(Kind::Sip).filter(|kind| helpers.has(*kind)),
+        false => helpers.of_service(reply.protocol(), reply.src_id()),
+    };
+    let Some(kind) = kind else { return Ok(()) };
     let incarnation = table.cold(row).incarnation;
     let expectations = &context.snapshot.expectations;
     let key = key::<H>(row);
     let Some(record) = desk.helpers.insert(key, incarnation, kind, expectations) else {
         context.counters.helpers_declined.add(1);
-        return;
+        return Ok(());
     };
     table.row(row).hot.state_mut().flags |= flags::HELPED;
-    if kind == Kind::Tftp {
-        return datagram(table, desk, packet, headers, row, context);
+    if headers.kind != PacketKind::Tcp {
+        let direction = Direction::Original;
+        return datagram(table, desk, packet, headers, row, direction, leg, context);
     }
     // Of what is picked up in mid-stream nothing is known, nor is it if the SYN carries something.
     if headers.tcp.flags & tcp_flags::SYN != 0 && headers.tcp.payload_len == 0 {
         begin(record, Direction::Original, headers.tcp.seq);
     }
+    Ok(())
 }
 
 /// Reads from behind a SYN on.
@@ -148,10 +167,7 @@ pub(super) fn depart<H: Family>(
     context: &Context<'_>,
 ) -> Result<(), Refusal> {
     if headers.kind != PacketKind::Tcp {
-        if direction == Direction::Original {
-            datagram(table, desk, packet, headers, row, context);
-        }
-        return Ok(());
+        return datagram(table, desk, packet, headers, row, direction, leg, context);
     }
     let expectations = &context.snapshot.expectations;
     let hot = table.hot(row);
@@ -172,23 +188,21 @@ pub(super) fn depart<H: Family>(
     }
     let longest = longest(leg, headers, context);
     let acked = table.warm(row).peers[direction.opposite().index()].max_ack;
+    if record.kind() == Some(Kind::Sip) {
+        let is_expected = hot.state().flags & flags::EXPECTED != 0;
+        let segment = calls::Segment { side: direction, acked, longest, is_expected };
+        let master = master(table, row, Kind::Sip, direction, context);
+        let random = &mut desk.random;
+        if headers.tcp.payload_len > 0 {
+            calls::listen(record, &master, packet, headers, segment, random, context)?;
+        }
+        return calls::adjust(record, &master, packet, headers, segment, random, context);
+    }
     if let Some(kind) = record.kind()
         && headers.tcp.payload_len > 0
         && let Some(announced) = read(record, kind, packet, headers, direction)?
     {
-        let master = Master {
-            id: ConnectionId::new(
-                context.me,
-                matches!(H::FAMILY, rules::Family::V6),
-                row.0,
-                incarnation,
-            )
-            .0,
-            kind,
-            said: (*hot.tuple(direction)).into(),
-            heard: (*hot.tuple(direction.opposite())).into(),
-            deadline: deadline(hot.state()),
-        };
+        let master = master(table, row, kind, direction, context);
         let room = usize::from(longest).saturating_sub(usize::from(headers.ip_len));
         let side = direction.index();
         let made = expect(record, &master, &announced, &mut desk.random, context);
@@ -214,6 +228,25 @@ pub(super) fn depart<H: Family>(
         }
     }
     adjust(record, packet, headers, direction, longest)
+}
+
+/// The connection in a row, one side of which speaks.
+fn master<H: Family>(
+    table: &Table<'_, H>,
+    row: EntryIdx,
+    kind: Kind,
+    direction: Direction,
+    context: &Context<'_>,
+) -> Master {
+    let hot = table.hot(row);
+    let is_v6 = matches!(H::FAMILY, rules::Family::V6);
+    Master {
+        id: ConnectionId::new(context.me, is_v6, row.0, table.cold(row).incarnation).0,
+        kind,
+        said: (*hot.tuple(direction)).into(),
+        heard: (*hot.tuple(direction.opposite())).into(),
+        deadline: deadline(hot.state()),
+    }
 }
 
 /// How long a packet may grow: as what may leave, unless it may leave in fragments.
@@ -425,6 +458,8 @@ fn expectation(master: &Master, port: u16, from_peer: bool, now: Tick) -> Expect
         dst_port: port,
         to: (master.said.src(), port),
         appear_as: (known_as != peer).then_some(known_as),
+        pair: None,
+        term: Term::Once,
         deadline: if latest.reached(master.deadline) { master.deadline } else { latest },
     }
 }
@@ -436,15 +471,11 @@ fn with_port(
     random: &mut Random,
     context: &Context<'_>,
 ) -> Option<(crate::helper::expect::Handle, u16)> {
-    let Snapshot { expectations, steering, .. } = context.snapshot;
+    let Snapshot { expectations, .. } = context.snapshot;
     let port = wanted.dst_port;
-    let ports = steering.ports(steering.block(port));
-    let ports = &ports[ports.partition_point(|&port| port < PORT_MIN)..];
-    let others = (0..TRIES).filter_map(|_| ports.get(random.below(ports.len())).copied());
+    let others = candidates(port, random, context).take(TRIES);
     for dst_port in core::iter::once(port).chain(others) {
-        let is_others = steering.is_static(wanted.dst, wanted.protocol, dst_port)
-            || context.mapped && mapped::owns(wanted.protocol, wanted.dst, dst_port, context);
-        if is_others {
+        if is_others(wanted.protocol, wanted.dst, dst_port, context) {
             continue;
         }
         match expectations.insert(&Expectation { dst_port, ..wanted }, context.tick) {
@@ -456,30 +487,83 @@ fn with_port(
     None
 }
 
-/// A datagram of a client's: TFTP's server answers from another port.
+/// Ports outside of the worker that a port inside belongs to, without end.
+pub(super) fn candidates<'r>(
+    port: u16,
+    random: &'r mut Random,
+    context: &'r Context<'_>,
+) -> impl Iterator<Item = u16> + use<'r> {
+    let steering = &context.snapshot.steering;
+    let ports = steering.ports(steering.block(port));
+    let ports = &ports[ports.partition_point(|&port| port < PORT_MIN)..];
+    core::iter::from_fn(move || ports.get(random.below(ports.len())).copied())
+}
+
+/// Whether an endpoint outside belongs to a forward or a nat rule, or to a mapping.
+pub(super) fn is_others(protocol: u8, address: IpAddr, port: u16, context: &Context<'_>) -> bool {
+    context.snapshot.steering.is_static(address, protocol, port)
+        || context.mapped && mapped::owns(protocol, address, port, context)
+}
+
+/// A datagram of a connection that has a helper.
+#[allow(clippy::too_many_arguments)] // the corridor's luggage
 fn datagram<H: Family>(
-    table: &Table<'_, H>,
+    table: &mut Table<'_, H>,
     desk: &mut Desk,
+    packet: &mut Packet<'_>,
+    headers: &mut Headers,
+    row: EntryIdx,
+    direction: Direction,
+    leg: &Leg,
+    context: &Context<'_>,
+) -> Result<(), Refusal> {
+    let incarnation = table.cold(row).incarnation;
+    let Some(record) = desk.helpers.get(key::<H>(row), incarnation) else { return Ok(()) };
+    match record.kind() {
+        Some(Kind::Sip) => {
+            let row_flags = table.hot(row).state().flags;
+            if row_flags & flags::SEEN_REPLY != 0 {
+                let state = table.row(row).hot.state_mut();
+                state.timeout_ms = state.timeout_ms.max(calls::SIGNALLING_MS);
+            }
+            let master = master(table, row, Kind::Sip, direction, context);
+            let conversation = calls::Conversation {
+                calls: &mut record.calls,
+                master: &master,
+                side: direction,
+                is_expected: row_flags & flags::EXPECTED != 0,
+                random: &mut desk.random,
+                context,
+            };
+            let longest = longest(leg, headers, context);
+            calls::datagram(conversation, packet, headers, longest)
+        }
+        Some(Kind::Tftp) if direction == Direction::Original => {
+            request(table, record, packet, headers, row, context);
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A datagram of a client's: TFTP's server answers from another port.
+fn request<H: Family>(
+    table: &Table<'_, H>,
+    record: &mut Record,
     packet: &Packet<'_>,
     headers: &Headers,
     row: EntryIdx,
     context: &Context<'_>,
 ) {
-    let hot = table.hot(row);
-    let incarnation = table.cold(row).incarnation;
-    let Some(record) = desk.helpers.get(key::<H>(row), incarnation) else { return };
     let (l3, l4) = (usize::from(headers.l3), usize::from(headers.l4));
     let end = l3 + usize::from(headers.ip_len);
     let payload = packet.bytes().get(l4 + crate::wire::udp::HEADER_LEN..end).unwrap_or_default();
-    if record.kind() != Some(Kind::Tftp) || !tftp::is_request(payload) {
+    if !tftp::is_request(payload) {
         return;
     }
-    let said: Tuple = (*hot.tuple(Direction::Original)).into();
-    let heard: Tuple = (*hot.tuple(Direction::Reply)).into();
-    let is_v6 = matches!(H::FAMILY, rules::Family::V6);
-    let id = ConnectionId::new(context.me, is_v6, row.0, incarnation).0;
     let kind = Kind::Tftp;
-    let master = Master { id, kind, said, heard, deadline: deadline(hot.state()) };
+    let master = master(table, row, kind, Direction::Original, context);
+    let Master { said, heard, .. } = &master;
     // The port is the client's already, whatever it is.
     let refused = context.snapshot.steering.is_ours(said.src());
     let expectations = &context.snapshot.expectations;

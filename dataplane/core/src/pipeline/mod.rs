@@ -7,7 +7,7 @@
 //!   room is entered ([`lane`]; [`established`] if anything about it is out of the ordinary);
 //! - *track, nat destination, route, limits, judge, nat source, confirm, rewrite* if it is a
 //!   first packet ([`admit`]);
-//! - besides, what a helper reads and changes, if its connection has one ([`helped`]);
+//! - besides, what a helper reads and changes, if its connection has one ([`helped`], [`calls`]);
 //! - before all that *raw*, if the table of that name has rules ([`raw`]); in the place of *nat destination* and *nat
 //!   source* the rules of the table `nat`, if there are any ([`ruled`]);
 //! - *related* if it is an ICMP error ([`related`]); *route, limits, judge* if it belongs to
@@ -49,6 +49,7 @@ use crate::units::{INTERFACES_MAX, InterfaceId, WorkerId};
 use crate::verdict::{DropReason, Verdict};
 
 mod admit;
+mod calls;
 mod clamp;
 mod established;
 mod family;

@@ -62,6 +62,7 @@ pub fn snapshot(nat: bool, key: SipKey, workers: u8) -> Result<Snapshot> {
         independent: None,
         dhcp: false,
         reverse_path: ReversePath::Strict,
+        zone: 0,
         addresses: addresses.into(),
     };
     let lan = vec![address("172.16.0.1", 24)?, address("fd00:0:0:1::1", 64)?];

@@ -69,6 +69,7 @@ pub fn interfaces(config: &Settings, kernel: &KernelState) -> Interfaces {
             independent: settings.independent,
             dhcp: settings.dhcp,
             reverse_path: settings.reverse_path,
+            zone: settings.conntrack_zone,
             addresses: kernel.addresses(id).into(),
         }
     };

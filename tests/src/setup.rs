@@ -244,6 +244,12 @@ impl Setup {
         self
     }
 
+    /// With the network of one interface in a zone of its own.
+    pub fn zone(mut self, at: At, zone: u16) -> Self {
+        self.interfaces[at.interface().index()].zone = zone;
+        self
+    }
+
     /// Runs `iptables` with these arguments.
     ///
     /// # Panics
@@ -281,18 +287,16 @@ impl Setup {
         self
     }
 
-    /// The next hop and its interface for what is sent to `destination`; `None` if it is ours.
-    pub fn next_hop(&self, destination: IpAddr) -> Option<(InterfaceId, IpAddr)> {
-        let mut best: Option<(u8, InterfaceId, IpAddr)> = None;
-        for prefix in self.prefixes() {
-            let network = InterfaceAddress { address: prefix.address, length: prefix.length };
-            let longer = best.is_none_or(|(length, ..)| prefix.length >= length);
-            if network.holds(destination) && longer {
-                let next = prefix.route.gateway.unwrap_or(destination);
-                best = Some((prefix.length, prefix.route.egress, next));
-            }
-        }
-        best.map(|(_, egress, next)| (egress, next))
+    /// The next hops, each with its interface, for what is sent to `destination`: more than one where networks use the same
+    /// addresses.
+    pub fn next_hops(&self, destination: IpAddr) -> Vec<(InterfaceId, IpAddr)> {
+        let mut prefixes = self.prefixes();
+        let network = |p: &Prefix| InterfaceAddress { address: p.address, length: p.length };
+        prefixes.retain(|prefix| network(prefix).holds(destination));
+        let longest = prefixes.iter().map(|prefix| prefix.length).max();
+        prefixes.retain(|prefix| Some(prefix.length) == longest);
+        let hop = |p: &Prefix| (p.route.egress, p.route.gateway.unwrap_or(destination));
+        prefixes.iter().map(hop).collect()
     }
 
     /// Every address of the appliance.
@@ -464,6 +468,7 @@ fn interface(number: u8, addresses: &[&str]) -> Interface {
         independent: None,
         dhcp: false,
         reverse_path: ReversePath::Strict,
+        zone: 0,
         addresses: addresses.iter().map(|a| parse_network(a)).collect(),
     }
 }

@@ -103,7 +103,9 @@ fn family_tables(
                     Target::Return => CoreTarget::Return,
                     Target::Reject(kind) => CoreTarget::Reject(*kind),
                     Target::Nat(translation, _) => CoreTarget::Translate(*translation),
-                    Target::NoTrack { .. } => CoreTarget::NoTrack,
+                    Target::NoTrack => CoreTarget::NoTrack,
+                    Target::Ct(ct) if ct.notrack => CoreTarget::NoTrack,
+                    Target::Ct(ct) => CoreTarget::Assign(ct.assignment()),
                     // A chain that is not there is refused by the core.
                     Target::Jump(to) => {
                         CoreTarget::Jump(places.get(to.as_str()).copied().unwrap_or(usize::MAX))

@@ -10,6 +10,7 @@ use postern_core::rules::{Count, Family, Hook, RejectKind, TableId, Translation}
 
 use crate::RESERVED_PREFIX;
 use crate::connlimit::Connlimit;
+use crate::ct::Ct;
 
 /// The rulesets of both families. Cheap to clone: rules are shared.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -150,10 +151,9 @@ pub(crate) enum Target {
     Reject(RejectKind),
     /// `SNAT`, `MASQUERADE`, `DNAT`, `REDIRECT`, `NETMAP`, and what only a listing needs to know of them.
     Nat(Translation, Spoken),
-    /// `NOTRACK`, or `CT --notrack`, which is the same and is printed otherwise.
-    NoTrack {
-        as_ct: bool,
-    },
+    /// `NOTRACK`: as `CT --notrack`.
+    NoTrack,
+    Ct(Ct),
     Jump(String),
 }
 

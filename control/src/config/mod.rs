@@ -183,6 +183,8 @@ pub struct InterfaceSettings {
     pub device: String,
     /// Its zone; the interface's own name unless given.
     pub zone: String,
+    /// The conntrack zone of its network: another one than 0 where the network's addresses are used elsewhere too.
+    pub conntrack_zone: u16,
     /// Addresses to give its TAP; none: the operator's network manager owns the TAP.
     pub addresses: Vec<InterfaceAddress>,
     /// Default gateways to give the kernel, at most one for each family.

@@ -708,6 +708,20 @@ fn limits_are_read_and_a_prefix_needs_one() {
     }
 }
 
+/// C186
+#[test]
+fn a_network_has_a_conntrack_zone_of_its_own_if_it_says_so() {
+    let with = |more: &str| {
+        format!("[interface.lan]\ndevice = 'eth0'\n[interface.wan]\ndevice = 'eth1'\n{more}\n")
+    };
+    for (text, zone) in [("", 0), ("conntrack_zone = 0", 0), ("conntrack_zone = 65535", u16::MAX)] {
+        assert_eq!(good(&with(text)).interfaces[1].conntrack_zone, zone);
+    }
+    for text in ["conntrack_zone = 65536", "conntrack_zone = -1", "conntrack_zone = 'wan'"] {
+        assert_eq!(faults(&with(text)).len(), 1, "{text}");
+    }
+}
+
 #[test]
 fn mappings_are_endpoint_independent_only_where_they_are_made() {
     let with = |wan: &str| {

@@ -196,6 +196,9 @@ pub struct Interface {
     pub dhcp: bool,
     /// See [`ReversePath`].
     pub reverse_path: ReversePath,
+    /// The conntrack zone of the packets that come in by it, and of the host's own that leave by it: 0, or another one where
+    /// its network uses addresses that others use too.
+    pub zone: u16,
     /// Its addresses; the first of a family is its primary one.
     pub addresses: Box<[InterfaceAddress]>,
 }

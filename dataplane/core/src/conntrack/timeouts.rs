@@ -36,6 +36,15 @@ pub enum TimeoutKind {
     GreStream,
 }
 
+/// Names a set of timeouts that a connection may begin with in place of the general ones.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct TimeoutPolicyId(pub u8);
+
+impl TimeoutPolicyId {
+    /// The general ones.
+    pub const NONE: Self = Self(0);
+}
+
 /// One timeout: name, values in seconds in the profiles, and what it is.
 #[derive(Debug)]
 pub struct TimeoutRow {

@@ -9,7 +9,7 @@ use super::family::Family;
 use super::leg::{self, Leg, Oversize};
 use super::refuse::{Refusal, refuse};
 use super::ruled::{self, Behind, Source};
-use super::{Context, Desk, helped, mapped, stray, triggered};
+use super::{Context, Desk, helped, mapped, stray, triggered, zone};
 use crate::burst::{Origin, Packet};
 use crate::conntrack::changes::Ended;
 use crate::conntrack::ctstate::CtState;
@@ -134,11 +134,12 @@ fn admit<H: Family>(
     context: &Context<'_>,
 ) -> Result<(EntryIdx, Leg), Refusal> {
     let mut original = headers.tuple;
-    let mut by_mapping = false;
+    let (mut by_mapping, mut preferred) = (false, None);
     if packet.origin == Origin::Wire {
         leg::check_source(packet.interface, original.src(), original.dst(), context)?;
         if let Some(leads) = destination(&original, packet.interface, expected, context) {
             original = original.with_dst(leads.to, leads.port).unwrap_or(original);
+            preferred = zone::preferred(leads.via, context);
             first.hot.state_mut().flags |= flags::DNAT;
             first.trigger = leads.trigger;
             by_mapping = leads.by_mapping;
@@ -152,7 +153,7 @@ fn admit<H: Family>(
         original = ruled::destination::<H>(packet, headers, states, random, row_flags, context)?;
     }
     let leg = match packet.origin {
-        Origin::Wire => leg::route(packet.interface, original.dst(), None, context)?,
+        Origin::Wire => leg::route(packet.interface, original.dst(), preferred, context)?,
         Origin::Host => Leg::from_host(packet.interface),
     };
     if leg.ingress != InterfaceId::NONE && leg.egress != InterfaceId::NONE {
@@ -163,7 +164,7 @@ fn admit<H: Family>(
     }
     let states = states(first.ctstate(), first.hot.state().flags);
     let (to, to_id) = (original.dst(), original.dst_id());
-    let reply = original.inverted();
+    let reply = zone::of_reply(original.inverted(), packet, &leg, context);
     let unruled = appearance::<H>(&reply, &leg, expected, first, context);
     // What is for the appliance itself is refused more often than not.
     let foreseen = match leg.egress {
@@ -186,10 +187,11 @@ fn admit<H: Family>(
     };
     let behind = match said {
         Source::Unsaid => {
+            let zone = headers.tuple.zone();
             let mut behind = unruled?.map(|address| behind_unruled(address, expected, context));
             if context.mapped {
                 let dialled = by_mapping.then(|| headers.tuple.dst());
-                mapped::unsaid(&mut behind, &reply, dialled, &leg, context);
+                mapped::unsaid(&mut behind, &reply, zone, dialled, &leg, context);
             }
             behind
         }
@@ -283,6 +285,9 @@ pub(super) fn redirected_reply<H: Family>(
     }
     let leads = destination(tuple, packet.interface, &expected(tuple, context), context)?;
     let reply = tuple.with_dst(leads.to, leads.port)?.inverted();
+    let preferred = zone::preferred(leads.via, context);
+    let leg = leg::route(packet.interface, leads.to, preferred, context).ok()?;
+    let reply = zone::of_reply(reply, packet, &leg, context);
     packet.visit.clash |=
         H::Tuple::of(&reply).is_none_or(|reply| in_use(table, table.hash(reply), reply, context));
     Some(reply)
@@ -364,11 +369,13 @@ struct Destination {
     trigger: u8,
     /// Whether it does by an endpoint-independent mapping.
     by_mapping: bool,
+    /// The interface that whoever is there was seen behind, if that is known.
+    via: InterfaceId,
 }
 
 impl Destination {
     fn of((to, port): (IpAddr, u16)) -> Self {
-        Self { to, port, trigger: 0, by_mapping: false }
+        Self { to, port, trigger: 0, by_mapping: false, via: InterfaceId::NONE }
     }
 }
 
@@ -383,7 +390,7 @@ fn destination(
     if let Some((_, expectation)) = expected
         && expectation.is_translated()
     {
-        return Some(Destination::of(expectation.to));
+        return Some(Destination { via: expectation.via, ..Destination::of(expectation.to) });
     }
     let dst_id = tuple.dst_id();
     if let Some((forward, port)) =
@@ -392,9 +399,9 @@ fn destination(
         return Some(Destination::of((forward.to, port)));
     }
     if context.mapped
-        && let Some(inside) = mapped::destination(tuple, context)
+        && let Some((inside, via)) = mapped::destination(tuple, context)
     {
-        return Some(Destination { by_mapping: true, ..Destination::of(inside) });
+        return Some(Destination { by_mapping: true, via, ..Destination::of(inside) });
     }
     let (place, host) = triggered::destination(tuple, ingress, context)?;
     let trigger = place as u8 + 1; // there are few
@@ -426,10 +433,13 @@ fn source<H: Family>(
             return Ok(reply);
         }
         let sent_elsewhere = flags::DNAT | flags::RULED;
-        if first.hot.state().flags & sent_elsewhere != sent_elsewhere {
+        let is_sent = first.hot.state().flags & sent_elsewhere == sent_elsewhere;
+        let leaves_zone = first.hot.tuple(Direction::Original).zone() != reply.zone();
+        if !is_sent && !(leaves_zone && leg.egress != InterfaceId::NONE) {
             return Err(Refusal::Drop(DropReason::TupleInUse));
         }
-        // A rule sends to one place what was for several: the client's port tells them apart (as Linux's null binding does).
+        // A rule sends to one place what was for several, or clients of several zones have one address: the port tells them
+        // apart (as Linux's null binding does).
         let (random, me) = (&mut desk.random, context.me);
         let steering = &context.snapshot.steering;
         let chosen = plan::apart(reply, me, steering, random, taken);
@@ -449,7 +459,8 @@ fn source<H: Family>(
     let Behind { address, ports, flags: own_flags } = behind;
     let (me, random) = (context.me, &mut desk.random);
     let chosen = if context.mapped {
-        let asked = mapped::Asked { reply: &reply, behind: &behind, ingress: leg.ingress };
+        let zone = first.hot.tuple(Direction::Original).zone();
+        let asked = mapped::Asked { reply: &reply, zone, behind: &behind, ingress: leg.ingress };
         mapped::source(asked, random, &mut first.warm, context, taken)
     } else {
         plan::external_among(ports, reply, address, me, steering, random, taken)

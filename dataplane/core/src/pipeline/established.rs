@@ -7,7 +7,7 @@
 use super::family::Family;
 use super::leg::{self, Leg, NextHop, Oversize};
 use super::refuse::{Refusal, refuse};
-use super::{Context, Desk, admit, fragments, helped, stray};
+use super::{Context, Desk, admit, fragments, helped, stray, zone};
 use crate::burst::{Accepted, Origin, Packet, Seen};
 use crate::conntrack::changes::Ended;
 use crate::conntrack::ctstate::{CtState, CtStates};
@@ -165,7 +165,12 @@ fn anew<H: Family>(
     why: Ended,
     context: &Context<'_>,
 ) -> Verdict {
-    let tuple = *table.hot(row).tuple(direction);
+    let found = *table.hot(row).tuple(direction);
+    let tuple = zone::of_first::<H>(packet, found, context);
+    let hash = if tuple.same(&found) { hash } else { table.hash(&tuple) };
+    if let Some(headers) = &mut packet.parsed {
+        headers.tuple = tuple.into();
+    }
     table.remove(row, why, context.tick, context.books());
     context.counters.connections_gone.add(1);
     admit::pass(table, desk, packet, hash, &tuple, context)
@@ -348,6 +353,11 @@ pub(super) fn came_in_by<H: Family>(hot: &H) -> InterfaceId {
     InterfaceId(hot.state().interfaces[Direction::Original.index()][0])
 }
 
+/// The interface that packets of the original direction left by so far.
+pub(super) fn went_out_by<H: Family>(hot: &H) -> InterfaceId {
+    InterfaceId(hot.state().interfaces[Direction::Original.index()][1])
+}
+
 /// What a judgement means for the packet.
 #[inline]
 pub(super) fn consent(judgement: &Judgement) -> Result<(), Refusal> {
@@ -379,13 +389,11 @@ fn reroute<H: Family>(
     if has_lost_address(table.hot(row), context.snapshot) {
         return Err(Refusal::Drop(DropReason::AddressGone));
     }
-    let came_in_by = came_in_by(table.hot(row));
-
     let out: Tuple = (*table.hot(row).tuple(direction.opposite())).into();
     let leg = match packet.origin {
         Origin::Host => Leg::from_host(packet.interface),
         Origin::Wire => {
-            let preferred = (direction == Direction::Reply).then_some(came_in_by);
+            let preferred = zone::behind(table.hot(row), direction, context);
             leg::route(packet.interface, out.src(), preferred, context)?
         }
     };
@@ -546,7 +554,7 @@ pub(super) fn send<H: Family>(
     context: &Context<'_>,
 ) -> Verdict {
     if let Seen::Gathered(gathered) = &packet.seen {
-        desk.fates.pass(gathered);
+        desk.fates.pass(gathered, table.hot(row).tuple(direction).zone());
     }
     let forwarded = leg.ingress != InterfaceId::NONE && leg.egress != InterfaceId::NONE;
     let mac = if forwarded {

@@ -9,7 +9,7 @@ use super::family::Family;
 use super::leg::{self, Leg};
 use super::refuse::Refusal;
 use super::table_view::ConnectionId;
-use super::{Context, Desk, mapped};
+use super::{Context, Desk, established, mapped};
 use crate::burst::{Packet, Seen};
 use crate::conntrack::entry::flags;
 use crate::conntrack::table::{Table, deadline};
@@ -41,6 +41,8 @@ struct Master {
     /// As packets of the direction that announces arrive, and as those of the other one do.
     said: Tuple,
     heard: Tuple,
+    /// By which interface packets of the direction that announces come.
+    ingress: InterfaceId,
     deadline: Tick,
 }
 
@@ -69,7 +71,7 @@ pub(super) fn assign<H: Family>(
     row: EntryIdx,
     context: &Context<'_>,
 ) {
-    if context.snapshot.options.helpers.any() {
+    if context.snapshot.options.helpers.any() | context.raw {
         assign_one(table, desk, packet, headers, row, context);
     }
 }
@@ -84,8 +86,16 @@ fn assign_one<H: Family>(
     context: &Context<'_>,
 ) {
     let reply: Tuple = (*table.hot(row).tuple(Direction::Reply)).into();
+    // What a rule said comes first, but not for what was expected (nf_conntrack_core.c).
+    let is_expected = table.hot(row).state().flags & flags::EXPECTED != 0;
+    let said = packet
+        .visit
+        .assigned
+        .helper
+        .filter(|kind| context.raw && !is_expected && kind.service().0 == reply.protocol());
     let helpers = context.snapshot.options.helpers;
-    let Some(kind) = helpers.of_service(reply.protocol(), reply.src_id()) else { return };
+    let served = || helpers.of_service(reply.protocol(), reply.src_id());
+    let Some(kind) = said.or_else(served) else { return };
     let incarnation = table.cold(row).incarnation;
     let expectations = &context.snapshot.expectations;
     let key = key::<H>(row);
@@ -187,6 +197,7 @@ pub(super) fn depart<H: Family>(
             kind,
             said: (*hot.tuple(direction)).into(),
             heard: (*hot.tuple(direction.opposite())).into(),
+            ingress: leg.ingress,
             deadline: deadline(hot.state()),
         };
         let room = usize::from(longest).saturating_sub(usize::from(headers.ip_len));
@@ -421,9 +432,11 @@ fn expectation(master: &Master, port: u16, from_peer: bool, now: Tick) -> Expect
         master: master.id,
         protocol: master.said.protocol(),
         src: from_peer.then_some(peer),
+        zone: master.heard.zone(),
         dst: master.heard.dst(),
         dst_port: port,
         to: (master.said.src(), port),
+        via: master.ingress,
         appear_as: (known_as != peer).then_some(known_as),
         deadline: if latest.reached(master.deadline) { master.deadline } else { latest },
     }
@@ -479,7 +492,8 @@ fn datagram<H: Family>(
     let is_v6 = matches!(H::FAMILY, rules::Family::V6);
     let id = ConnectionId::new(context.me, is_v6, row.0, incarnation).0;
     let kind = Kind::Tftp;
-    let master = Master { id, kind, said, heard, deadline: deadline(hot.state()) };
+    let ingress = established::came_in_by(hot);
+    let master = Master { id, kind, said, heard, ingress, deadline: deadline(hot.state()) };
     // The port is the client's already, whatever it is.
     let refused = context.snapshot.steering.is_ours(said.src());
     let expectations = &context.snapshot.expectations;

@@ -35,13 +35,13 @@ struct Way<'a> {
 pub(super) fn pass<H: Family>(
     table: &mut Table<'_, H>,
     packet: &mut Packet<'_>,
-    Plain { shape, ip_len }: Plain,
+    Plain { shape, ip_len, zone }: Plain,
     promise: Promise,
     context: &Context<'_>,
 ) -> Option<InterfaceId> {
     let Packet { room, start, len, interface, .. } = packet;
     let bytes = room.get_mut(*start..*start + *len)?;
-    let (row, direction) = table.promised(promise, &H::plain_tuple(bytes)?)?;
+    let (row, direction) = table.promised(promise, &H::plain_tuple(bytes, zone)?)?;
     let (hot, warm) = table.hot_and_warm(row)?;
     let way = clear(hot.state(), direction, ip_len, *interface, context)?;
 

@@ -42,7 +42,7 @@ use crate::parse::{
     plain::{self, Plain},
 };
 use crate::reply::RateLimit;
-use crate::rules::Paths;
+use crate::rules::{Paths, Zoned};
 use crate::snapshot::{Interface, Snapshot};
 use crate::time::{Instant, Tick};
 use crate::units::{INTERFACES_MAX, InterfaceId, WorkerId};
@@ -65,6 +65,7 @@ mod stray;
 mod table_changes;
 mod table_view;
 mod triggered;
+mod zone;
 
 pub use table_changes::{Edit, Told};
 pub use table_view::{ConnectionId, ConnectionView, Cursor, Filter};
@@ -361,7 +362,7 @@ impl<'m> Pipeline<'m> {
     fn prefetch_bucket(&self, packet: &Packet<'_>, plain: Option<Plain>) -> TupleHash {
         let tuple = match (&packet.parsed, plain) {
             (Some(headers), _) => Some(headers.tuple),
-            (None, Some(_)) => plain::tuple_v6(packet.bytes()).map(Tuple::V6),
+            (None, Some(plain)) => plain::tuple_v6(packet.bytes(), plain.zone).map(Tuple::V6),
             (None, None) => None,
         };
         match &tuple {
@@ -403,7 +404,12 @@ impl<'m> Pipeline<'m> {
 
     /// The rest of one packet's walk, the long way.
     #[inline(never)]
-    fn decide(&mut self, packet: &mut Packet<'_>, ours: Ours, context: &Context<'_>) -> Verdict {
+    fn decide(
+        &mut self,
+        packet: &mut Packet<'_>,
+        mut ours: Ours,
+        context: &Context<'_>,
+    ) -> Verdict {
         if let Some(plain) = ours.plain
             && !context.raw
             && self.has_no_place(packet, plain, ours, context)
@@ -414,13 +420,14 @@ impl<'m> Pipeline<'m> {
             packet.seen = Seen::Plain(plain);
             packet.parsed = plain::headers(packet.bytes(), plain);
         }
-        if context.raw
-            && let Some(verdict) = raw::pass(&mut self.desk, packet, context)
-        {
-            if let Seen::Gathered(gathered) = &packet.seen {
-                self.desk.fates.settle(gathered, verdict);
+        if context.raw {
+            if let Some(verdict) = raw::pass(&mut self.desk, packet, context) {
+                if let Seen::Gathered(gathered) = &packet.seen {
+                    self.desk.fates.settle(gathered, verdict);
+                }
+                return verdict;
             }
-            return verdict;
+            self.enter_zone(packet, &mut ours, context);
         }
         let Some(headers) = packet.parsed.as_ref() else {
             return Verdict::Drop(DropReason::Stopping);
@@ -457,6 +464,26 @@ impl<'m> Pipeline<'m> {
         verdict
     }
 
+    /// Has a packet looked for in the zone that a rule said, if one did.
+    #[cold]
+    fn enter_zone(&self, packet: &mut Packet<'_>, ours: &mut Ours, context: &Context<'_>) {
+        let said = packet.visit.assigned.zone;
+        let Some(headers) = packet.parsed.as_mut().filter(|_| said != Zoned::Unsaid) else {
+            return;
+        };
+        ours.promise = Promise::NONE;
+        match &mut headers.tuple {
+            Tuple::V4(tuple) => {
+                *tuple = zone::looked_for(&self.v4, tuple, said, context);
+                ours.hash = self.v4.hash(tuple);
+            }
+            Tuple::V6(tuple) => {
+                *tuple = zone::looked_for(&self.v6, tuple, said, context);
+                ours.hash = self.v6.hash(tuple);
+            }
+        }
+    }
+
     /// Whether a plain packet belongs to no connection, and no other can be kept: then its headers need not be read.
     #[inline(always)]
     fn has_no_place(
@@ -470,19 +497,20 @@ impl<'m> Pipeline<'m> {
         fn refused<H: family::Family>(
             table: &Table<'_, H>,
             packet: &Packet<'_>,
+            plain: Plain,
             ours: Ours,
             context: &Context<'_>,
         ) -> bool {
             is_refusing(table, context)
-                && H::plain_tuple(packet.bytes()).is_some_and(|tuple| {
+                && H::plain_tuple(packet.bytes(), plain.zone).is_some_and(|tuple| {
                     !may_use_headroom(table, packet, &tuple, context)
                         && table.find_promised(ours.promise, ours.hash, &tuple).is_none()
                 })
         }
         if plain.shape.is_v4() {
-            refused(&self.v4, packet, ours, context)
+            refused(&self.v4, packet, plain, ours, context)
         } else {
-            refused(&self.v6, packet, ours, context)
+            refused(&self.v6, packet, plain, ours, context)
         }
     }
 
@@ -683,7 +711,7 @@ fn steer_among(
 fn open(packet: &mut Packet<'_>, context: &Context<'_>) -> Result<Opened, Verdict> {
     match packet.seen {
         Seen::Plain(plain) if plain.shape.is_v4() => {
-            let tuple = plain::tuple_v4(packet.bytes()).unwrap_or_default();
+            let tuple = plain::tuple_v4(packet.bytes(), plain.zone).unwrap_or_default();
             return Ok((Some(plain), tuple.words()));
         }
         Seen::Plain(plain) => return Ok((Some(plain), [0; 2])),

@@ -61,6 +61,7 @@ pub fn snapshot(workers: u8) -> Snapshot {
         independent: None,
         dhcp: false,
         reverse_path: ReversePath::Strict,
+        zone: 0,
         addresses: Box::new([address]),
     };
     let link = |address: Ipv4Addr, length, egress, gateway: Option<Ipv4Addr>| Prefix {

@@ -98,6 +98,7 @@ pub fn snapshot(nat: bool, key: SipKey, workers: u8) -> Result<Snapshot> {
         expectations: Arc::default(),
         mappings: Arc::default(),
         timeouts: Arc::new(Timeouts::rfc()),
+        timeout_policies: Arc::default(),
         options: Options { tcp: TcpPolicy::default(), ..Options::default() },
     })
 }

@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use postern_core::conntrack::siphash::SipKey;
 use postern_core::conntrack::table::Pressure;
 use postern_core::conntrack::tcp::TcpPolicy;
-use postern_core::conntrack::timeouts::Timeouts;
+use postern_core::conntrack::timeouts::{TimeoutPolicies, Timeouts};
 use postern_core::forward::Routes;
 use postern_core::forward::route::{Prefix, Route, RouteKind};
 use postern_core::limits::Room;
@@ -152,6 +152,19 @@ pub fn steering(
 /// The kernel's routes, compiled.
 pub fn routes(kernel: &KernelState) -> Routes {
     Routes::compile(&kernel.routes)
+}
+
+/// The timeout policies, by the numbers that the rules know them by.
+pub fn timeout_policies(config: &Settings, rulesets: &Rulesets) -> TimeoutPolicies {
+    let configured = &config.timeout_policies;
+    let policy = |name: &str| configured.iter().find(|one| one.name == name);
+    let numbered = rulesets.timeout_policies();
+    let policies = numbered.map(|name| Some(policy(name?)?.policy.clone())).collect();
+    let zones = configured.iter().flat_map(|one| {
+        let id = rulesets.timeout_policy(&one.name);
+        one.zones.iter().filter_map(move |zone| Some((*zone, id?)))
+    });
+    TimeoutPolicies::new(policies, zones.collect())
 }
 
 /// The idle timeouts.

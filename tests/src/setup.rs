@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postern_core::conntrack::siphash::SipKey;
-use postern_core::conntrack::timeouts::{TimeoutKind, Timeouts};
+use postern_core::conntrack::timeouts::{TimeoutKind, TimeoutPolicies, TimeoutPolicy, Timeouts};
 use postern_core::conntrack::tuple::protocol;
 use postern_core::forward::neighbour::Neighbour;
 use postern_core::forward::route::Prefix;
@@ -84,6 +84,8 @@ pub struct Setup {
     pub per_source: Option<PerSource>,
     /// Idle timeouts.
     pub timeouts: Timeouts,
+    /// Timeout policies: name, what it is, and the zones that have it.
+    pub policies: Vec<(&'static str, TimeoutPolicy, Vec<u16>)>,
     /// Switches.
     pub options: Options,
     /// Whether no packet may take the fast lane; fixed at start.
@@ -109,6 +111,7 @@ impl Default for Setup {
             rules: policy(&NAMES[..2]),
             per_source: None,
             timeouts: Timeouts::rfc(),
+            policies: Vec::new(),
             options: Options::default(),
             long_way: false,
         }
@@ -196,6 +199,40 @@ impl Setup {
     pub fn timeout(mut self, kind: TimeoutKind, value: Duration) -> Self {
         self.timeouts.set(kind, value);
         self
+    }
+
+    /// With a timeout policy, changed from the general timeouts; these zones have it.
+    pub fn policy(
+        mut self,
+        name: &'static str,
+        zones: &[u16],
+        change: impl FnOnce(&mut TimeoutPolicy),
+    ) -> Self {
+        let (timeouts, tcp) = (self.timeouts.clone(), self.options.tcp);
+        let mut policy = TimeoutPolicy { timeouts, tcp };
+        change(&mut policy);
+        self.policies.retain(|(known, ..)| *known != name);
+        self.policies.push((name, policy, zones.to_vec()));
+        self.name_policies();
+        self
+    }
+
+    /// Has the rules know the timeout policies.
+    pub fn name_policies(&mut self) {
+        let names: Vec<_> = self.policies.iter().map(|(name, ..)| *name).collect();
+        self.rules.set_timeout_policies(&names);
+    }
+
+    fn timeout_policies(&self) -> TimeoutPolicies {
+        let known = |name| self.policies.iter().find(|(known, ..)| *known == name);
+        let numbered = self.rules.timeout_policies();
+        let policies = numbered.map(|name| Some(known(name?)?.1.clone())).collect();
+        let id = |name| self.rules.timeout_policy(name).expect("the rules know it");
+        let zones = self.policies.iter().flat_map(|(name, _, zones)| {
+            let id = id(name);
+            zones.iter().map(move |zone| (*zone, id))
+        });
+        TimeoutPolicies::new(policies, zones.collect())
     }
 
     /// With the timeouts of profile `linux`.
@@ -437,6 +474,7 @@ impl Setup {
                 |b| b.mappings.clone(),
             ),
             timeouts: Arc::new(self.timeouts.clone()),
+            timeout_policies: Arc::new(self.timeout_policies()),
             options: self.options,
         };
         match before {

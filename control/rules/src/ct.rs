@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use postern_core::conntrack::timeouts::TimeoutPolicyId;
 use postern_core::helper::Kind as Helper;
 use postern_core::rules::{Assignment, Family, Zoned};
 
@@ -15,6 +16,7 @@ pub(crate) struct Ct {
     /// `--notrack`: the rest counts for nothing then.
     pub(crate) notrack: bool,
     helper: Option<Helper>,
+    timeout: Option<String>,
     zone: Zoned,
 }
 
@@ -23,6 +25,7 @@ pub(crate) struct Ct {
 pub(crate) struct Builder {
     notrack: bool,
     helper: Option<Helper>,
+    timeout: Option<String>,
     zone: u16,
     /// Which of `--zone`, `--zone-orig` and `--zone-reply` were said.
     said: [bool; 3],
@@ -40,6 +43,10 @@ impl Builder {
                 let helper = helper(scanner.value()?)?;
                 return once(self.helper.replace(helper).is_some(), &spelling);
             }
+            Opt::Timeout => {
+                let name = scanner.value()?.to_owned();
+                return once(self.timeout.replace(name).is_some(), &spelling);
+            }
             Opt::NoTrack => {
                 return once(std::mem::replace(&mut self.notrack, true), &spelling);
             }
@@ -51,7 +58,7 @@ impl Builder {
 
     /// The target, when all was said. `demanded` is the protocol that the rule demands.
     pub(crate) fn finish(self, demanded: Option<u8>, family: Family) -> Result<Ct, Error> {
-        let Self { notrack, helper, zone, said: [_, original, reply] } = self;
+        let Self { notrack, helper, timeout, zone, said: [_, original, reply] } = self;
         // As xt_CT has it: the number that was said last, for the directions that were said; 0 is none.
         let zone = match (zone, original, reply) {
             (0, ..) => Zoned::Unsaid,
@@ -69,7 +76,7 @@ impl Builder {
         if helper == Some(Helper::Irc) && family == Family::V6 {
             return Err(Error::no_chain().hint("DCC names IPv4 addresses only"));
         }
-        Ok(Ct { notrack, helper, zone })
+        Ok(Ct { notrack, helper, timeout, zone })
     }
 }
 
@@ -92,6 +99,9 @@ impl Ct {
         if let Some(helper) = self.helper {
             let _ = write!(out, "{lead}helper {}", helper.name());
         }
+        if let Some(name) = &self.timeout {
+            let _ = write!(out, "{lead}timeout {}", visible(name));
+        }
         let _ = match self.zone {
             Zoned::Unsaid => Ok(()),
             Zoned::Both(zone) => write!(out, "{lead}zone {zone}"),
@@ -101,9 +111,14 @@ impl Ct {
         out
     }
 
-    /// In the core's words.
-    pub(crate) fn assignment(&self) -> Assignment {
-        Assignment { zone: self.zone, helper: self.helper, ..Assignment::NONE }
+    /// The timeout policy it names.
+    pub(crate) fn timeout(&self) -> Option<&str> {
+        self.timeout.as_deref()
+    }
+
+    /// In the core's words; `timeouts` is the number of the policy it names.
+    pub(crate) fn assignment(&self, timeouts: TimeoutPolicyId) -> Assignment {
+        Assignment { zone: self.zone, helper: self.helper, timeouts }
     }
 }
 
@@ -139,9 +154,7 @@ fn refused(opt: Opt) -> Error {
     match opt {
         Opt::CtEvents => Error::usage("CT: option \"--ctevents\" is not supported")
             .hint("whoever follows events says which it wants: postern conntrack events -e"),
-        Opt::ExpEvents => Error::usage("CT: option \"--expevents\" is not supported")
+        _ => Error::usage("CT: option \"--expevents\" is not supported")
             .hint("expectations have no events; they are listed: postern conntrack list expect"),
-        _ => Error::usage("CT: option \"--timeout\" is not supported yet")
-            .hint("timeouts are set in postern.toml: [timeouts]"),
     }
 }

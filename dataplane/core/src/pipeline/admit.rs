@@ -18,12 +18,14 @@ use crate::conntrack::entry::{Cold, Warm, flags};
 use crate::conntrack::sctp;
 use crate::conntrack::table::{InsertError, Room, Table, TupleHash, deadline};
 use crate::conntrack::tcp;
+use crate::conntrack::timeouts::TimeoutPolicyId;
 use crate::conntrack::tuple::{Direction, FamilyTuple, Tuple, protocol};
 use crate::headers::{Headers, Kind};
 use crate::helper::expect::{Expectation, Handle};
 use crate::limits::Account;
 use crate::nat::{plan, rewrite};
 use crate::rules::{Family as RuleFamily, Judgement, PathId, Ports};
+use crate::snapshot::Terms;
 use crate::steering::has_ids;
 use crate::units::{EntryIdx, InterfaceId, NeighbourIdx, WorkerId};
 use crate::verdict::{DropReason, Verdict};
@@ -305,7 +307,41 @@ fn in_use<H: Family>(
 }
 
 /// Track: may this packet begin a connection, and in which state.
+#[inline]
 fn begin<H: Family>(
+    packet: &Packet<'_>,
+    headers: &Headers,
+    tuple: &H::Tuple,
+    context: &Context<'_>,
+) -> Result<Provisional<H>, DropReason> {
+    if context.policed {
+        return begin_policed(packet, headers, tuple, context);
+    }
+    begin_under(context.snapshot.terms(), packet, headers, tuple, context)
+}
+
+/// [`begin`], by what a rule said or the packet's zone has.
+#[cold]
+fn begin_policed<H: Family>(
+    packet: &Packet<'_>,
+    headers: &Headers,
+    tuple: &H::Tuple,
+    context: &Context<'_>,
+) -> Result<Provisional<H>, DropReason> {
+    let said = if context.raw { packet.visit.assigned.timeouts } else { TimeoutPolicyId::NONE };
+    let id = match said {
+        TimeoutPolicyId::NONE => context.snapshot.timeout_policies.of_zone(tuple.zone()),
+        said => said,
+    };
+    let terms = context.snapshot.terms_of(id);
+    let mut first: Provisional<H> = begin_under(terms, packet, headers, tuple, context)?;
+    first.hot.state_mut().set_timeout_policy(id);
+    Ok(first)
+}
+
+#[inline]
+fn begin_under<H: Family>(
+    Terms { timeouts, tcp: policy }: Terms<'_>,
     packet: &Packet<'_>,
     headers: &Headers,
     tuple: &H::Tuple,
@@ -318,19 +354,17 @@ fn begin<H: Family>(
     match headers.kind {
         Kind::Tcp => {
             let options = tcp_options(packet.bytes(), headers);
-            let policy = &snapshot.options.tcp;
-            let timeouts = &snapshot.timeouts;
             let (warm, cold) = (&mut first.warm, &mut first.cold);
             let tick = context.tick;
             tcp::first(&headers.tcp, options, policy, timeouts, tick, state, warm, cold)?;
         }
         _ if headers.protocol == protocol::SCTP => {
             let (bytes, tick) = (transport(packet.bytes(), headers), context.tick);
-            sctp::first(bytes, &snapshot.timeouts, tick, state, &mut first.warm)?;
+            sctp::first(bytes, timeouts, tick, state, &mut first.warm)?;
         }
         Kind::IcmpQuery if !is_query(headers) => return Err(DropReason::IcmpNotQuery),
         _ => {
-            state.timeout_ms = datagram::first(headers.protocol, &snapshot.timeouts);
+            state.timeout_ms = datagram::first(headers.protocol, timeouts);
             first.cold.last_end = context.tick.0;
         }
     }
@@ -575,7 +609,7 @@ fn confirm<H: Family>(
     (state.l3_delta, state.l4_delta) = (deltas.l3, deltas.l4);
     state.stamps = context.snapshot.stamps;
     state.paths = [judgement.path.0, PathId::UNCACHED.0];
-    state.path_states = ctstate as u8;
+    state.path_states |= ctstate as u8; // of the reply direction nothing is known
     state.interfaces = [[leg.ingress.0, leg.egress.0], [UNSEEN; 2]];
     state.next_hops = [leg.next_hop.0, NeighbourIdx::UNROUTED.0];
     if leg.egress == InterfaceId::NONE {

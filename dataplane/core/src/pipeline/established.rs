@@ -12,7 +12,7 @@ use crate::burst::{Accepted, Origin, Packet, Seen};
 use crate::conntrack::changes::Ended;
 use crate::conntrack::ctstate::{CtState, CtStates};
 use crate::conntrack::datagram;
-use crate::conntrack::entry::{HotState, flags};
+use crate::conntrack::entry::{Cold, HotState, Warm, flags};
 use crate::conntrack::sctp;
 use crate::conntrack::table::{Row, Table, TupleHash, deadline};
 use crate::conntrack::tcp::{self, Outcome};
@@ -23,7 +23,7 @@ use crate::limits::Account;
 use crate::nat::rewrite::{Deltas, TtlChange};
 use crate::reply::IcmpErrorKind;
 use crate::rules::{self, Action, Judgement, PathId, Subject};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, Terms};
 use crate::units::{EntryIdx, InterfaceId, NeighbourIdx, NextHopTag};
 use crate::verdict::{DropReason, HostClass, Verdict};
 
@@ -128,7 +128,8 @@ fn close_soon<H: Family>(table: &mut Table<'_, H>, row: EntryIdx, context: &Cont
     let before = *table.hot(row).state();
     let state = table.row(row).hot.state_mut();
     state.flags |= flags::CLOSED;
-    state.timeout_ms = context.snapshot.timeouts.ms(TimeoutKind::TcpClose);
+    let terms = context.snapshot.terms_of(state.timeout_policy());
+    state.timeout_ms = terms.timeouts.ms(TimeoutKind::TcpClose);
     table.settle(row, before.flags, before.timeout_ms);
 }
 
@@ -202,10 +203,45 @@ fn track<H: Family>(
 ) -> Outcome {
     let Row { hot, warm, cold } = row;
     let state = hot.state_mut();
+    if state.has_timeout_policy() {
+        return track_policed(state, warm, cold, packet, headers, direction, context);
+    }
+    let terms = context.snapshot.terms();
+    track_under(terms, state, warm, cold, packet, headers, direction, context)
+}
+
+/// [`track`] for a connection with timeouts of its own.
+#[cold]
+fn track_policed(
+    state: &mut HotState,
+    warm: &mut Warm,
+    cold: &mut Cold,
+    packet: &Packet<'_>,
+    headers: &Headers,
+    direction: Direction,
+    context: &Context<'_>,
+) -> Outcome {
+    let terms = context.snapshot.terms_of(state.timeout_policy());
+    HotState::with_machine(state, |state| {
+        track_under(terms, state, warm, cold, packet, headers, direction, context)
+    })
+}
+
+#[inline]
+#[allow(clippy::too_many_arguments)] // an entry's three parts travel apart
+fn track_under(
+    Terms { timeouts, tcp: policy }: Terms<'_>,
+    state: &mut HotState,
+    warm: &mut Warm,
+    cold: &mut Cold,
+    packet: &Packet<'_>,
+    headers: &Headers,
+    direction: Direction,
+    context: &Context<'_>,
+) -> Outcome {
     let snapshot = context.snapshot;
     let outcome = if headers.kind == Kind::Tcp {
         let options = tcp_options(packet.bytes(), headers);
-        let (policy, timeouts) = (&snapshot.options.tcp, &snapshot.timeouts);
         tcp::packet(
             direction,
             &headers.tcp,
@@ -218,10 +254,10 @@ fn track<H: Family>(
             cold,
         )
     } else if headers.protocol == protocol::SCTP {
-        let (bytes, timeouts) = (transport(packet.bytes(), headers), &snapshot.timeouts);
+        let bytes = transport(packet.bytes(), headers);
         sctp::packet(direction, bytes, timeouts, context.tick, state, warm)
     } else {
-        datagram::packet(headers.protocol, &snapshot.timeouts, context.tick, state, cold);
+        datagram::packet(headers.protocol, timeouts, context.tick, state, cold);
         state.last_seen = context.tick.0;
         Outcome::Pass
     };
@@ -291,7 +327,7 @@ pub(super) fn decide<H: Family>(
     let leg = way(table, packet, headers, row, direction, context)?;
 
     let state = table.hot(row).state();
-    let judged_as = state.path_states >> (4 * d) & 0x0f;
+    let judged_as = state.path_states >> (4 * d) & 0x07;
     let path = PathId(state.paths[d]);
     let holds = path != PathId::UNCACHED
         && judged_as == ctstate as u8
@@ -485,7 +521,7 @@ fn rejudge<H: Family>(
         state.paths = [PathId::UNCACHED.0; 2];
     }
     state.paths[d] = judgement.path.0;
-    let keep = state.path_states & !(0x0f << (4 * d));
+    let keep = state.path_states & !(0x07 << (4 * d));
     state.path_states = keep | (ctstate as u8) << (4 * d);
     judgement
 }

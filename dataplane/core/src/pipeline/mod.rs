@@ -196,6 +196,8 @@ struct Context<'a> {
     alone: bool,
     /// Whether there are endpoint-independent mappings.
     mapped: bool,
+    /// Whether some connections have timeouts of their own.
+    policed: bool,
 }
 
 impl<'a> Context<'a> {
@@ -204,7 +206,8 @@ impl<'a> Context<'a> {
         let (tick, paths) = (now.tick(), snapshot.policy.paths(me).filter(|_| !raw));
         let alone = snapshot.steering.workers() == 1;
         let mapped = snapshot.steering.is_mapped();
-        Self { me, snapshot, counters, now, tick, moment: now.moment(), raw, paths, alone, mapped }
+        let (moment, policed) = (now.moment(), !snapshot.timeout_policies.is_empty());
+        Self { me, snapshot, counters, now, tick, moment, raw, paths, alone, mapped, policed }
     }
 
     /// The books that this worker's connections stand in.
@@ -351,9 +354,25 @@ impl<'m> Pipeline<'m> {
     ) -> Option<InterfaceId> {
         let plain = ours.plain?;
         if plain.shape.is_v4() {
-            lane::pass(&mut self.v4, packet, plain, ours.promise, context)
+            lane::pass::<_, false>(&mut self.v4, packet, plain, ours.promise, context)
         } else {
-            lane::pass(&mut self.v6, packet, plain, ours.promise, context)
+            lane::pass::<_, false>(&mut self.v6, packet, plain, ours.promise, context)
+        }
+    }
+
+    /// The fast lane of connections with timeouts of their own.
+    #[cold]
+    fn in_other_lane(
+        &mut self,
+        packet: &mut Packet<'_>,
+        plain: Plain,
+        promise: Promise,
+        context: &Context<'_>,
+    ) -> Option<InterfaceId> {
+        if plain.shape.is_v4() {
+            lane::pass::<_, true>(&mut self.v4, packet, plain, promise, context)
+        } else {
+            lane::pass::<_, true>(&mut self.v6, packet, plain, promise, context)
         }
     }
 
@@ -417,6 +436,12 @@ impl<'m> Pipeline<'m> {
             return Verdict::Drop(DropReason::TableFull);
         }
         if let Some(plain) = ours.plain {
+            if context.policed
+                && let Some(egress) = self.in_other_lane(packet, plain, ours.promise, context)
+            {
+                context.counters.tracked.add(1);
+                return Verdict::Forward { egress };
+            }
             packet.seen = Seen::Plain(plain);
             packet.parsed = plain::headers(packet.bytes(), plain);
         }

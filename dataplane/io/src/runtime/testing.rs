@@ -108,6 +108,7 @@ pub fn snapshot(workers: u8) -> Snapshot {
         expectations: Arc::default(),
         mappings: Arc::default(),
         timeouts: Arc::new(Timeouts::rfc()),
+        timeout_policies: Arc::default(),
         options: Options::default(),
     }
 }

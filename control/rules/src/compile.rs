@@ -108,7 +108,7 @@ fn family_tables(
                     Target::Ct(ct) if ct.notrack => CoreTarget::NoTrack,
                     Target::Ct(ct) => {
                         // One that is not there was refused.
-                        let timeouts = ct.timeout().and_then(|name| timeout_policy(name));
+                        let timeouts = ct.timeout().and_then(timeout_policy);
                         CoreTarget::Assign(ct.assignment(timeouts.unwrap_or_default()))
                     }
                     // A chain that is not there is refused by the core.

@@ -469,7 +469,8 @@ fn source<H: Family>(
         let sent_elsewhere = flags::DNAT | flags::RULED;
         let is_sent = first.hot.state().flags & sent_elsewhere == sent_elsewhere;
         let leaves_zone = first.hot.tuple(Direction::Original).zone() != reply.zone();
-        if !is_sent && !(leaves_zone && leg.egress != InterfaceId::NONE) {
+        let may_change = is_sent || leaves_zone && leg.egress != InterfaceId::NONE;
+        if !may_change {
             return Err(Refusal::Drop(DropReason::TupleInUse));
         }
         // A rule sends to one place what was for several, or clients of several zones have one address: the port tells them

@@ -124,7 +124,7 @@ impl Site {
             let number = (((self.random >> 32) * u64::from(self.flows)) >> 32) as u32;
             let frame = &mut self.frames[place][HEADROOM..HEADROOM + FRAME_LEN];
             traffic::outbound(frame, number, false, Transport::Udp);
-            self.tuples[place] = plain::tuple_v4(frame).context("a whole frame")?;
+            self.tuples[place] = plain::tuple_v4(frame, 0).context("a whole frame")?;
             self.hashes[place] = self.table.hash(&self.tuples[place]);
         }
         for place in 0..BURST_MAX {
@@ -151,7 +151,7 @@ fn frame(frames: &[[u8; ROOM]], place: usize) -> &[u8] {
 fn tuple(number: u32) -> TupleV4 {
     let mut frame = [0; ROOM];
     traffic::outbound(&mut frame, number, false, Transport::Udp);
-    plain::tuple_v4(&frame).unwrap_or_default()
+    plain::tuple_v4(&frame, 0).unwrap_or_default()
 }
 
 /// A connection as the pipeline would have made it, masqueraded, answered.

@@ -63,6 +63,7 @@ pub fn snapshot(nat: bool, key: SipKey, workers: u8) -> Result<Snapshot> {
         clamp_mss: None,
         dhcp: false,
         reverse_path: ReversePath::Strict,
+        zone: 0,
         addresses: addresses.into(),
     };
     let lan = vec![address("172.16.0.1", 24)?, address("fd00:0:0:1::1", 64)?];
@@ -98,6 +99,7 @@ pub fn snapshot(nat: bool, key: SipKey, workers: u8) -> Result<Snapshot> {
         expectations: Arc::default(),
         mappings: Arc::default(),
         timeouts: Arc::new(Timeouts::rfc()),
+        timeout_policies: Arc::default(),
         options: Options { tcp: TcpPolicy::default(), ..Options::default() },
     })
 }

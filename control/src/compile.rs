@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use postern_core::conntrack::pressure::Pressure;
 use postern_core::conntrack::siphash::SipKey;
 use postern_core::conntrack::tcp::TcpPolicy;
-use postern_core::conntrack::timeouts::Timeouts;
+use postern_core::conntrack::timeouts::{TimeoutPolicies, Timeouts};
 use postern_core::forward::Routes;
 use postern_core::forward::route::{Prefix, Route, RouteKind};
 use postern_core::limits::Room;
@@ -70,6 +70,7 @@ pub fn interfaces(config: &Settings, kernel: &KernelState) -> Interfaces {
             clamp_mss: settings.clamp_mss,
             dhcp: settings.dhcp,
             reverse_path: settings.reverse_path,
+            zone: settings.conntrack_zone,
             addresses: kernel.addresses(id).into(),
         }
     };
@@ -152,6 +153,19 @@ pub fn steering(
 /// The kernel's routes, compiled.
 pub fn routes(kernel: &KernelState) -> Routes {
     Routes::compile(&kernel.routes)
+}
+
+/// The timeout policies, by the numbers that the rules know them by.
+pub fn timeout_policies(config: &Settings, rulesets: &Rulesets) -> TimeoutPolicies {
+    let configured = &config.timeout_policies;
+    let policy = |name: &str| configured.iter().find(|one| one.name == name);
+    let numbered = rulesets.timeout_policies();
+    let policies = numbered.map(|name| Some(policy(name?)?.policy.clone())).collect();
+    let zones = configured.iter().flat_map(|one| {
+        let id = rulesets.timeout_policy(&one.name);
+        one.zones.iter().filter_map(move |zone| Some((*zone, id?)))
+    });
+    TimeoutPolicies::new(policies, zones.collect())
 }
 
 /// The idle timeouts.

@@ -288,8 +288,9 @@ impl Firewall {
         };
         let own = interface_mac(at.interface());
         let station = |address: Option<IpAddr>| {
-            let hop = address.and_then(|a| self.setup.next_hop(a));
-            hop.filter(|(id, _)| *id == at.interface())
+            let hops = address.map_or(Vec::new(), |a| self.setup.next_hops(a));
+            hops.into_iter()
+                .rfind(|(id, _)| *id == at.interface())
                 .map_or(Mac([2, 0, 0, 0, 0, 9]), |(_, hop)| host_mac(hop))
         };
         let (dst, src) = match at {
@@ -511,9 +512,11 @@ impl Firewall {
             assert_eq!((dst, src), whom, "an answer goes back to the station it came from");
         } else if forwarded {
             let pkt = out.read();
-            let hop = self.setup.next_hop(pkt.dst);
-            let (egress, hop) = hop.unwrap_or_else(|| panic!("no route for {pkt:?}"));
-            assert_eq!(At::Wire(egress), out.at, "{pkt:?} left by the wrong interface");
+            let hops = self.setup.next_hops(pkt.dst);
+            assert!(!hops.is_empty(), "no route for {pkt:?}");
+            let hop = hops.into_iter().rfind(|&(egress, _)| At::Wire(egress) == out.at);
+            let left = || panic!("{pkt:?} left by the wrong interface {:?}", out.at);
+            let (egress, hop) = hop.unwrap_or_else(left);
             assert_eq!((dst, src), (host_mac(hop), interface_mac(egress)), "{pkt:?} to {hop}");
         } else {
             assert_eq!((dst, src), (part(0), part(6)), "the kernel's own link-layer header");

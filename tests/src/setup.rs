@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postern_core::conntrack::siphash::SipKey;
-use postern_core::conntrack::timeouts::{TimeoutKind, Timeouts};
+use postern_core::conntrack::timeouts::{TimeoutKind, TimeoutPolicies, TimeoutPolicy, Timeouts};
 use postern_core::conntrack::tuple::protocol;
 use postern_core::forward::neighbour::Neighbour;
 use postern_core::forward::route::Prefix;
@@ -84,6 +84,8 @@ pub struct Setup {
     pub per_source: Option<PerSource>,
     /// Idle timeouts.
     pub timeouts: Timeouts,
+    /// Timeout policies: name, what it is, and the zones that have it.
+    pub policies: Vec<(&'static str, TimeoutPolicy, Vec<u16>)>,
     /// Switches.
     pub options: Options,
     /// Whether no packet may take the fast lane; fixed at start.
@@ -109,6 +111,7 @@ impl Default for Setup {
             rules: policy(&NAMES[..2]),
             per_source: None,
             timeouts: Timeouts::rfc(),
+            policies: Vec::new(),
             options: Options::default(),
             long_way: false,
         }
@@ -198,6 +201,40 @@ impl Setup {
         self
     }
 
+    /// With a timeout policy, changed from the general timeouts; these zones have it.
+    pub fn policy(
+        mut self,
+        name: &'static str,
+        zones: &[u16],
+        change: impl FnOnce(&mut TimeoutPolicy),
+    ) -> Self {
+        let (timeouts, tcp) = (self.timeouts.clone(), self.options.tcp);
+        let mut policy = TimeoutPolicy { timeouts, tcp };
+        change(&mut policy);
+        self.policies.retain(|(known, ..)| *known != name);
+        self.policies.push((name, policy, zones.to_vec()));
+        self.name_policies();
+        self
+    }
+
+    /// Has the rules know the timeout policies.
+    pub fn name_policies(&mut self) {
+        let names: Vec<_> = self.policies.iter().map(|(name, ..)| *name).collect();
+        self.rules.set_timeout_policies(&names);
+    }
+
+    fn timeout_policies(&self) -> TimeoutPolicies {
+        let known = |name| self.policies.iter().find(|(known, ..)| *known == name);
+        let numbered = self.rules.timeout_policies();
+        let policies = numbered.map(|name| Some(known(name?)?.1.clone())).collect();
+        let id = |name| self.rules.timeout_policy(name).expect("the rules know it");
+        let zones = self.policies.iter().flat_map(|(name, _, zones)| {
+            let id = id(name);
+            zones.iter().map(move |zone| (*zone, id))
+        });
+        TimeoutPolicies::new(policies, zones.collect())
+    }
+
     /// With the timeouts of profile `linux`.
     pub fn linux_timeouts(mut self) -> Self {
         self.timeouts = Timeouts::linux();
@@ -241,6 +278,12 @@ impl Setup {
     pub fn second_lan(mut self) -> Self {
         self.interfaces.push(interface(2, &["192.168.2.1/24", "2001:db8:3::1/64"]));
         self.rules = policy(&NAMES);
+        self
+    }
+
+    /// With the network of one interface in a zone of its own.
+    pub fn zone(mut self, at: At, zone: u16) -> Self {
+        self.interfaces[at.interface().index()].zone = zone;
         self
     }
 
@@ -288,18 +331,16 @@ impl Setup {
         setup
     }
 
-    /// The next hop and its interface for what is sent to `destination`; `None` if it is ours.
-    pub fn next_hop(&self, destination: IpAddr) -> Option<(InterfaceId, IpAddr)> {
-        let mut best: Option<(u8, InterfaceId, IpAddr)> = None;
-        for prefix in self.prefixes() {
-            let network = InterfaceAddress { address: prefix.address, length: prefix.length };
-            let longer = best.is_none_or(|(length, ..)| prefix.length >= length);
-            if network.holds(destination) && longer {
-                let next = prefix.route.gateway.unwrap_or(destination);
-                best = Some((prefix.length, prefix.route.egress, next));
-            }
-        }
-        best.map(|(_, egress, next)| (egress, next))
+    /// The next hops, each with its interface, for what is sent to `destination`: more than one where networks use the same
+    /// addresses.
+    pub fn next_hops(&self, destination: IpAddr) -> Vec<(InterfaceId, IpAddr)> {
+        let mut prefixes = self.prefixes();
+        let network = |p: &Prefix| InterfaceAddress { address: p.address, length: p.length };
+        prefixes.retain(|prefix| network(prefix).holds(destination));
+        let longest = prefixes.iter().map(|prefix| prefix.length).max();
+        prefixes.retain(|prefix| Some(prefix.length) == longest);
+        let hop = |p: &Prefix| (p.route.egress, p.route.gateway.unwrap_or(destination));
+        prefixes.iter().map(hop).collect()
     }
 
     /// Every address of the appliance.
@@ -441,6 +482,7 @@ impl Setup {
                 |b| b.mappings.clone(),
             ),
             timeouts: Arc::new(self.timeouts.clone()),
+            timeout_policies: Arc::new(self.timeout_policies()),
             options: self.options,
         };
         match before {
@@ -473,6 +515,7 @@ fn interface(number: u8, addresses: &[&str]) -> Interface {
         clamp_mss: None,
         dhcp: false,
         reverse_path: ReversePath::Strict,
+        zone: 0,
         addresses: addresses.iter().map(|a| parse_network(a)).collect(),
     }
 }

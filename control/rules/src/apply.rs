@@ -86,8 +86,18 @@ impl Edit<'_> {
         Rule { id: self.rulesets.next_id(), base, spec: Arc::new(spec) }
     }
 
-    /// Refuses a jump to a chain that does not exist.
+    /// Refuses a jump to a chain that does not exist, and timeouts that do not.
     fn check_target(&mut self, target: &Target) -> Result<(), Error> {
+        if let Target::Ct(ct) = target
+            && let Some(name) = ct.timeout()
+            && self.rulesets.timeout_policy(name).is_none()
+        {
+            let hint = format!(
+                "there is no timeout policy `{}': [timeouts.policy.NAME] in postern.toml makes one",
+                visible(name)
+            );
+            return Err(Error::no_chain().hint(hint));
+        }
         let Target::Jump(to) = target else { return Ok(()) };
         if self.table().hook_of(to).is_some() {
             let error = Error::refused("Invalid argument.");

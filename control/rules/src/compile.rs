@@ -62,14 +62,13 @@ pub fn compile(
 /// Refuses jumps that lead in circles or too deep.
 pub(crate) fn check(rulesets: &Rulesets, family: Family) -> Result<(), Error> {
     let mut all = Tables::default();
-    all.0[family.index()] = family_tables(rulesets.family(family), family, &[], &mut Vec::new());
+    all.0[family.index()] = family_tables(rulesets, family, &[], &mut Vec::new());
     all.check().map_err(|error| explain(rulesets, error))
 }
 
 fn tables(rulesets: &Rulesets, interfaces: &[(&str, InterfaceId)]) -> (Tables, Vec<RuleId>) {
     let mut ids = Vec::new();
-    let families = Family::ALL
-        .map(|family| family_tables(rulesets.family(family), family, interfaces, &mut ids));
+    let families = Family::ALL.map(|family| family_tables(rulesets, family, interfaces, &mut ids));
     (Tables(families), ids)
 }
 
@@ -80,11 +79,13 @@ fn first_user(ruleset: &Ruleset, table: TableId) -> usize {
 
 /// A family's tables in the core's words. Adds the rules' ids in the order that numbers them there.
 fn family_tables(
-    ruleset: &Ruleset,
+    rulesets: &Rulesets,
     family: Family,
     interfaces: &[(&str, InterfaceId)],
     ids: &mut Vec<RuleId>,
 ) -> FamilyTables {
+    let ruleset = rulesets.family(family);
+    let timeout_policy = |name: &str| rulesets.timeout_policy(name);
     let places = TableId::ALL.map(|table| {
         let names = ruleset.table(table).user.keys().map(String::as_str);
         names.zip(first_user(ruleset, table)..).collect::<HashMap<_, _>>()
@@ -103,7 +104,13 @@ fn family_tables(
                     Target::Return => CoreTarget::Return,
                     Target::Reject(kind) => CoreTarget::Reject(*kind),
                     Target::Nat(translation, _) => CoreTarget::Translate(*translation),
-                    Target::NoTrack { .. } => CoreTarget::NoTrack,
+                    Target::NoTrack => CoreTarget::NoTrack,
+                    Target::Ct(ct) if ct.notrack => CoreTarget::NoTrack,
+                    Target::Ct(ct) => {
+                        // One that is not there was refused.
+                        let timeouts = ct.timeout().and_then(timeout_policy);
+                        CoreTarget::Assign(ct.assignment(timeouts.unwrap_or_default()))
+                    }
                     // A chain that is not there is refused by the core.
                     Target::Jump(to) => {
                         CoreTarget::Jump(places.get(to.as_str()).copied().unwrap_or(usize::MAX))

@@ -27,6 +27,7 @@ mod builtin;
 mod command;
 mod compile;
 mod connlimit;
+mod ct;
 mod error;
 mod execute;
 mod list;

@@ -156,9 +156,8 @@ impl Listing<'_> {
                 let _ = write!(out, " reject-with {}", print::reject_name(*kind, self.family));
             }
             Target::Nat(translation, spoken) => out.push_str(&nat::shown(translation, *spoken)),
-            Target::NoTrack { as_ct } => {
-                out.push_str(if *as_ct { " CT notrack" } else { " NOTRACK" })
-            }
+            Target::NoTrack => out.push_str(" NOTRACK"),
+            Target::Ct(ct) => out.push_str(&ct.shown()),
             _ => {}
         }
         out.push('\n');

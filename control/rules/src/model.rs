@@ -5,17 +5,29 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use postern_core::conntrack::ctstate::CtStates;
+use postern_core::conntrack::timeouts::TimeoutPolicyId;
 use postern_core::rules::model::{ChainPolicy, Side};
 use postern_core::rules::{Count, Family, Hook, RejectKind, TableId, Translation};
 
 use crate::RESERVED_PREFIX;
 use crate::connlimit::Connlimit;
+use crate::ct::Ct;
+use crate::error::{Error, visible};
 
 /// The rulesets of both families. Cheap to clone: rules are shared.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Rulesets {
     pub(crate) families: [Ruleset; 2],
     pub(crate) last_id: RuleId,
+    /// Timeout policies that `CT --timeout` may name, by number from 1 on: those that are gone keep theirs until it is needed.
+    timeouts: Vec<Named>,
+}
+
+/// A timeout policy's name, and whether there is one of that name now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Named {
+    name: String,
+    lives: bool,
 }
 
 /// One family's tables.
@@ -150,10 +162,9 @@ pub(crate) enum Target {
     Reject(RejectKind),
     /// `SNAT`, `MASQUERADE`, `DNAT`, `REDIRECT`, `NETMAP`, and what only a listing needs to know of them.
     Nat(Translation, Spoken),
-    /// `NOTRACK`, or `CT --notrack`, which is the same and is printed otherwise.
-    NoTrack {
-        as_ct: bool,
-    },
+    /// `NOTRACK`: as `CT --notrack`.
+    NoTrack,
+    Ct(Ct),
     Jump(String),
 }
 
@@ -200,6 +211,56 @@ impl Rulesets {
     /// Empty chains, policies ACCEPT: what Linux starts with. See [`builtin`](crate::builtin) for what Postern starts with.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Says which timeout policies there are. Each keeps its number while it lives; where it can be helped none gets that of
+    /// one that is gone, whose connections may live on. Of more than [`TimeoutPolicyId::MAX`] the last are left out.
+    pub fn set_timeout_policies(&mut self, names: &[&str]) {
+        let timeouts = &mut self.timeouts;
+        for known in &mut *timeouts {
+            known.lives = names.contains(&known.name.as_str());
+        }
+        for name in names {
+            if timeouts.iter().any(|known| known.name == *name) {
+                continue;
+            }
+            let named = Named { name: (*name).to_owned(), lives: true };
+            if timeouts.len() < TimeoutPolicyId::MAX {
+                timeouts.push(named);
+            } else if let Some(gone) = timeouts.iter_mut().find(|known| !known.lives) {
+                *gone = named;
+            }
+        }
+    }
+
+    /// Whether every timeout policy that a rule names is there.
+    ///
+    /// # Errors
+    /// If one is not: its name.
+    pub fn check_timeout_policies(&self) -> Result<(), Error> {
+        let tables = self.families.iter().flat_map(|family| &family.tables);
+        let chains = tables.flat_map(Table::chains).flat_map(|(_, chain)| &chain.rules);
+        for rule in chains {
+            if let Target::Ct(ct) = &rule.spec.target
+                && let Some(name) = ct.timeout()
+                && self.timeout_policy(name).is_none()
+            {
+                let message = format!("a rule names the timeout policy `{}'", visible(name));
+                return Err(Error::refused(message).hint("take the rule out first"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The names of the timeout policies from number 1 on; `None` in the place of one that is gone.
+    pub fn timeout_policies(&self) -> impl Iterator<Item = Option<&str>> {
+        self.timeouts.iter().map(|known| known.lives.then_some(known.name.as_str()))
+    }
+
+    /// The number of the timeout policy of that name.
+    pub fn timeout_policy(&self, name: &str) -> Option<TimeoutPolicyId> {
+        let place = self.timeout_policies().position(|known| known == Some(name))?;
+        Some(TimeoutPolicyId(place as u8 + 1)) // there are few
     }
 
     /// The ruleset of a family.

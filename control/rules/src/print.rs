@@ -46,8 +46,10 @@ pub(crate) fn options(spec: &Spec, family: Family, count: Option<Count>) -> Stri
             let _ = write!(out, " -j {}", target_name(&spec.target));
             out.push_str(&nat::options(translation, *spoken));
         }
-        Target::NoTrack { as_ct: false } => out.push_str(" -j NOTRACK"),
-        Target::NoTrack { as_ct: true } => out.push_str(" -j CT --notrack"),
+        Target::NoTrack => out.push_str(" -j NOTRACK"),
+        Target::Ct(ct) => {
+            let _ = write!(out, " -j CT{}", ct.options());
+        }
         target => {
             let _ = write!(out, " -j {}", target_name(target));
         }
@@ -165,7 +167,7 @@ pub(crate) fn target_name(target: &Target) -> &str {
         Target::Return => "RETURN",
         Target::Reject(_) => "REJECT",
         Target::Nat(translation, _) => nat::name(translation),
-        Target::NoTrack { .. } => "CT",
+        Target::NoTrack | Target::Ct(_) => "CT",
         Target::Jump(chain) => chain,
     }
 }

@@ -8,6 +8,7 @@ use postern_core::rules::model::Side;
 use postern_core::rules::{Family, RejectKind, TableId};
 
 use crate::connlimit;
+use crate::ct;
 use crate::error::{Error, visible};
 use crate::model::{FlagsTest, Interface, Match, Network, PortTest, Spec, Target};
 use crate::names::{self, DCCP};
@@ -29,8 +30,7 @@ pub(crate) struct SpecBuilder {
     has_target: bool,
     reject_with: bool,
     nat: Option<nat::Builder>,
-    /// `CT` was said, and not yet what about it.
-    ct_open: bool,
+    ct: Option<ct::Builder>,
 }
 
 /// Addresses with masks, before they become one rule each.
@@ -93,7 +93,7 @@ impl SpecBuilder {
             has_target: false,
             reject_with: false,
             nat: None,
-            ct_open: false,
+            ct: None,
         }
     }
 
@@ -145,8 +145,8 @@ impl SpecBuilder {
                 twice(std::mem::replace(&mut self.has_target, true))?;
                 let name = scanner.value()?;
                 self.nat = nat::Builder::new(name);
-                self.ct_open = name == "CT";
-                if self.nat.is_none() && !self.ct_open {
+                self.ct = (name == "CT").then(ct::Builder::default);
+                if self.nat.is_none() && self.ct.is_none() {
                     self.spec.target = target(name)?;
                 }
             }
@@ -169,11 +169,19 @@ impl SpecBuilder {
                 }
                 self.spec.target = Target::Reject(values::reject(scanner.value()?, self.family)?);
             }
-            Opt::NoTrack if !negated => {
-                if !std::mem::take(&mut self.ct_open) {
-                    return Err(unknown(&spelling).hint("it belongs behind -j CT"));
-                }
-                self.spec.target = Target::NoTrack { as_ct: true };
+            Opt::NoTrack
+            | Opt::Zone
+            | Opt::ZoneOrig
+            | Opt::ZoneReply
+            | Opt::Helper
+            | Opt::Timeout
+            | Opt::CtEvents
+            | Opt::ExpEvents
+                if !negated =>
+            {
+                let hint = "it belongs behind -j CT";
+                let ct = self.ct.as_mut().ok_or_else(|| unknown(&spelling).hint(hint))?;
+                ct.option(opt, scanner)?;
             }
             Opt::To
             | Opt::ToSource
@@ -414,9 +422,8 @@ impl SpecBuilder {
         if matches!(chain, "OUTPUT" | "POSTROUTING") && self.spec.ingress.is_some() {
             return Err(Error::usage(format!("Can't use -i with {chain}")));
         }
-        if self.ct_open {
-            let error = Error::usage("CT: nothing but --notrack is supported yet");
-            return Err(error.hint("helpers are set in postern.toml: helpers under [conntrack]"));
+        if let Some(ct) = self.ct.take() {
+            self.spec.target = Target::Ct(ct.finish(self.demanded(), self.family)?);
         }
         if let Some(nat) = self.nat.take() {
             self.spec.target = nat.finish(self.demanded())?;
@@ -551,7 +558,7 @@ fn target(name: &str) -> Result<Target, Error> {
         "ACCEPT" => Target::Accept,
         "DROP" => Target::Drop,
         "RETURN" => Target::Return,
-        "NOTRACK" => Target::NoTrack { as_ct: false },
+        "NOTRACK" => Target::NoTrack,
         "REJECT" => Target::Reject(RejectKind::PortUnreachable),
         _ if names::OTHER_TARGETS.contains(&name) => {
             let error = Error::usage(format!("target `{name}' is not supported yet"));

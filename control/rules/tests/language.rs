@@ -30,6 +30,59 @@ fn after(lines: &str) -> Rulesets {
     rulesets
 }
 
+/// C186: a timeout policy is one of the configuration's; what `CT` has not is refused by name.
+#[test]
+fn a_connection_tracking_target_is_said_saved_and_refused() {
+    let mut rules = Rulesets::new();
+    let refused = |rules: &mut Rulesets, options: &str, hint: &str| {
+        let output = run(rules, &format!("-t raw -A PREROUTING -p tcp -j CT {options}"));
+        assert_ne!(output.code, 0, "{options}");
+        assert!(output.stderr.contains(hint), "{options}: {}", output.stderr);
+    };
+    refused(&mut rules, "--timeout quick", "there is no timeout policy `quick'");
+    rules.set_timeout_policies(&["slow", "quick"]);
+    let line = "-A PREROUTING -p tcp -j CT --helper ftp --timeout quick --zone-orig 7\n";
+    let typed = "-t raw -A PREROUTING -p tcp -j CT --zone-orig 7 --timeout quick --helper ftp";
+    shown(&mut rules, typed);
+    let dump = shown(&mut rules, "-t raw -S");
+    assert!(dump.ends_with(line), "{dump}");
+    let listing = shown(&mut rules, "-t raw -nL PREROUTING");
+    assert!(listing.ends_with(" CT helper ftp timeout quick zone-orig 7\n"), "{listing}");
+    refused(&mut rules, "--timeout quick --timeout slow", "can only be used once");
+    refused(&mut rules, "--zone mark", "packets have no mark here");
+    refused(&mut rules, "--ctevents new", "postern conntrack events");
+    refused(&mut rules, "--expevents new", "expectations have no events");
+    refused(&mut rules, "--helper smtp", "ftp, irc, tftp");
+    refused(&mut rules, "--helper tftp", "the helper tftp needs -p udp");
+
+    // What a rule names may not go.
+    assert!(rules.check_timeout_policies().is_ok());
+    rules.set_timeout_policies(&["slow"]);
+    let error = rules.check_timeout_policies().unwrap_err();
+    assert!(error.message().contains("`quick'"), "{error}");
+}
+
+/// C186: no policy gets the number of another one whose connections may live on, while there are numbers.
+#[test]
+fn a_timeout_policy_keeps_its_number() {
+    let mut rules = Rulesets::new();
+    rules.set_timeout_policies(&["a", "b"]);
+    let numbers =
+        |rules: &Rulesets| ["a", "b", "c"].map(|name| rules.timeout_policy(name).map(|id| id.0));
+    assert_eq!(numbers(&rules), [Some(1), Some(2), None]);
+    rules.set_timeout_policies(&["b", "c"]);
+    assert_eq!(numbers(&rules), [None, Some(2), Some(3)]);
+    rules.set_timeout_policies(&["c", "a", "b"]);
+    assert_eq!(numbers(&rules), [Some(1), Some(2), Some(3)]);
+    let many: Vec<_> = (0..13).map(|number| format!("n{number}")).collect();
+    let many: Vec<_> = many.iter().map(String::as_str).collect();
+    rules.set_timeout_policies(&many);
+    // Only when there are no others is one taken that was another's.
+    assert_eq!(rules.timeout_policy("n11").map(|id| id.0), Some(15));
+    assert_eq!(rules.timeout_policy("n12").map(|id| id.0), Some(1));
+    assert_eq!(rules.timeout_policies().flatten().count(), 13);
+}
+
 #[test]
 fn the_line_everybody_types_works_as_typed() {
     let mut rules =

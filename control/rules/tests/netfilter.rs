@@ -508,6 +508,32 @@ fn nat_and_raw_print_as_in_linux() {
         -A FORWARD -j MASQUERADE
         -t raw -A PREROUTING -p udp --dport 53 -j NOTRACK
         -t raw -A PREROUTING -j CT --notrack
+        -t raw -A PREROUTING -j CT --zone 1
+        -t raw -A PREROUTING -i lan -j CT --zone-orig 0x10
+        -t raw -A PREROUTING -j CT --zone-reply 65535
+        -t raw -A PREROUTING -j CT --zone 65536
+        -t raw -A PREROUTING -j CT --zone 0
+        -t raw -A PREROUTING -j CT
+        -t raw -A PREROUTING -j CT --zone 1 --zone-orig 2
+        -t raw -A PREROUTING -j CT --zone-orig 1 --zone-reply 2
+        -t raw -A PREROUTING -j CT --zone 1 --zone 2
+        -t raw -A PREROUTING -j CT --zone abc
+        -t raw -A PREROUTING -j CT ! --zone 5
+        -t raw -A PREROUTING -j CT --zone 3 --notrack
+        -t raw -A PREROUTING -p tcp --dport 2121 -j CT --zone 1 --helper ftp
+        -t raw -A PREROUTING -p tcp -j CT --helper irc
+        -t raw -A PREROUTING -p udp -j CT --helper tftp --zone-orig 4
+        -t raw -A PREROUTING -p udp -j CT --helper ftp
+        -t raw -A PREROUTING ! -p udp -j CT --helper tftp
+        -t raw -A PREROUTING -j CT --helper ftp
+        -t raw -A PREROUTING -p tcp -j CT --helper nosuch
+        -t raw -A PREROUTING -p tcp -j CT --timeout nosuch
+        -t raw -C PREROUTING -j CT --zone 1
+        -t raw -C PREROUTING -j CT --zone 9
+        -t raw -D PREROUTING -j CT --zone-orig 2
+        -t raw -A OUTPUT -j CT --zone 5
+        -A FORWARD -j CT --zone 5
+        -t raw -A PREROUTING -j ACCEPT --zone 5
         -t raw -A OUTPUT -j NOTRACK
         -t raw -A OUTPUT -j DROP
         -t raw -A OUTPUT -j REJECT
@@ -536,6 +562,9 @@ fn nat_and_raw_print_as_in_linux() {
         -t nat -A POSTROUTING -s 2001:db8::/64 -j NETMAP --to 2001:db8:1::5
         -t nat -A POSTROUTING -o eth1 -j SNAT --to-source 2001:db8::9 --random
         -t raw -A PREROUTING -p udp --dport 53 -j CT --notrack
+        -t raw -A PREROUTING -p tcp --dport 2121 -j CT --helper ftp --zone 7
+        -t raw -A PREROUTING -p tcp -j CT --helper irc
+        -t raw -A OUTPUT -j CT --zone-reply 8
         ",
     );
 }

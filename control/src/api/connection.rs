@@ -135,7 +135,7 @@ pub struct Connection {
     pub reply: TupleInfo,
     /// Connection mark.
     pub mark: u32,
-    /// Conntrack zone.
+    /// Conntrack zone, if both directions are in one; else 0, and each direction says its own.
     pub zone: u16,
     /// Where packets of the original direction come in; absent if the host sends them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -170,6 +170,9 @@ pub struct TupleInfo {
     /// Ports or what the protocol has instead.
     #[serde(flatten)]
     pub ids: Ids,
+    /// Conntrack zone that its packets arrive in, where those of the other direction arrive in another one.
+    #[serde(default, skip_serializing_if = "is_no_zone")]
+    pub zone: u16,
     /// What was counted; absent when accounting is off.
     #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
     pub counted: Option<Counted>,
@@ -239,8 +242,31 @@ impl TupleInfo {
             }
             _ => Ids::None {},
         };
-        Self { src: tuple.src(), dst: tuple.dst(), ids, counted }
+        Self { src: tuple.src(), dst: tuple.dst(), ids, zone: 0, counted }
     }
+
+    /// Both directions of a connection of the core, with what was counted in each.
+    pub fn both(view: &ConnectionView, counted: [Option<Counted>; 2]) -> [Self; 2] {
+        let shared = view.original.zone() == view.reply.zone();
+        let own = |tuple: &Tuple| if shared { 0 } else { tuple.zone() };
+        let new = |direction: Direction, tuple: &Tuple| Self {
+            zone: own(tuple),
+            ..Self::new(tuple, direction, counted[direction.index()])
+        };
+        [new(Direction::Original, &view.original), new(Direction::Reply, &view.reply)]
+    }
+}
+
+/// The zone of both directions of a connection; 0 if they are in different ones.
+pub(crate) fn shared_zone(view: &ConnectionView) -> u16 {
+    let zone = view.original.zone();
+    if zone == view.reply.zone() { zone } else { 0 }
+}
+
+/// Whether a direction has no zone of its own to tell of.
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's way of asking
+fn is_no_zone(zone: &u16) -> bool {
+    *zone == 0
 }
 
 /// The name of the state that a TCP or SCTP connection is in.
@@ -298,7 +324,7 @@ mod tests {
             Ids::None {},
         ] {
             for counted in [None, Some(Counted { packets: 1, bytes: 84 })] {
-                let tuple = TupleInfo { src: address, dst: address, ids, counted };
+                let tuple = TupleInfo { src: address, dst: address, ids, zone: 0, counted };
                 let json = serde_json::to_string(&tuple).unwrap();
                 assert_eq!(serde_json::from_str::<TupleInfo>(&json).unwrap(), tuple, "{json}");
             }

@@ -5,13 +5,12 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use postern_core::conntrack::entry::flags;
-use postern_core::conntrack::tuple::Direction;
 use postern_core::pipeline::{ConnectionView, Filter};
 use postern_core::units::InterfaceId;
 use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
 
-use super::connection::{Connection, Ids, Protocol, TupleInfo, state_name};
+use super::connection::{Connection, Ids, Protocol, TupleInfo, shared_zone, state_name};
 use super::model::Family;
 
 /// The filter as it stands in a query string. All given parts must hold.
@@ -73,9 +72,15 @@ pub struct ConnectionQuery {
     /// Connection mark: `VALUE` or `VALUE/MASK`, decimal or 0x.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mark: Option<String>,
-    /// Conntrack zone.
+    /// Conntrack zone of both directions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
+    /// Conntrack zone of the original direction alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub orig_zone: Option<String>,
+    /// Conntrack zone of the reply direction alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reply_zone: Option<String>,
     /// Name of the interface its packets come in by or leave by.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interface: Option<String>,
@@ -95,6 +100,8 @@ pub struct ConnectionFilter {
     any_nat: Option<Network>,
     mark: Option<(u32, u32)>,
     zone: Option<u16>,
+    orig_zone: Option<u16>,
+    reply_zone: Option<u16>,
     interface: Option<String>,
 }
 
@@ -298,10 +305,17 @@ impl TryFrom<&ConnectionQuery> for ConnectionFilter {
             dst_nat: nat("dst_nat", q.dst_nat.as_ref())?,
             any_nat: nat("any_nat", q.any_nat.as_ref())?,
             mark: part("mark", q.mark.as_ref(), MARK, mark)?,
-            zone: part("zone", q.zone.as_ref(), "a zone number", str::parse)?,
+            zone: zone("zone", q.zone.as_ref())?,
+            orig_zone: zone("orig_zone", q.orig_zone.as_ref())?,
+            reply_zone: zone("reply_zone", q.reply_zone.as_ref())?,
             interface: q.interface.clone(),
         })
     }
+}
+
+/// A zone that a filter names.
+fn zone(name: &'static str, text: Option<&String>) -> Result<Option<u16>, FilterError> {
+    part(name, text, "a zone number", str::parse)
 }
 
 impl TupleFilter {
@@ -375,6 +389,8 @@ impl ConnectionFilter {
             && self.any_nat.is_none_or(|network| snat(network) || dnat(network))
             && self.mark.is_none_or(|(value, mask)| c.mark & mask == value)
             && same(self.zone, Some(c.zone))
+            && same(self.orig_zone, Some(c.original.zone))
+            && same(self.reply_zone, Some(c.reply.zone))
             && self.interface.as_deref().is_none_or(|name| c.interfaces.contains(&Some(name)))
     }
 }
@@ -396,15 +412,16 @@ pub struct Traits<'a> {
 impl<'a> Traits<'a> {
     /// Those of a connection of the core. `name` gives an interface's name.
     pub fn of_view(view: &ConnectionView, name: impl Fn(InterfaceId) -> Option<&'a str>) -> Self {
-        let ConnectionView { original, reply, flags, mark, ingress, egress, .. } = view;
+        let ConnectionView { original, flags, mark, ingress, egress, .. } = view;
+        let [original_info, reply_info] = TupleInfo::both(view, [None; 2]);
         Self {
             protocol: Protocol(original.protocol()),
-            original: TupleInfo::new(original, Direction::Original, None),
-            reply: TupleInfo::new(reply, Direction::Reply, None),
+            original: original_info,
+            reply: reply_info,
             state: state_name(view),
             flags: *flags,
             mark: *mark,
-            zone: original.zone(),
+            zone: shared_zone(view),
             interfaces: [name(*ingress), name(*egress)],
         }
     }

@@ -18,6 +18,9 @@ pub struct Mapping {
     pub inside: Ipv4Addr,
     /// Its port.
     pub inside_port: u16,
+    /// Conntrack zone it is in.
+    #[serde(default)]
+    pub zone: u16,
     /// The address it appears behind.
     #[schema(value_type = String)]
     pub external: Ipv4Addr,

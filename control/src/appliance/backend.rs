@@ -584,12 +584,14 @@ fn rule_counts(board: &Board) -> RuleCounts {
 
 /// A mapping as the API shows it.
 fn show_mapping(mapping: &CoreMapping, now: Tick) -> Mapping {
-    let CoreMapping { protocol, inside, external, independence, connections, deadline } = *mapping;
+    let CoreMapping { protocol, inside, zone, external, independence, .. } = *mapping;
+    let CoreMapping { connections, deadline, .. } = *mapping;
     let remaining = deadline.since(now).max(0) as u32 / 1000;
     Mapping {
         protocol: Protocol(protocol),
         inside: *inside.ip(),
         inside_port: inside.port(),
+        zone,
         external: *external.ip(),
         external_port: external.port(),
         open: independence == Independence::Filtering,

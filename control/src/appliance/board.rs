@@ -368,7 +368,9 @@ impl Board {
         if forwards.iter().map(|f| &f.forward.spec).ne(&before) {
             changes.push(format!("{} port forwards are in force", forwards.len()));
         }
-        if config.timeouts != self.config.timeouts {
+        if config.timeouts != self.config.timeouts
+            || config.timeout_policies != self.config.timeout_policies
+        {
             changes.push("the idle timeouts changed".to_owned());
         }
         policy::set_forwards(&mut rulesets, &numbers(&forwards))?;
@@ -387,6 +389,7 @@ impl Board {
         next.policy = Arc::clone(self.compiled.policy());
         next.interfaces = Arc::new(compile::interfaces(&self.config, &self.kernel));
         next.timeouts = Arc::new(compile::timeouts(&self.config));
+        next.timeout_policies = Arc::new(compile::timeout_policies(&self.config, &self.rulesets));
         next.triggers = self.compiled_triggers();
         next.options = compile::options(&self.config, self.workers);
         self.refresh_forwards(&mut next);

@@ -89,6 +89,7 @@ pub fn first_snapshot(inputs: Inputs<'_>) -> Snapshot {
         expectations: Arc::default(),
         mappings: Arc::new(mappings(config, workers, key)),
         timeouts: Arc::new(compile::timeouts(config)),
+        timeout_policies: Arc::new(compile::timeout_policies(config, rulesets)),
         options: compile::options(config, workers),
     }
 }

@@ -34,6 +34,9 @@ pub enum PolicyError {
         /// Where, and why.
         source: Box<RestoreError>,
     },
+    /// A rule in force names a timeout policy that the configuration no longer has.
+    #[error("{0}")]
+    Timeouts(Box<postern_rules::Error>),
     /// A rule of our own making is refused.
     #[error("generated rules: {0}")]
     Generated(Box<postern_rules::Error>),
@@ -54,6 +57,7 @@ pub fn load_config(path: &Path, host: &impl HostFacts) -> Result<Config, Vec<Fau
     let config = config::load(path, host)?;
     let mut faults = Vec::new();
     let mut rulesets = builtin(&roles(&config)).unwrap_or_default();
+    name_timeouts(&config, &mut rulesets);
     for family in Family::ALL {
         if let Some(path) = file(&config, family)
             && let Err(error) = load_file(&mut rulesets, family, path, &Counts::default())
@@ -90,6 +94,7 @@ impl PolicyError {
 /// See [`PolicyError`].
 pub fn load(config: &Settings) -> Result<Rulesets, PolicyError> {
     let mut rulesets = builtin(&roles(config))?;
+    name_timeouts(config, &mut rulesets);
     for family in Family::ALL {
         if let Some(path) = file(config, family) {
             load_file(&mut rulesets, family, path, &Counts::default())?;
@@ -130,6 +135,7 @@ pub fn reload(
     live: &Counts,
 ) -> Result<Vec<String>, PolicyError> {
     let mut changes = Vec::new();
+    name_timeouts(new, rulesets);
     for family in Family::ALL {
         let number = if family == Family::V4 { "IPv4" } else { "IPv6" };
         let source = &mut sources[family.index()];
@@ -153,7 +159,14 @@ pub fn reload(
             Source::BuiltIn | Source::Operator => {}
         }
     }
+    rulesets.check_timeout_policies().map_err(|error| PolicyError::Timeouts(Box::new(error)))?;
     Ok(changes)
+}
+
+/// Says which timeout policies rules may name.
+fn name_timeouts(config: &Settings, rulesets: &mut Rulesets) {
+    let names = config.timeout_policies.iter().map(|policy| policy.name.as_str());
+    rulesets.set_timeout_policies(&names.collect::<Vec<_>>());
 }
 
 fn roles(config: &Settings) -> Vec<InterfaceRole<'_>> {

@@ -79,6 +79,9 @@ fn interface(old: &InterfaceSettings, new: &InterfaceSettings, changes: &mut Vec
     if old.zone != new.zone {
         say(format!("zone is {}", new.zone));
     }
+    if old.conntrack_zone != new.conntrack_zone {
+        say(format!("conntrack_zone is {}", new.conntrack_zone));
+    }
     if old.addresses != new.addresses {
         let addresses = new.addresses.iter().map(|a| format!(" {}/{}", a.address, a.length));
         let addresses: String = addresses.collect();
@@ -199,6 +202,7 @@ mod tests {
         assert!(differences(&old, &old).is_empty());
         for (from, to, words) in [
             ("'eth1'", "'eth1'\nzone = 'x'", "interface wan: zone is x"),
+            ("'eth1'", "'eth1'\nconntrack_zone = 7", "interface wan: conntrack_zone is 7"),
             ("'eth1'", "'eth1'\nmasquerade = true", "interface wan: masquerade is on"),
             ("'eth1'", "'eth1'\ndhcp = false", "interface wan: dhcp is off"),
             ("'eth1'", "'eth1'\npromiscuous = true", "interface wan: promiscuous is on"),

@@ -4,11 +4,12 @@ use std::time::{Duration, SystemTime};
 
 use postern_core::conntrack::changes::Happened;
 use postern_core::conntrack::entry::flags;
-use postern_core::conntrack::tuple::Direction;
 use postern_core::pipeline::{ConnectionView, Told};
 use postern_core::units::InterfaceId;
 
-use crate::api::connection::{Connection, ConnectionId, Counted, Protocol, TupleInfo, state_name};
+use crate::api::connection::{
+    Connection, ConnectionId, Counted, Protocol, TupleInfo, shared_zone, state_name,
+};
 use crate::api::event::Event;
 use crate::api::model::Family;
 
@@ -54,10 +55,9 @@ pub fn connection(
     let age = Duration::from_millis(view.age_ms);
     let start = then.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
     let number = view.original.protocol();
-    let counted = |direction: Direction| {
-        let d = direction.index();
-        accounting.then(|| Counted { packets: view.packets[d], bytes: view.bytes[d] })
-    };
+    let counted = [0, 1]
+        .map(|d| accounting.then(|| Counted { packets: view.packets[d], bytes: view.bytes[d] }));
+    let [original, reply] = TupleInfo::both(view, counted);
     let has = |bit: u16| view.flags & bit != 0;
     Connection {
         id: ConnectionId(view.id.0),
@@ -70,10 +70,10 @@ pub fn connection(
         assured: has(flags::ASSURED),
         snat: has(flags::SNAT),
         dnat: has(flags::DNAT),
-        original: TupleInfo::new(&view.original, Direction::Original, counted(Direction::Original)),
-        reply: TupleInfo::new(&view.reply, Direction::Reply, counted(Direction::Reply)),
+        original,
+        reply,
         mark: view.mark,
-        zone: view.original.zone(),
+        zone: shared_zone(view),
         original_ingress: name(view.ingress),
         original_egress: name(view.egress),
         expected: has(flags::EXPECTED),

@@ -411,9 +411,15 @@ pub struct UnmarkedFilter {
     /// Source or destination translated, to this address if one is given.
     #[arg(short = 'j', long = "any-nat", value_name = "IP", num_args = 0..=1, default_missing_value = "any")]
     any_nat: Option<String>,
-    /// Conntrack zone.
+    /// Conntrack zone of both directions.
     #[arg(short = 'w', long, value_name = "ZONE")]
     zone: Option<String>,
+    /// Conntrack zone of the original direction alone.
+    #[arg(long, value_name = "ZONE")]
+    orig_zone: Option<String>,
+    /// Conntrack zone of the reply direction alone.
+    #[arg(long, value_name = "ZONE")]
+    reply_zone: Option<String>,
     /// ipv4 or ipv6.
     #[arg(short = 'f', long, value_name = "FAMILY")]
     family: Option<String>,
@@ -450,6 +456,8 @@ impl From<UnmarkedFilter> for ConnectionQuery {
             any_nat: f.any_nat,
             mark: None,
             zone: f.zone,
+            orig_zone: f.orig_zone,
+            reply_zone: f.reply_zone,
             interface: f.interface,
         }
     }

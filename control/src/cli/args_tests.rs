@@ -134,6 +134,8 @@ fn every_filter_option_is_asked_for_by_its_name() {
         ("-g|--dst-nat", "dst_nat=any"),
         ("-j|--any-nat", "any_nat=any"),
         ("-w 0|--zone 0", "zone=0"),
+        ("--orig-zone 1", "orig_zone=1"),
+        ("--reply-zone 1", "reply_zone=1"),
         ("-i wan|--interface wan", "interface=wan"),
     ] {
         for option in options.split('|') {

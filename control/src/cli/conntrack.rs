@@ -350,6 +350,9 @@ fn mapping_line(mapping: &Mapping) -> String {
         "{protocol} inside={inside}:{inside_port} external={external}:{external_port} connections={}",
         mapping.connections
     );
+    if mapping.zone != 0 {
+        let _ = write!(line, " zone={}", mapping.zone);
+    }
     if let Some(seconds) = mapping.timeout_s {
         let _ = write!(line, " timeout={seconds}");
     }
@@ -407,11 +410,11 @@ fn head(c: &Connection, timeout: bool, line: &mut String) {
 }
 
 fn tuples(c: &Connection, counters: Counters, line: &mut String) {
-    tuple(&c.original, counters, line);
+    tuple(&c.original, "orig", counters, line);
     if !c.seen_reply {
         line.push_str("[UNREPLIED] ");
     }
-    tuple(&c.reply, counters, line);
+    tuple(&c.reply, "reply", counters, line);
     if c.assured {
         line.push_str("[ASSURED] ");
     }
@@ -423,9 +426,12 @@ fn zone(c: &Connection, line: &mut String) {
     }
 }
 
-fn tuple(tuple: &TupleInfo, counters: Counters, line: &mut String) {
+fn tuple(tuple: &TupleInfo, side: &str, counters: Counters, line: &mut String) {
     let _ = write!(line, "src={} dst={} ", tuple.src, tuple.dst);
     ids(tuple, line);
+    if tuple.zone != 0 {
+        let _ = write!(line, "zone-{side}={} ", tuple.zone);
+    }
     if let (Some(counted), Counters::Shown) = (tuple.counted, counters) {
         let _ = write!(line, "packets={} bytes={} ", counted.packets, counted.bytes);
     }

@@ -8,7 +8,7 @@ use crate::api::connection::{ConnectionId, Counted, Protocol};
 fn tuple(src: &str, dst: &str, ids: Ids, counted: Option<(u64, u64)>) -> TupleInfo {
     let address = |text: &str| text.parse::<IpAddr>().unwrap();
     let counted = counted.map(|(packets, bytes)| Counted { packets, bytes });
-    TupleInfo { src: address(src), dst: address(dst), ids, counted }
+    TupleInfo { src: address(src), dst: address(dst), ids, zone: 0, counted }
 }
 
 fn connection(protocol: u8, timeout_s: u32, original: TupleInfo, reply: TupleInfo) -> Connection {
@@ -66,6 +66,44 @@ fn an_assured_tcp_connection() {
         line(&connection, &show(&[])),
         "tcp      6 431998 ESTABLISHED src=192.168.1.2 dst=192.0.2.9 sport=40000 dport=443 packets=0 bytes=0 src=192.0.2.9 dst=192.168.1.2 sport=443 dport=40000 packets=0 bytes=0 [ASSURED] mark=3 use=1"
     );
+}
+
+/// As libnetfilter_conntrack prints them: a zone of both directions at the end, one of a direction alone behind its ports.
+#[test]
+fn zones_of_both_directions_and_of_one() {
+    let of_zones = |zone, original, reply| {
+        let plain = connection(
+            17,
+            29,
+            tuple("192.168.1.2", "192.0.2.9", ports(40000, 53), Some((1, 30))),
+            tuple("192.0.2.9", "192.168.1.2", ports(53, 40000), Some((0, 0))),
+        );
+        Connection {
+            zone,
+            original: TupleInfo { zone: original, ..plain.original },
+            reply: TupleInfo { zone: reply, ..plain.reply },
+            ..plain
+        }
+    };
+    assert_eq!(
+        line(&of_zones(0, 5, 7), &show(&[])),
+        "udp      17 29 src=192.168.1.2 dst=192.0.2.9 sport=40000 dport=53 zone-orig=5 packets=1 bytes=30 src=192.0.2.9 dst=192.168.1.2 sport=53 dport=40000 zone-reply=7 packets=0 bytes=0 mark=0 use=1"
+    );
+    let both = line(&of_zones(6, 0, 0), &show(&[]));
+    assert!(both.ends_with(" mark=0 zone=6 use=1") && !both.contains("zone-"), "{both}");
+    let matches = |connection: &Connection, query: &ConnectionQuery| {
+        ConnectionFilter::try_from(query).unwrap().matches(&connection.into())
+    };
+    let text = |zone: &str| Some(zone.to_owned());
+    let by_zone = ConnectionQuery { zone: text("6"), ..ConnectionQuery::default() };
+    let by_orig = ConnectionQuery { orig_zone: text("5"), ..ConnectionQuery::default() };
+    let by_reply = ConnectionQuery { reply_zone: text("7"), ..ConnectionQuery::default() };
+    for (connection, expected) in
+        [(of_zones(6, 0, 0), [true, false, false]), (of_zones(0, 5, 7), [false, true, true])]
+    {
+        let found = [&by_zone, &by_orig, &by_reply].map(|query| matches(&connection, query));
+        assert_eq!(found, expected);
+    }
 }
 
 #[test]

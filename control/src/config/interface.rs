@@ -73,6 +73,7 @@ fn read(
     {
         faults.push(zone.at, "`zone` must be a word of printable characters");
     }
+    let conntrack_zone = section.integer("conntrack_zone", 0..=i64::from(u16::MAX));
     let addresses = addresses(name, &mut section, taken);
     let has_v6 = addresses.iter().any(|a| a.address.is_ipv6());
     let gateways = gateways(&mut section, &addresses);
@@ -119,6 +120,7 @@ fn read(
         name: name.to_owned(),
         device: device.value.to_owned(),
         zone: zone.map_or(name, |z| z.value).to_owned(),
+        conntrack_zone: conntrack_zone.map_or(0, |z| z.value as u16),
         addresses,
         gateways,
         masquerade,

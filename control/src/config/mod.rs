@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use postern_core::conntrack::siphash::SipKey;
-use postern_core::conntrack::timeouts::Timeouts;
+use postern_core::conntrack::timeouts::{TimeoutPolicy, Timeouts};
 use postern_core::helper::Helpers;
 use postern_core::limits::PerSource;
 use postern_core::rules::Independence;
@@ -27,6 +27,7 @@ mod host;
 mod interface;
 mod reader;
 mod root;
+mod timeouts;
 mod trigger;
 mod value;
 
@@ -98,6 +99,8 @@ pub struct Settings {
     pub conntrack: ConntrackSettings,
     /// Idle timeouts: the profile with its overrides.
     pub timeouts: Timeouts,
+    /// What connections may have in their place, by name.
+    pub timeout_policies: Vec<TimeoutPolicySettings>,
     /// What each source may have.
     pub limits: LimitSettings,
     /// Port forwards, in the order of the file; no two overlap.
@@ -183,6 +186,8 @@ pub struct InterfaceSettings {
     pub device: String,
     /// Its zone; the interface's own name unless given.
     pub zone: String,
+    /// The conntrack zone of its network: another one than 0 where the network's addresses are used elsewhere too.
+    pub conntrack_zone: u16,
     /// Addresses to give its TAP; none: the operator's network manager owns the TAP.
     pub addresses: Vec<InterfaceAddress>,
     /// Default gateways to give the kernel, at most one for each family.
@@ -218,6 +223,17 @@ impl InterfaceSettings {
     pub fn is_outside(&self) -> bool {
         self.zone == "wan" || self.masquerade
     }
+}
+
+/// `[timeouts.policy.NAME]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TimeoutPolicySettings {
+    /// Its name.
+    pub name: String,
+    /// The timeouts, and TCP's switches: the general ones with its overrides.
+    pub policy: TimeoutPolicy,
+    /// The zones whose connections have it.
+    pub zones: Vec<u16>,
 }
 
 /// `[limits]`.

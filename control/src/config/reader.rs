@@ -129,6 +129,32 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// A list of whole numbers; empty if the key is absent. Faulty elements are left out.
+    pub(super) fn integers(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<i64>,
+    ) -> Vec<Placed<i64>> {
+        let Some(item) = self.item(key) else { return Vec::new() };
+        let Some(array) = item.value.as_array() else {
+            let hint = item.value.as_integer().map(|n| format!("write {key} = [{n}]"));
+            let message = format!("`{key}` must be a list of numbers, not {}", kind(item.value));
+            self.faults.push_hint(item.at, message, hint);
+            return Vec::new();
+        };
+        let element = |value: &'a Value| {
+            let at = self.faults.at(value.span());
+            let Some(value) = value.as_integer() else {
+                let found = kind_of_value(value);
+                let message = format!("`{key}` must be a list of numbers; this is {found}");
+                self.faults.push(at, message);
+                return None;
+            };
+            self.within(key, Placed { value, at }, range.clone())
+        };
+        array.iter().filter_map(element).collect()
+    }
+
     /// A list of strings; empty if the key is absent. Faulty elements are left out.
     pub(super) fn strings(&mut self, key: &'static str) -> Vec<Placed<&'a str>> {
         let Some(item) = self.item(key) else { return Vec::new() };

@@ -1,14 +1,13 @@
-//! The file as a whole: its top level, `[conntrack]`, `[timeouts]`, `[[forward]]`.
+//! The file as a whole: its top level, `[conntrack]`, `[[forward]]`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use postern_core::conntrack::siphash::SipKey;
-use postern_core::conntrack::timeouts::{ROWS, Timeouts};
+use postern_core::conntrack::tcp::TcpPolicy;
 use postern_core::helper::{Kind as Helper, SIP_PORTS_MAX};
 use postern_core::limits::PerSource;
 use postern_core::nat::trigger::TRIGGERS_MAX;
-use postern_core::time::TIMEOUT_MAX;
 use toml_edit::Table;
 
 use super::fault::{At, Faults, Position, did_you_mean};
@@ -18,7 +17,7 @@ use super::trigger::{TRIGGER_TIMEOUT, TRIGGER_TIMEOUTS, TriggerSpec};
 use super::{
     ADAPTIVE_DEFAULT, CONTROL_DEFAULT, ConntrackSettings, ForwardSettings, Idle, InterfaceSettings,
     LimitSettings, Places, RUN_DIR_DEFAULT, Settings, TriggerSettings, WORKERS_MAX, Workers,
-    headroom_default, interface, value,
+    headroom_default, interface, timeouts, value,
 };
 use crate::api::socket::reading_path;
 
@@ -54,7 +53,10 @@ pub(super) fn read(file: &Path, table: &Table, faults: &Faults<'_>) -> Settings 
     let frames = top.integer("frames", 1_024..=1_048_576).map(|f| f.value as u32);
     let interfaces = interface::read_all(&mut top);
     let conntrack = top.section("conntrack").map_or_else(ConntrackSettings::default, conntrack);
-    let timeouts = top.section("timeouts").map_or_else(Timeouts::default, timeouts);
+    let tcp = TcpPolicy { loose: conntrack.loose, liberal: conntrack.liberal };
+    let timeouts = top.section("timeouts");
+    let (timeouts, timeout_policies) =
+        timeouts.map_or_else(Default::default, |section| timeouts::read(section, tcp));
     let limits = top.section("limits").map_or_else(LimitSettings::default, limits);
     let forwards = forwards(&mut top, &interfaces);
     let triggers = triggers(&mut top, &interfaces);
@@ -74,6 +76,7 @@ pub(super) fn read(file: &Path, table: &Table, faults: &Faults<'_>) -> Settings 
         interfaces,
         conntrack,
         timeouts,
+        timeout_policies,
         limits,
         forwards,
         triggers,
@@ -257,28 +260,6 @@ fn hash_key(text: &str) -> Option<SipKey> {
     }
     let word = |digits| u64::from_str_radix(digits, 16).ok();
     Some(SipKey([word(&text[..16])?, word(&text[16..])?]))
-}
-
-/// The timeouts to start from.
-#[derive(Clone, Copy)]
-enum Profile {
-    Rfc,
-    Linux,
-}
-
-fn timeouts(mut section: Section<'_>) -> Timeouts {
-    let profiles = [("rfc", Profile::Rfc), ("linux", Profile::Linux)];
-    let mut out = match section.word("profile", &profiles).map(|p| p.value) {
-        Some(Profile::Linux) => Timeouts::linux(),
-        Some(Profile::Rfc) | None => Timeouts::rfc(),
-    };
-    for row in ROWS {
-        if let Some(given) = section.duration(row.name, Duration::from_millis(1)..=TIMEOUT_MAX) {
-            out.set(row.kind, given.value);
-        }
-    }
-    section.finish();
-    out
 }
 
 /// Of an IPv6 source, the network counts: a host has all addresses of it to choose from (RFC 6177, RFC 8981).

@@ -717,6 +717,57 @@ fn limits_are_read_and_a_prefix_needs_one() {
     }
 }
 
+/// C186
+#[test]
+fn a_network_has_a_conntrack_zone_of_its_own_if_it_says_so() {
+    let with = |more: &str| {
+        format!("[interface.lan]\ndevice = 'eth0'\n[interface.wan]\ndevice = 'eth1'\n{more}\n")
+    };
+    for (text, zone) in [("", 0), ("conntrack_zone = 0", 0), ("conntrack_zone = 65535", u16::MAX)] {
+        assert_eq!(good(&with(text)).interfaces[1].conntrack_zone, zone);
+    }
+    for text in ["conntrack_zone = 65536", "conntrack_zone = -1", "conntrack_zone = 'wan'"] {
+        assert_eq!(faults(&with(text)).len(), 1, "{text}");
+    }
+}
+
+/// C186
+#[test]
+fn a_timeout_policy_differs_from_the_general_timeouts_in_what_it_says() {
+    let config = good(&format!(
+        "{BASE}[conntrack]\nloose = true\n[timeouts]\nudp = '10s'\n[timeouts.policy.voice]\nudp_stream = '1h'\nliberal = true\n\
+         zones = [1, 65535]\n[timeouts.policy.brief]\nudp = 5\nloose = false\n"
+    ));
+    let [voice, brief] = &config.timeout_policies[..] else { panic!("{config:?}") };
+    let udp = [TimeoutKind::Udp, TimeoutKind::UdpStream];
+    assert_eq!(udp.map(|kind| config.timeouts.ms(kind)), [10_000, 300_000]);
+    assert_eq!(udp.map(|kind| voice.policy.timeouts.ms(kind)), [10_000, 3_600_000]);
+    assert_eq!(udp.map(|kind| brief.policy.timeouts.ms(kind)), [5_000, 300_000]);
+    let tcp = |policy: &TimeoutPolicySettings| (policy.policy.tcp.loose, policy.policy.tcp.liberal);
+    assert_eq!((tcp(voice), tcp(brief)), ((true, true), (false, false)));
+    assert_eq!(
+        (voice.name.as_str(), &voice.zones[..], brief.zones.len()),
+        ("voice", &[1, 65535][..], 0)
+    );
+
+    let many: String = (0..16).map(|n| format!("[timeouts.policy.p{n}]\n")).collect();
+    for (text, fault) in [
+        ("[timeouts.policy.a]\nudp_steam = 5\n", "unknown key `udp_steam` in [timeouts.policy.a]"),
+        ("[timeouts.policy.a]\nzones = 1\n", "`zones` must be a list of numbers"),
+        ("[timeouts.policy.a]\nzones = [0]\n", "`zones` must be 1 to 65535, not 0"),
+        ("[timeouts.policy.'a b']\nudp = 5\n", "a timeout policy's name is a word"),
+        ("[timeouts.policy]\nudp = 5\n", "`timeouts.policy.udp` must be a table"),
+        (
+            "[timeouts.policy.a]\nzones = [1]\n[timeouts.policy.b]\nzones = [2, 1]\n",
+            "zone 1 has the timeout policy `a` already",
+        ),
+        (&many, "more than 15 timeout policies"),
+    ] {
+        let found = faults(&format!("{BASE}{text}"));
+        assert!(found.len() == 1 && found[0].contains(fault), "{text}: {found:?}");
+    }
+}
+
 #[test]
 fn mappings_are_endpoint_independent_only_where_they_are_made() {
     let with = |wan: &str| {

@@ -78,7 +78,7 @@ pub(crate) struct Fake {
 fn connection(number: u64) -> Connection {
     let (src, dst) = (IpAddr::from([192, 168, 1, 2]), IpAddr::from([192, 0, 2, 9]));
     let sport = 1024 + number as u16;
-    let tuple = |src, dst, ids| TupleInfo { src, dst, ids, counted: None };
+    let tuple = |src, dst, ids| TupleInfo { src, dst, ids, zone: 0, counted: None };
     Connection {
         id: ConnectionId(1 << 60 | number),
         family: Family::Ipv4,
@@ -271,6 +271,7 @@ impl Backend for Fake {
             protocol: Protocol(17),
             inside: [192, 168, 1, 2].into(),
             inside_port: 5000,
+            zone: 0,
             external: [203, 0, 113, 2].into(),
             external_port: 5002,
             open: true,

@@ -5,6 +5,7 @@ use arrayvec::ArrayVec;
 
 use crate::headers::Headers;
 use crate::parse::plain::Plain;
+use crate::rules::Assignment;
 use crate::units::{InterfaceId, WorkerId};
 use crate::verdict::Verdict;
 
@@ -32,6 +33,8 @@ pub struct Visit {
     pub clash: bool,
     /// Set if the packet is on hold for its next hop.
     pub accepted: Option<Accepted>,
+    /// What a rule of the raw table said about its connection: no rule is asked twice.
+    pub assigned: Assignment,
 }
 
 /// What is known of a packet that was looked at before. Few bytes, to travel along with it: whoever needs the headers
@@ -47,6 +50,12 @@ pub enum Seen {
     Plain(Plain),
     /// It is a fragment of a datagram that is whole.
     Gathered(Gathered),
+}
+
+impl Visit {
+    /// Nothing.
+    pub const NONE: Self =
+        Self { visited: 0, admit: false, clash: false, accepted: None, assigned: Assignment::NONE };
 }
 
 impl Seen {

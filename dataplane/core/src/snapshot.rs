@@ -14,7 +14,7 @@ use arrayvec::ArrayVec;
 
 use crate::conntrack::pressure::Pressure;
 use crate::conntrack::tcp::TcpPolicy;
-use crate::conntrack::timeouts::Timeouts;
+use crate::conntrack::timeouts::{TimeoutPolicies, TimeoutPolicyId, Timeouts};
 use crate::conntrack::tuple::Tuple;
 use crate::forward::{Neighbours, Routes};
 use crate::helper::Helpers;
@@ -63,6 +63,8 @@ pub struct Snapshot {
     pub mappings: Arc<Mappings>,
     /// Idle timeouts.
     pub timeouts: Arc<Timeouts>,
+    /// What some connections have in their place.
+    pub timeout_policies: Arc<TimeoutPolicies>,
     /// Switches.
     pub options: Options,
 }
@@ -88,13 +90,28 @@ impl Snapshot {
         let half = |now: u16, then: u16| (now ^ then) & 0x8000 != 0;
         let stale = half(self.stamps.policy, before.stamps.policy)
             || half(self.stamps.way, before.stamps.way);
-        let same_timeouts = self.timeouts == before.timeouts;
+        let same_timeouts =
+            self.timeouts == before.timeouts && self.timeout_policies == before.timeout_policies;
         self.timeout_changes = before.timeout_changes.wrapping_add(u32::from(!same_timeouts));
         // A ledger begins with nothing counted.
         let recount = self.policy.ledger().is_some() && self.stamps.policy != before.stamps.policy;
         let review = stale || recount || !same_addresses || !same_timeouts;
         self.reviews = before.reviews.wrapping_add(u32::from(review));
         self
+    }
+
+    /// The general terms.
+    #[inline]
+    pub fn terms(&self) -> Terms<'_> {
+        Terms { timeouts: &self.timeouts, tcp: &self.options.tcp }
+    }
+
+    /// The terms of connections with this policy: the general ones, if it is gone.
+    pub fn terms_of(&self, id: TimeoutPolicyId) -> Terms<'_> {
+        match self.timeout_policies.get(id) {
+            Some(policy) => Terms { timeouts: &policy.timeouts, tcp: &policy.tcp },
+            None => self.terms(),
+        }
     }
 
     /// How many of the older steering epochs, newest first, it takes to find a connection of worker `holder`, whatever
@@ -108,6 +125,15 @@ impl Snapshot {
         };
         tuples.into_iter().map(needed).max().unwrap_or(0)
     }
+}
+
+/// By what a connection lives.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms<'a> {
+    /// Its idle timeouts.
+    pub timeouts: &'a Timeouts,
+    /// Mid-stream pick-up and window checks.
+    pub tcp: &'a TcpPolicy,
 }
 
 /// Switches of the packet path.
@@ -198,6 +224,9 @@ pub struct Interface {
     pub dhcp: bool,
     /// See [`ReversePath`].
     pub reverse_path: ReversePath,
+    /// The conntrack zone of the packets that come in by it, and of the host's own that leave by it: 0, or another one where
+    /// its network uses addresses that others use too.
+    pub zone: u16,
     /// Its addresses; the first of a family is its primary one.
     pub addresses: Box<[InterfaceAddress]>,
 }

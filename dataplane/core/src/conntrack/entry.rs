@@ -10,6 +10,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::timeouts::TimeoutPolicyId;
 use super::tuple::{Direction, TupleV4, TupleV6};
 use super::wheel::Span;
 use crate::units::Stamps;
@@ -67,9 +68,11 @@ pub struct HotState {
     /// See [`flags`].
     pub flags: u16,
     /// The protocol machine's state: [`tcp::State`](super::tcp::State) for TCP, [`sctp::State`](super::sctp::State)
-    /// for SCTP, else 0.
+    /// for SCTP, else 0. Of a connection with timeouts of its own ([`has_timeout_policy`](Self::has_timeout_policy)) the
+    /// high half is the number of its policy: see [`machine_state`](Self::machine_state).
     pub protocol_state: u8,
-    /// The ctstate each cached decision was made for: original in bits 0-3, reply in bits 4-7.
+    /// The ctstate each cached decision was made for: original in bits 0-2, reply in bits 4-6. Bits 3 and 7 are set if the
+    /// connection has timeouts of its own: whoever expects a state alone there sees that it is not so.
     pub path_states: u8,
     /// One's complement difference that translating the original direction makes to the IPv4 header
     /// checksum; the reply direction makes its complement.
@@ -78,7 +81,47 @@ pub struct HotState {
     pub l4_delta: u16,
 }
 
+/// In a direction's half of [`HotState::path_states`]: the connection has timeouts of its own.
+pub const POLICED: u8 = 1 << 3;
+
 impl HotState {
+    /// Whether the connection has timeouts of its own.
+    #[inline]
+    pub const fn has_timeout_policy(&self) -> bool {
+        self.path_states & POLICED != 0
+    }
+
+    /// The timeouts that it has.
+    pub const fn timeout_policy(&self) -> TimeoutPolicyId {
+        TimeoutPolicyId(if self.has_timeout_policy() { self.protocol_state >> 4 } else { 0 })
+    }
+
+    /// Gives it these timeouts for its life.
+    pub fn set_timeout_policy(&mut self, id: TimeoutPolicyId) {
+        let both = POLICED | POLICED << 4;
+        self.protocol_state = self.machine_state() | id.0 << 4;
+        self.path_states &= !both;
+        if id != TimeoutPolicyId::NONE {
+            self.path_states |= both;
+        }
+    }
+
+    /// The protocol machine's state alone.
+    #[inline]
+    pub const fn machine_state(&self) -> u8 {
+        self.protocol_state & 0x0f
+    }
+
+    /// Lets a protocol's machine at the state: `act` sees its state alone.
+    #[inline(always)]
+    pub fn with_machine<R>(state: &mut Self, act: impl FnOnce(&mut Self) -> R) -> R {
+        let policy = state.protocol_state & 0xf0;
+        state.protocol_state &= 0x0f;
+        let result = act(state);
+        state.protocol_state |= policy;
+        result
+    }
+
     /// The row's slot in the wheel fires no later than this after the last packet before it was armed.
     #[inline]
     pub(super) const fn armed(&self) -> Span {
@@ -232,7 +275,7 @@ pub struct Cold {
     pub last_options: u8,
 }
 
-const _: () = assert!(size_of::<HotState>() == 32);
+const _: () = assert!(size_of::<HotState>() == 32 && TimeoutPolicyId::MAX == 0xf0 >> 4);
 const _: () = assert!(size_of::<HotV4>() == 64, "an IPv4 flow's packet touches one hot line");
 const _: () = assert!(size_of::<HotV6>() == 128);
 const _: () = assert!(size_of::<Warm>() == 64 && size_of::<Cold>() == 32);
@@ -324,6 +367,24 @@ hot!(HotV6, TupleV6, PairV6);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// C186
+    #[test]
+    fn a_policy_and_the_machines_state_share_a_byte() {
+        let mut state = HotState { protocol_state: 11, path_states: 0x21, ..HotState::default() };
+        assert_eq!(state.timeout_policy(), TimeoutPolicyId::NONE);
+        for number in [1, 15, 7] {
+            state.set_timeout_policy(TimeoutPolicyId(number));
+            assert_eq!((state.timeout_policy().0, state.machine_state()), (number, 11));
+            assert_eq!(state.path_states, 0xa9, "neither direction's is a state alone");
+            let seen = HotState::with_machine(&mut state, |state| {
+                std::mem::replace(&mut state.protocol_state, 11)
+            });
+            assert_eq!((seen, state.timeout_policy().0), (11, number));
+        }
+        state.set_timeout_policy(TimeoutPolicyId::NONE);
+        assert_eq!((state.protocol_state, state.path_states), (11, 0x21));
+    }
 
     #[test]
     fn packets_are_counted_beyond_what_a_word_holds() {

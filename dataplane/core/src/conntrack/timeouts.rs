@@ -1,7 +1,11 @@
-//! Every idle timeout: its name in the configuration, its value in each profile, its source and floor.
+//! Every idle timeout: its name in the configuration, its value in each profile, its source and floor; and the policies that
+//! some connections have in place of the general ones.
 
+use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::time::Duration;
 
+use super::tcp::TcpPolicy;
 use crate::time::TIMEOUT_MAX;
 
 /// What a timeout is for; the index into [`Timeouts`].
@@ -34,6 +38,70 @@ pub enum TimeoutKind {
     SctpHeartbeatSent,
     Gre,
     GreStream,
+}
+
+/// Names a set of timeouts that a connection may begin with in place of the general ones.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct TimeoutPolicyId(pub u8);
+
+impl TimeoutPolicyId {
+    /// The general ones.
+    pub const NONE: Self = Self(0);
+
+    /// Most policies there can be: a connection keeps the number of its own in four bits.
+    pub const MAX: usize = 15;
+}
+
+/// What a connection may have in place of the general timeouts and switches (nfct's timeout policies, of all protocols).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct TimeoutPolicy {
+    /// Its idle timeouts.
+    pub timeouts: Timeouts,
+    /// Mid-stream pick-up and window checks.
+    pub tcp: TcpPolicy,
+}
+
+/// All policies by their number, and which zones have one.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct TimeoutPolicies {
+    /// From number 1 on.
+    policies: Box<[Option<TimeoutPolicy>]>,
+    /// By zone.
+    zones: Box<[(u16, TimeoutPolicyId)]>,
+}
+
+impl TimeoutPolicies {
+    /// The `policies` from number 1 on, of which some may be gone; and which zones have which. Of a zone named twice the first
+    /// counts.
+    ///
+    /// # Panics
+    /// If there are more than [`TimeoutPolicyId::MAX`].
+    pub fn new(
+        policies: Vec<Option<TimeoutPolicy>>,
+        mut zones: Vec<(u16, TimeoutPolicyId)>,
+    ) -> Self {
+        assert!(policies.len() <= TimeoutPolicyId::MAX, "control numbers no more");
+        zones.sort_by_key(|(zone, _)| *zone);
+        zones.dedup_by_key(|(zone, _)| *zone);
+        Self { policies: policies.into(), zones: zones.into() }
+    }
+
+    /// Whether there is none.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.policies.is_empty()
+    }
+
+    /// The policy of that number, unless it is gone.
+    pub fn get(&self, TimeoutPolicyId(number): TimeoutPolicyId) -> Option<&TimeoutPolicy> {
+        self.policies.get(usize::from(number).checked_sub(1)?)?.as_ref()
+    }
+
+    /// The policy of a zone.
+    pub fn of_zone(&self, zone: u16) -> TimeoutPolicyId {
+        let found = self.zones.binary_search_by_key(&zone, |(zone, _)| *zone);
+        found.ok().and_then(|at| self.zones.get(at)).map_or(TimeoutPolicyId::NONE, |(_, id)| *id)
+    }
 }
 
 /// One timeout: name, values in seconds in the profiles, and what it is.

@@ -59,6 +59,9 @@ impl Direction {
 /// One direction of an IPv4 connection. Sixteen bytes, no padding, so that it is hashed and compared
 /// as a whole.
 ///
+/// Its zone is the one that packets of this direction arrive in: networks that use the same addresses have one each, so
+/// that their connections do not meet (nf_conntrack_zones). The two directions of a connection may have different ones.
+///
 /// For an ICMP query the identifier stands on the querier's side, as a port would: a request has
 /// `src_id` = identifier and `dst_id` = request type << 8; its reply the two exchanged. Protocols
 /// without ports have both ids zero.
@@ -75,7 +78,7 @@ pub struct TupleV4 {
     pub src_id: u16,
     /// Destination port or query identifier, host order.
     pub dst_id: u16,
-    /// Conntrack zone.
+    /// Conntrack zone; 0 unless something says otherwise.
     pub zone: u16,
     /// IP protocol number.
     pub protocol: u8,
@@ -97,7 +100,7 @@ pub struct TupleV6 {
     pub src_id: u16,
     /// Destination port or query identifier, host order.
     pub dst_id: u16,
-    /// Conntrack zone.
+    /// Conntrack zone; 0 unless something says otherwise.
     pub zone: u16,
     /// IP protocol number.
     pub protocol: u8,
@@ -118,6 +121,11 @@ pub trait FamilyTuple:
     fn same(&self, other: &Self) -> bool;
     /// IP protocol number.
     fn protocol(&self) -> u8;
+    /// Conntrack zone.
+    fn zone(&self) -> u16;
+    /// The same tuple in another zone.
+    #[must_use]
+    fn in_zone(self, zone: u16) -> Self;
     /// The tuple if it is of this family.
     fn of(tuple: &Tuple) -> Option<&Self>;
 }
@@ -147,6 +155,16 @@ macro_rules! family_tuple {
             #[inline]
             fn protocol(&self) -> u8 {
                 self.protocol
+            }
+
+            #[inline]
+            fn zone(&self) -> u16 {
+                self.zone
+            }
+
+            #[inline]
+            fn in_zone(self, zone: u16) -> Self {
+                Self { zone, ..self }
             }
 
             #[inline]
@@ -275,6 +293,16 @@ impl Tuple {
     #[inline]
     pub fn zone(&self) -> u16 {
         either!(self, t => t.zone)
+    }
+
+    /// The same tuple in another zone.
+    #[inline]
+    #[must_use]
+    pub fn in_zone(self, zone: u16) -> Self {
+        match self {
+            Self::V4(t) => Self::V4(t.in_zone(zone)),
+            Self::V6(t) => Self::V6(t.in_zone(zone)),
+        }
     }
 
     /// The tuple of the way back when nothing is translated.

@@ -25,6 +25,7 @@ use core::sync::atomic::{
 
 use crate::conntrack::tuple::Tuple;
 use crate::time::Tick;
+use crate::units::InterfaceId;
 
 /// Shards, each with a lock.
 const SHARDS: usize = 64;
@@ -42,12 +43,17 @@ pub struct Expectation {
     pub protocol: u8,
     /// Who may begin it, from any port; `None` is anybody.
     pub src: Option<IpAddr>,
+    /// The conntrack zone it arrives in: its master's, on that side.
+    pub zone: u16,
     /// The address it is sent to, as it arrives here.
     pub dst: IpAddr,
     /// The port it is sent to, as it arrives here.
     pub dst_port: u16,
     /// The endpoint that is meant; another one than `dst` if it is translated.
     pub to: (IpAddr, u16),
+    /// The interface that leads to the endpoint: that of its master, on that side. Where several lead to such an address,
+    /// it is this one.
+    pub via: InterfaceId,
     /// The address behind which whoever begins it is to appear, if not its own.
     pub appear_as: Option<IpAddr>,
     /// A port of whoever begins it, and the one that is to stand for it outside: so that media appear from where they are
@@ -172,7 +178,9 @@ impl Expectations {
     /// # Errors
     /// See [`ExpectError`].
     pub fn replace(&self, expectation: &Expectation, now: Tick) -> Result<Handle, ExpectError> {
-        self.insert_or(expectation, now, |other| other.to == expectation.to)
+        self.insert_or(expectation, now, |other| {
+            (other.to, other.via) == (expectation.to, expectation.via)
+        })
     }
 
     fn insert_or(
@@ -197,8 +205,8 @@ impl Expectations {
                         continue;
                     }
                 };
-                let same = (other.protocol, other.dst, other.dst_port)
-                    == (expectation.protocol, expectation.dst, expectation.dst_port);
+                let endpoint = |e: &Expectation| (e.protocol, e.zone, e.dst, e.dst_port);
+                let same = endpoint(&other) == endpoint(expectation);
                 let anybody = other.src.is_none() || expectation.src.is_none();
                 if same && (anybody || other.src == expectation.src) {
                     if !yields(&other) {
@@ -230,6 +238,7 @@ impl Expectations {
             let mut held = places.iter().filter_map(Place::read);
             let found = held.find(|(_, e)| {
                 (e.protocol, e.dst, e.dst_port) == (tuple.protocol(), dst, port)
+                    && e.zone == tuple.zone()
                     && e.src.is_none_or(|src| src == tuple.src())
                     && e.term != Term::Waiting
                     && !now.reached(e.deadline)
@@ -373,6 +382,7 @@ impl Place {
             dst_port: (flags >> 16) as u16,
             to: (address(7), (flags >> 32) as u16),
             dst: address(5),
+            zone: (flags >> 48) as u16,
             master: word(1),
             deadline: Tick(word(2) as u32),
             pair: (pair != (0, 0)).then_some(pair),
@@ -381,6 +391,7 @@ impl Place {
                 1 => Term::Waiting,
                 _ => Term::Lasting,
             },
+            via: InterfaceId(word(11) as u8),
         };
         Some((handle, expectation))
     }
@@ -397,11 +408,13 @@ impl Place {
             | u64::from(e.appear_as.is_some()) << 9
             | u64::from(e.term as u8) << 10
             | u64::from(e.dst_port) << 16
-            | u64::from(e.to.1) << 32;
+            | u64::from(e.to.1) << 32
+            | u64::from(e.zone) << 48;
         put(0, flags);
         put(1, e.master);
         let (inner, outer) = e.pair.unwrap_or_default();
         put(2, u64::from(e.deadline.0) | u64::from(inner) << 32 | u64::from(outer) << 48);
+        put(11, e.via.0.into());
         put_address(3, e.src);
         put_address(5, Some(e.dst));
         put_address(7, Some(e.to.0));
@@ -420,6 +433,8 @@ mod tests {
         Expectation {
             master: 7,
             protocol: protocol::TCP,
+            zone: 0,
+            via: InterfaceId(0),
             src: Some("192.0.2.9".parse().unwrap()),
             dst: "203.0.113.2".parse().unwrap(),
             dst_port: port,
@@ -450,6 +465,21 @@ mod tests {
         assert!(table.take(handle));
         assert!(!table.take(handle) && !table.any());
         assert_eq!(table.find(&peer, Tick(0)), None);
+    }
+
+    /// C186
+    #[test]
+    fn it_is_found_in_its_zone_only_and_clashes_there_only() {
+        let table = Expectations::new();
+        let of_zone = |zone, via| Expectation { zone, via: InterfaceId(via), ..expectation(4000) };
+        let peer = tuple("192.0.2.9", 4000);
+        let there = table.insert(&of_zone(u16::MAX, 31), Tick(0)).unwrap();
+        assert_eq!(table.find(&peer, Tick(0)), None);
+        let here = table.insert(&of_zone(0, 2), Tick(0)).unwrap();
+        assert_eq!(table.insert(&of_zone(0, 2), Tick(0)), Err(ExpectError::Clash));
+        assert_eq!(table.find(&peer, Tick(0)), Some((here, of_zone(0, 2))));
+        let far = peer.in_zone(u16::MAX);
+        assert_eq!(table.find(&far, Tick(0)), Some((there, of_zone(u16::MAX, 31))));
     }
 
     #[test]

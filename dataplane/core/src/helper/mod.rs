@@ -38,7 +38,7 @@ pub const TEXT_MAX: usize = 56;
 pub type Text = ArrayVec<u8, TEXT_MAX>;
 
 /// A protocol that has a helper.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]
 pub enum Kind {
     /// File transfer, RFC 959, RFC 2428: control connections to TCP port 21.

@@ -126,21 +126,21 @@ impl Ledger {
         same_rows && same_limits && self.per_source == room.per_source
     }
 
-    /// Live connections that are counted for the source `address` under the limit of the configuration.
+    /// Live connections of no zone that are counted for the source `address` under the limit of the configuration.
     pub fn of_source(&self, address: IpAddr) -> u32 {
         let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
-        self.key(family, PER_SOURCE, number(address)).map_or(0, |key| self.counts.get(key))
+        self.key(family, 0, PER_SOURCE, number(address)).map_or(0, |key| self.counts.get(key))
     }
 
-    /// Live connections that are counted for `address` under the `place`th limit of its family's rules, in the order in
+    /// Live connections of no zone that are counted for `address` under the `place`th limit of its family's rules, in the order in
     /// which they stand in the policy.
     pub fn of_rule(&self, place: usize, address: IpAddr) -> u32 {
         let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
-        self.key(family, place, number(address)).map_or(0, |key| self.counts.get(key))
+        self.key(family, 0, place, number(address)).map_or(0, |key| self.counts.get(key))
     }
 
     /// Under which key an address is counted for a limit; `None` if there is no such limit.
-    fn key(&self, family: Family, place: usize, address: u128) -> Option<Key> {
+    fn key(&self, family: Family, zone: u16, place: usize, address: u128) -> Option<Key> {
         let mask = match self.per_source {
             Some(limit) if place == PER_SOURCE => {
                 let bits = if family == Family::V4 { 32 } else { 128 };
@@ -149,7 +149,7 @@ impl Ledger {
             }
             _ => self.limits[family.index()].get(place)?.mask,
         };
-        let tag = (place as u32) << 1 | family as u32;
+        let tag = u32::from(zone) << 16 | (place as u32) << 1 | family as u32;
         Some(Key { address: address & mask, tag })
     }
 
@@ -157,11 +157,13 @@ impl Ledger {
     fn keys(
         &self,
         family: Family,
+        zone: u16,
         held: u64,
         ends: [u128; 2],
     ) -> impl Iterator<Item = Key> + use<'_> {
         let bits = (0..u64::BITS).filter(move |bit| held >> bit & 1 != 0);
-        bits.filter_map(move |bit| self.key(family, bit as usize / 2, ends[bit as usize % 2]))
+        let key = move |bit| self.key(family, zone, bit as usize / 2, ends[bit as usize % 2]);
+        bits.filter_map(key)
     }
 
     fn held(&self, worker: WorkerId, family: Family, row: EntryIdx) -> Option<&AtomicU64> {
@@ -183,12 +185,18 @@ fn ends(original: &Tuple, reply: &Tuple) -> [u128; 2] {
     [number(original.src()), number(reply.src())]
 }
 
+/// The zone that a connection is counted in: each has counts of its own (as xt_connlimit).
+fn zone(original: &Tuple, reply: &Tuple) -> u16 {
+    if original.zone() != 0 { original.zone() } else { reply.zone() }
+}
+
 /// What a connection takes from a ledger while a packet of it is judged. What it has taken since is given back unless it is
 /// [kept](Self::keep).
 #[derive(Debug)]
 pub struct Account<'l> {
     ledger: &'l Ledger,
     family: Family,
+    zone: u16,
     ends: [u128; 2],
     direction: Direction,
     /// What it held when it was opened.
@@ -202,9 +210,9 @@ impl<'l> Account<'l> {
     /// For a first packet whose reply tuple, before its source is translated, is the other one.
     pub(crate) fn of_first(ledger: &'l Ledger, original: &Tuple, reply: &Tuple) -> Self {
         let family = Family::of(original);
-        let ends = ends(original, reply);
+        let (zone, ends) = (zone(original, reply), ends(original, reply));
         let direction = Direction::Original;
-        Self { ledger, family, ends, direction, before: 0, held: 0, asked: 0 }
+        Self { ledger, family, zone, ends, direction, before: 0, held: 0, asked: 0 }
     }
 
     /// For a packet of a known connection.
@@ -217,8 +225,8 @@ impl<'l> Account<'l> {
     ) -> Self {
         let family = Family::of(original);
         let held = ledger.held(worker, family, row).map_or(0, |held| held.load(Relaxed));
-        let ends = ends(original, reply);
-        Self { ledger, family, ends, direction, before: held, held, asked: 0 }
+        let (zone, ends) = (zone(original, reply), ends(original, reply));
+        Self { ledger, family, zone, ends, direction, before: held, held, asked: 0 }
     }
 
     /// How many connections the packet's address has under a limit of the rules, this one included. As many as can be, if
@@ -244,9 +252,9 @@ impl<'l> Account<'l> {
 
     /// Counts the connection, unless it is counted already; how many there are with it.
     fn take(&mut self, place: usize, end: usize) -> Option<u32> {
-        let key = self.ledger.key(self.family, place, self.ends[end])?;
+        let key = self.ledger.key(self.family, self.zone, place, self.ends[end])?;
         // Ends that a mask makes one are one.
-        let other = self.ledger.key(self.family, place, self.ends[0]);
+        let other = self.ledger.key(self.family, self.zone, place, self.ends[0]);
         let end = if other == Some(key) { 0 } else { end };
         let bit = 1 << (place * 2 + end);
         self.asked |= bit;
@@ -260,7 +268,8 @@ impl<'l> Account<'l> {
 
     /// Gives back what nobody has asked for: the rules do not count the connection there any more.
     pub(crate) fn forget_the_rest(&mut self) {
-        for key in self.ledger.keys(self.family, self.held & !self.asked, self.ends) {
+        let forgotten = self.held & !self.asked;
+        for key in self.ledger.keys(self.family, self.zone, forgotten, self.ends) {
             self.ledger.counts.remove(key);
         }
         self.held &= self.asked;
@@ -279,7 +288,8 @@ impl<'l> Account<'l> {
 
 impl Drop for Account<'_> {
     fn drop(&mut self) {
-        for key in self.ledger.keys(self.family, self.held & !self.before, self.ends) {
+        let taken = self.held & !self.before;
+        for key in self.ledger.keys(self.family, self.zone, taken, self.ends) {
             self.ledger.counts.remove(key);
         }
     }
@@ -291,7 +301,7 @@ pub(crate) fn count_for_stray(ledger: &Ledger, place: usize, tuple: &Tuple) -> u
     let family = Family::of(tuple);
     let Some(limit) = ledger.limits[family.index()].get(place) else { return 0 };
     let address = if limit.of == Of::Source { tuple.src() } else { tuple.dst() };
-    let key = ledger.key(family, place, number(address));
+    let key = ledger.key(family, tuple.zone(), place, number(address));
     key.map_or(0, |key| ledger.counts.get(key).saturating_add(1))
 }
 
@@ -324,7 +334,8 @@ impl<'l> Books<'l> {
         let Some(ledger) = self.ledger else { return };
         let family = Family::of(original);
         let Some(held) = ledger.held(self.worker, family, row) else { return };
-        for key in ledger.keys(family, held.load(Relaxed), ends(original, reply)) {
+        let (zone, ends) = (zone(original, reply), ends(original, reply));
+        for key in ledger.keys(family, zone, held.load(Relaxed), ends) {
             ledger.counts.remove(key);
         }
         held.store(0, Relaxed);

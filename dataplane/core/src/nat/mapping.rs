@@ -29,6 +29,7 @@ use crate::conntrack::tuple::protocol;
 use crate::rules::Independence;
 use crate::steering::block_of;
 use crate::time::Tick;
+use crate::units::InterfaceId;
 
 /// Most mappings shown by one call of [`Mappings::show`].
 pub const SHOWN_MAX: usize = 64;
@@ -48,6 +49,10 @@ pub struct Mapping {
     pub protocol: u8,
     /// The endpoint of the host inside.
     pub inside: SocketAddrV4,
+    /// The conntrack zone it is in.
+    pub zone: u16,
+    /// The interface it is behind.
+    pub via: InterfaceId,
     /// What it appears as.
     pub external: SocketAddrV4,
     /// Who gets in by it.
@@ -72,6 +77,10 @@ pub struct Wanted {
     pub protocol: u8,
     /// The endpoint of the host inside.
     pub inside: SocketAddrV4,
+    /// The conntrack zone it is in.
+    pub zone: u16,
+    /// The interface it is behind.
+    pub via: InterfaceId,
     /// What it is to appear as, if it has no mapping to that address yet.
     pub external: SocketAddrV4,
     /// Who is to get in by it.
@@ -105,7 +114,8 @@ struct Place {
     next_inside: AtomicU32,
     /// The same for the external endpoint.
     next_external: AtomicU32,
-    reserved: AtomicU32,
+    /// The zone of the inside endpoint in the low half, then the interface it is behind.
+    whereabouts: AtomicU32,
 }
 
 const LIVE: u64 = 1;
@@ -163,27 +173,33 @@ impl Mappings {
         self.len() == 0
     }
 
-    /// The mapping of an inside endpoint to this external address.
+    /// The mapping of an inside endpoint, in that zone, to this external address.
     pub fn of_inside(
         &self,
         protocol: u8,
-        inside: SocketAddrV4,
+        inside: (SocketAddrV4, u16),
         address: Ipv4Addr,
         now: Tick,
     ) -> Option<Mapping> {
-        self.locked(inside.port(), |shard| {
+        self.locked(inside.0.port(), |shard| {
             let place = self.find_inside(shard, protocol, inside, address)?;
             self.read_live(shard, place, now)
         })?
     }
 
-    /// Any mapping of an inside endpoint, whatever its external address.
-    pub fn any_of_inside(&self, protocol: u8, inside: SocketAddrV4, now: Tick) -> Option<Mapping> {
+    /// Any mapping of an inside endpoint in that zone, whatever its external address.
+    pub fn any_of_inside(
+        &self,
+        protocol: u8,
+        (inside, zone): (SocketAddrV4, u16),
+        now: Tick,
+    ) -> Option<Mapping> {
         self.locked(inside.port(), |shard| {
             let key = inside_word(inside, protocol);
+            let is = |place: &Place| place.inside() == key && place.zone() == zone;
             // Each that is over is taken out of the chain.
             loop {
-                let place = self.find(shard, Chain::Inside, key, |p| p.inside() == key)?;
+                let place = self.find(shard, Chain::Inside, key, is)?;
                 if let Some(mapping) = self.read_live(shard, place, now) {
                     return Some(mapping);
                 }
@@ -205,10 +221,10 @@ impl Mappings {
     /// # Errors
     /// See [`HoldError`].
     pub fn hold(&self, wanted: &Wanted, now: Tick) -> Result<Mapping, HoldError> {
-        let Wanted { protocol, inside, external, independence, linger_ms } = *wanted;
+        let Wanted { protocol, inside, zone, via, external, independence, linger_ms } = *wanted;
         debug_assert!(self.is_of_one_shard(inside.port(), external.port()));
         let held = self.locked(inside.port(), |shard| {
-            let known = self.find_inside(shard, protocol, inside, *external.ip());
+            let known = self.find_inside(shard, protocol, (inside, zone), *external.ip());
             let known = known.filter(|&place| self.read_live(shard, place, now).is_some());
             let place = match known {
                 Some(place) => place,
@@ -226,6 +242,7 @@ impl Mappings {
             let deadline = if known.is_some() { deadline } else { now };
             at.set_life(connections.saturating_add(1), deadline);
             at.linger_ms.store(linger_ms, Relaxed);
+            at.whereabouts.store(u32::from(zone) | u32::from(via.0) << u16::BITS, Relaxed);
             // RFC 4787 REQ-11: an open one is not shut by whom else the host talks to.
             if known.is_none() || independence == Independence::Filtering {
                 at.set_independence(independence);
@@ -346,12 +363,13 @@ impl Mappings {
         &self,
         shard: &Shard,
         protocol: u8,
-        inside: SocketAddrV4,
+        (inside, zone): (SocketAddrV4, u16),
         address: Ipv4Addr,
     ) -> Option<usize> {
         let key = inside_word(inside, protocol);
         self.find(shard, Chain::Inside, key, |place| {
-            place.inside() == key && *place.read().external.ip() == address
+            let is_there = place.inside() == key && place.zone() == zone;
+            is_there && *place.read().external.ip() == address
         })
     }
 
@@ -510,6 +528,10 @@ impl Place {
         self.inside.load(Relaxed) & !FLAGS
     }
 
+    fn zone(&self) -> u16 {
+        self.whereabouts.load(Relaxed) as u16
+    }
+
     fn next(&self, chain: Chain) -> &AtomicU32 {
         match chain {
             Chain::Inside => &self.next_inside,
@@ -537,6 +559,8 @@ impl Place {
         Mapping {
             protocol: (inside >> 8) as u8,
             inside: endpoint(inside),
+            zone: self.zone(),
+            via: InterfaceId((self.whereabouts.load(Relaxed) >> u16::BITS) as u8),
             external: endpoint(self.external.load(Relaxed)),
             independence: match inside & OPEN {
                 0 => Independence::Mapping,
@@ -575,6 +599,8 @@ mod tests {
         Wanted {
             protocol: protocol::UDP,
             inside: inside(from),
+            zone: 0,
+            via: InterfaceId(0),
             external: external(to),
             independence: Independence::Filtering,
             linger_ms: LINGER_MS,
@@ -592,7 +618,7 @@ mod tests {
         assert_eq!(table.of_external(protocol::UDP, external(6000), Tick(0)), Some(again));
         assert_eq!(table.of_external(protocol::TCP, external(6000), Tick(0)), None);
         assert_eq!(
-            table.of_inside(protocol::UDP, inside(5000), *external(0).ip(), Tick(0)),
+            table.of_inside(protocol::UDP, (inside(5000), 0), *external(0).ip(), Tick(0)),
             Some(again)
         );
         for last_seen in [5_000, 4_000] {
@@ -600,9 +626,24 @@ mod tests {
         }
         let last = Tick(5_000 + LINGER_MS - 1);
         assert!(table.of_external(protocol::UDP, external(6000), last).is_some());
-        assert!(table.any_of_inside(protocol::UDP, inside(5000), last).is_some());
-        assert_eq!(table.any_of_inside(protocol::UDP, inside(5000), last.plus_ms(1)), None);
+        assert!(table.any_of_inside(protocol::UDP, (inside(5000), 0), last).is_some());
+        let over = last.plus_ms(1);
+        assert_eq!(table.any_of_inside(protocol::UDP, (inside(5000), 0), over), None);
         assert!(table.is_empty());
+    }
+
+    /// C186
+    #[test]
+    fn the_same_endpoint_in_another_zone_is_another() {
+        let table = table(1, 8);
+        let of_zone = |zone, to| Wanted { zone, via: InterfaceId(zone as u8), ..wanted(5000, to) };
+        table.hold(&of_zone(1, 6000), Tick(0)).unwrap();
+        assert_eq!(table.hold(&of_zone(2, 6000), Tick(0)), Err(HoldError::Taken));
+        let other = table.hold(&of_zone(2, 6001), Tick(0)).unwrap();
+        assert_eq!((other.zone, other.via, other.connections), (2, InterfaceId(2), 1));
+        let found = |zone| table.any_of_inside(protocol::UDP, (inside(5000), zone), Tick(0));
+        let ends = [0, 1, 2].map(|zone| found(zone).map(|mapping| mapping.external));
+        assert_eq!(ends, [None, Some(external(6000)), Some(external(6001))]);
     }
 
     #[test]
@@ -687,7 +728,7 @@ mod tests {
         let second = SocketAddrV4::new([203, 0, 113, 3].into(), 5000);
         table.hold(&Wanted { external: second, ..wanted(5000, 5000) }, Tick(0)).expect("room");
         table.release(protocol::UDP, second, Tick(0), Refused::No);
-        let found = table.any_of_inside(protocol::UDP, held.inside, Tick(LINGER_MS));
+        let found = table.any_of_inside(protocol::UDP, (held.inside, 0), Tick(LINGER_MS));
         assert_eq!(found.map(|mapping| mapping.external), Some(held.external));
     }
 
@@ -783,7 +824,7 @@ mod tests {
                     }
                 }
                 for port in 5000..5006 {
-                    let found = table.any_of_inside(protocol::UDP, inside(port), tick);
+                    let found = table.any_of_inside(protocol::UDP, (inside(port), 0), tick);
                     let known = naive.get(&port).map(|&(to, connections, _)| (external(to), connections));
                     prop_assert_eq!(found.map(|m| (m.external, m.connections)), known);
                 }

@@ -256,6 +256,7 @@ pub fn gathered_into(
     let (src, dst) = (out.tuple.src(), out.tuple.dst());
     let Gathered { src_id, dst_id, len, protocol, checksum, .. } = *gathered;
     let tuple = Tuple::new(src, dst, src_id, dst_id, protocol).ok_or(DropReason::Fragment)?;
+    let tuple = tuple.in_zone(out.tuple.zone());
     if slice.offset == 0 {
         let (_, l4, _) = transport_header(bytes, out)?;
         let before = (l4 - usize::from(out.l4)) as u16;

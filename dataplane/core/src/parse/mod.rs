@@ -82,15 +82,16 @@ pub fn parse_into(
     let l2_group = !own_mac && for_others_too(Mac(part(frame, ethernet::DST)), interface, origin)?;
     let context = Context { interface, origin, verify_checksums, l2_group };
     match be16(frame, ethernet::ETHERTYPE) {
-        ethertype::IPV4 => ipv4::parse(out, bytes, context),
-        ethertype::IPV6 => ipv6::parse(out, bytes, context),
-        ethertype::ARP => {
-            *out = parse_arp(bytes, context)?;
-            Ok(())
-        }
-        ethertype::VLAN | ethertype::SERVICE_VLAN => Err(DropReason::VlanTagged),
-        _ => Err(DropReason::UnknownEtherType),
+        ethertype::IPV4 => ipv4::parse(out, bytes, context)?,
+        ethertype::IPV6 => ipv6::parse(out, bytes, context)?,
+        ethertype::ARP => *out = parse_arp(bytes, context)?,
+        ethertype::VLAN | ethertype::SERVICE_VLAN => return Err(DropReason::VlanTagged),
+        _ => return Err(DropReason::UnknownEtherType),
     }
+    if interface.zone != 0 {
+        out.tuple = out.tuple.in_zone(interface.zone);
+    }
+    Ok(())
 }
 
 /// The source and destination address of the packet itself; for an ICMP error those are not the tuple's.

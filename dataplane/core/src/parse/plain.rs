@@ -56,6 +56,8 @@ pub struct Plain {
     pub shape: Shape,
     /// Length of the IP packet, bytes.
     pub ip_len: u16,
+    /// The conntrack zone of the interface it came in by.
+    pub zone: u16,
 }
 
 /// Whether a segment is an ACK, with or without data, and nothing more.
@@ -90,7 +92,8 @@ pub fn glance_v4(bytes: &[u8], interface: &Interface, verify: bool) -> Option<(P
         protocol::TCP if is_segment(payload, addresses, verify) => Shape::TcpV4,
         _ => return None,
     };
-    Some((Plain { shape, ip_len }, tuple_of_v4(frame)))
+    let zone = interface.zone;
+    Some((Plain { shape, ip_len, zone }, tuple_of_v4(frame, zone)))
 }
 
 /// [`glance_v4`] for IPv6.
@@ -111,8 +114,9 @@ pub fn glance_v6(bytes: &[u8], interface: &Interface, verify: bool) -> Option<(P
         protocol::TCP if is_segment(payload, addresses, verify) => Shape::TcpV6,
         _ => return None,
     };
-    let plain = Plain { shape, ip_len: ipv6::HEADER_LEN as u16 + len };
-    Some((plain, tuple_of_v6(frame)))
+    let zone = interface.zone;
+    let plain = Plain { shape, ip_len: ipv6::HEADER_LEN as u16 + len, zone };
+    Some((plain, tuple_of_v6(frame, zone)))
 }
 
 /// Whether a frame is addressed to the interface alone, fits its MTU and carries `ethertype`.
@@ -162,38 +166,39 @@ fn is_segment(payload: &[u8], addresses: Sum, verify: bool) -> bool {
         && (!verify || is_right(addresses, protocol::TCP, payload.len() as u16, payload))
 }
 
-/// The tuple of a plain IPv4 packet.
+/// The tuple of a plain IPv4 packet in that zone.
 #[inline(always)]
-pub fn tuple_v4(bytes: &[u8]) -> Option<TupleV4> {
-    Some(tuple_of_v4(array::<{ L4_V4 + 4 }>(bytes, 0)?))
+pub fn tuple_v4(bytes: &[u8], zone: u16) -> Option<TupleV4> {
+    Some(tuple_of_v4(array::<{ L4_V4 + 4 }>(bytes, 0)?, zone))
 }
 
 #[inline(always)]
-fn tuple_of_v4<const N: usize>(frame: &[u8; N]) -> TupleV4 {
+fn tuple_of_v4<const N: usize>(frame: &[u8; N], zone: u16) -> TupleV4 {
     // In two halves, as it is read: a load over several small stores would wait for them.
     let addresses: [u8; 8] = part(frame, L3 + ipv4::SRC);
     let protocol = u16::from_ne_bytes([frame[L3 + ipv4::PROTOCOL], 0]);
     let [src_id, dst_id] = ids(frame, L4_V4);
-    let rest: u64 = zerocopy::transmute!([src_id, dst_id, 0, protocol]);
+    let rest: u64 = zerocopy::transmute!([src_id, dst_id, zone, protocol]);
     zerocopy::transmute!([u64::from_ne_bytes(addresses), rest])
 }
 
-/// The tuple of a plain IPv6 packet.
+/// The tuple of a plain IPv6 packet in that zone.
 #[inline(always)]
-pub fn tuple_v6(bytes: &[u8]) -> Option<TupleV6> {
-    Some(tuple_of_v6(array::<{ L4_V6 + 4 }>(bytes, 0)?))
+pub fn tuple_v6(bytes: &[u8], zone: u16) -> Option<TupleV6> {
+    Some(tuple_of_v6(array::<{ L4_V6 + 4 }>(bytes, 0)?, zone))
 }
 
 #[inline(always)]
-fn tuple_of_v6<const N: usize>(frame: &[u8; N]) -> TupleV6 {
+fn tuple_of_v6<const N: usize>(frame: &[u8; N], zone: u16) -> TupleV6 {
     let [src_id, dst_id] = ids(frame, L4_V6);
     TupleV6 {
         src: part(frame, L3 + ipv6::SRC),
         dst: part(frame, L3 + ipv6::DST),
         src_id,
         dst_id,
+        zone,
         protocol: frame[L3 + ipv6::NEXT_HEADER],
-        ..TupleV6::default()
+        reserved: 0,
     }
 }
 
@@ -203,11 +208,11 @@ pub fn headers(bytes: &[u8], plain: Plain) -> Option<Headers> {
     let (tuple, [ttl, tos], dont_fragment) = if plain.shape.is_v4() {
         let header = array::<{ ipv4::HEADER_LEN }>(bytes, L3)?;
         let dont_fragment = be16(header, ipv4::FRAGMENT) & ipv4::DONT_FRAGMENT != 0;
-        let tuple = Tuple::V4(tuple_v4(bytes)?);
+        let tuple = Tuple::V4(tuple_v4(bytes, plain.zone)?);
         (tuple, [header[ipv4::TTL], header[ipv4::TOS]], dont_fragment)
     } else {
         let header = array::<{ ipv6::HEADER_LEN }>(bytes, L3)?;
-        let tuple = Tuple::V6(tuple_v6(bytes)?);
+        let tuple = Tuple::V6(tuple_v6(bytes, plain.zone)?);
         (tuple, [header[ipv6::HOP_LIMIT], (be16(header, 0) >> 4) as u8], true)
     };
     let is_tcp = plain.shape.is_tcp();

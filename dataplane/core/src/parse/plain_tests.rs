@@ -58,9 +58,9 @@ fn agrees(bytes: &[u8], interface: &Interface, verify: bool) -> Result<bool, Tes
     let l4 = if plain.shape.is_v4() { L4_V4 } else { L4_V6 };
     prop_assert_eq!((usize::from(headers.l3), usize::from(headers.l4)), (L3, l4));
     let again = if plain.shape.is_v4() {
-        tuple_v4(bytes).map(Tuple::V4)
+        tuple_v4(bytes, plain.zone).map(Tuple::V4)
     } else {
-        tuple_v6(bytes).map(Tuple::V6)
+        tuple_v6(bytes, plain.zone).map(Tuple::V6)
     };
     prop_assert_eq!(again, Some(tuple));
     if plain.shape.is_tcp() {

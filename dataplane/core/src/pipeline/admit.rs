@@ -9,7 +9,7 @@ use super::family::Family;
 use super::leg::{self, Leg, Oversize};
 use super::refuse::{Refusal, refuse};
 use super::ruled::{self, Behind, Source};
-use super::{Context, Desk, helped, mapped, stray, triggered};
+use super::{Context, Desk, helped, mapped, stray, triggered, zone};
 use crate::burst::{Origin, Packet};
 use crate::conntrack::changes::Ended;
 use crate::conntrack::ctstate::CtState;
@@ -19,12 +19,14 @@ use crate::conntrack::pressure::Room;
 use crate::conntrack::sctp;
 use crate::conntrack::table::{InsertError, Table, TupleHash, deadline};
 use crate::conntrack::tcp;
+use crate::conntrack::timeouts::TimeoutPolicyId;
 use crate::conntrack::tuple::{Direction, FamilyTuple, Tuple, protocol};
 use crate::headers::{Headers, Kind};
 use crate::helper::expect::{Expectation, Handle};
 use crate::limits::Account;
 use crate::nat::{plan, rewrite};
 use crate::rules::{Family as RuleFamily, Judgement, PathId, Ports};
+use crate::snapshot::Terms;
 use crate::steering::has_ids;
 use crate::units::{EntryIdx, InterfaceId, NeighbourIdx, WorkerId};
 use crate::verdict::{DropReason, Verdict};
@@ -140,11 +142,12 @@ fn admit<H: Family>(
     context: &Context<'_>,
 ) -> Result<(EntryIdx, Leg), Refusal> {
     let mut original = headers.tuple;
-    let mut by_mapping = false;
+    let (mut by_mapping, mut preferred) = (false, None);
     if packet.origin == Origin::Wire {
         leg::check_source(packet.interface, original.src(), original.dst(), context)?;
         if let Some(leads) = destination(&original, packet.interface, expected, context) {
             original = original.with_dst(leads.to, leads.port).unwrap_or(original);
+            preferred = zone::preferred(leads.via, context);
             first.hot.state_mut().flags |= flags::DNAT;
             first.trigger = leads.trigger;
             by_mapping = leads.by_mapping;
@@ -158,7 +161,7 @@ fn admit<H: Family>(
         original = ruled::destination::<H>(packet, headers, states, random, row_flags, context)?;
     }
     let leg = match packet.origin {
-        Origin::Wire => leg::route(packet.interface, original.dst(), None, context)?,
+        Origin::Wire => leg::route(packet.interface, original.dst(), preferred, context)?,
         Origin::Host => Leg::from_host(packet.interface),
     };
     if leg.ingress != InterfaceId::NONE && leg.egress != InterfaceId::NONE {
@@ -169,7 +172,7 @@ fn admit<H: Family>(
     }
     let states = states(first.ctstate(), first.hot.state().flags);
     let (to, to_id) = (original.dst(), original.dst_id());
-    let reply = original.inverted();
+    let reply = zone::of_reply(original.inverted(), packet, &leg, context);
     let unruled = appearance::<H>(&reply, &leg, expected, first, context);
     // What is for the appliance itself is refused more often than not.
     let foreseen = match leg.egress {
@@ -192,11 +195,12 @@ fn admit<H: Family>(
     };
     let behind = match said {
         Source::Unsaid => {
+            let zone = headers.tuple.zone();
             let mut behind =
                 unruled?.map(|address| behind_unruled(address, &reply, expected, context));
             if context.mapped {
                 let dialled = by_mapping.then(|| headers.tuple.dst());
-                mapped::unsaid(&mut behind, &reply, dialled, &leg, context);
+                mapped::unsaid(&mut behind, &reply, zone, dialled, &leg, context);
             }
             behind
         }
@@ -290,6 +294,9 @@ pub(super) fn redirected_reply<H: Family>(
     }
     let leads = destination(tuple, packet.interface, &expected(tuple, context), context)?;
     let reply = tuple.with_dst(leads.to, leads.port)?.inverted();
+    let preferred = zone::preferred(leads.via, context);
+    let leg = leg::route(packet.interface, leads.to, preferred, context).ok()?;
+    let reply = zone::of_reply(reply, packet, &leg, context);
     packet.visit.clash |=
         H::Tuple::of(&reply).is_none_or(|reply| in_use(table, table.hash(reply), reply, context));
     Some(reply)
@@ -307,7 +314,41 @@ fn in_use<H: Family>(
 }
 
 /// Track: may this packet begin a connection, and in which state.
+#[inline]
 fn begin<H: Family>(
+    packet: &Packet<'_>,
+    headers: &Headers,
+    tuple: &H::Tuple,
+    context: &Context<'_>,
+) -> Result<Provisional<H>, DropReason> {
+    if context.policed {
+        return begin_policed(packet, headers, tuple, context);
+    }
+    begin_under(context.snapshot.terms(), packet, headers, tuple, context)
+}
+
+/// [`begin`], by what a rule said or the packet's zone has.
+#[cold]
+fn begin_policed<H: Family>(
+    packet: &Packet<'_>,
+    headers: &Headers,
+    tuple: &H::Tuple,
+    context: &Context<'_>,
+) -> Result<Provisional<H>, DropReason> {
+    let said = if context.raw { packet.visit.assigned.timeouts } else { TimeoutPolicyId::NONE };
+    let id = match said {
+        TimeoutPolicyId::NONE => context.snapshot.timeout_policies.of_zone(tuple.zone()),
+        said => said,
+    };
+    let terms = context.snapshot.terms_of(id);
+    let mut first: Provisional<H> = begin_under(terms, packet, headers, tuple, context)?;
+    first.hot.state_mut().set_timeout_policy(id);
+    Ok(first)
+}
+
+#[inline]
+fn begin_under<H: Family>(
+    Terms { timeouts, tcp: policy }: Terms<'_>,
     packet: &Packet<'_>,
     headers: &Headers,
     tuple: &H::Tuple,
@@ -320,19 +361,17 @@ fn begin<H: Family>(
     match headers.kind {
         Kind::Tcp => {
             let options = tcp_options(packet.bytes(), headers);
-            let policy = &snapshot.options.tcp;
-            let timeouts = &snapshot.timeouts;
             let (warm, cold) = (&mut first.warm, &mut first.cold);
             let tick = context.tick;
             tcp::first(&headers.tcp, options, policy, timeouts, tick, state, warm, cold)?;
         }
         _ if headers.protocol == protocol::SCTP => {
             let (bytes, tick) = (transport(packet.bytes(), headers), context.tick);
-            sctp::first(bytes, &snapshot.timeouts, tick, state, &mut first.warm)?;
+            sctp::first(bytes, timeouts, tick, state, &mut first.warm)?;
         }
         Kind::IcmpQuery if !is_query(headers) => return Err(DropReason::IcmpNotQuery),
         _ => {
-            state.timeout_ms = datagram::first(headers.protocol, &snapshot.timeouts);
+            state.timeout_ms = datagram::first(headers.protocol, timeouts);
             first.cold.last_end = context.tick.0;
         }
     }
@@ -371,11 +410,13 @@ struct Destination {
     trigger: u8,
     /// Whether it does by an endpoint-independent mapping.
     by_mapping: bool,
+    /// The interface that whoever is there was seen behind, if that is known.
+    via: InterfaceId,
 }
 
 impl Destination {
     fn of((to, port): (IpAddr, u16)) -> Self {
-        Self { to, port, trigger: 0, by_mapping: false }
+        Self { to, port, trigger: 0, by_mapping: false, via: InterfaceId::NONE }
     }
 }
 
@@ -390,7 +431,7 @@ fn destination(
     if let Some((_, expectation)) = expected
         && expectation.is_translated()
     {
-        return Some(Destination::of(expectation.to));
+        return Some(Destination { via: expectation.via, ..Destination::of(expectation.to) });
     }
     let dst_id = tuple.dst_id();
     if let Some((forward, port)) =
@@ -399,9 +440,9 @@ fn destination(
         return Some(Destination::of((forward.to, port)));
     }
     if context.mapped
-        && let Some(inside) = mapped::destination(tuple, context)
+        && let Some((inside, via)) = mapped::destination(tuple, context)
     {
-        return Some(Destination { by_mapping: true, ..Destination::of(inside) });
+        return Some(Destination { by_mapping: true, via, ..Destination::of(inside) });
     }
     let (place, host) = triggered::destination(tuple, ingress, context)?;
     let trigger = place as u8 + 1; // there are few
@@ -433,10 +474,14 @@ fn source<H: Family>(
             return Ok(reply);
         }
         let sent_elsewhere = flags::DNAT | flags::RULED;
-        if first.hot.state().flags & sent_elsewhere != sent_elsewhere {
+        let is_sent = first.hot.state().flags & sent_elsewhere == sent_elsewhere;
+        let leaves_zone = first.hot.tuple(Direction::Original).zone() != reply.zone();
+        let may_change = is_sent || leaves_zone && leg.egress != InterfaceId::NONE;
+        if !may_change {
             return Err(Refusal::Drop(DropReason::TupleInUse));
         }
-        // A rule sends to one place what was for several: the client's port tells them apart (as Linux's null binding does).
+        // A rule sends to one place what was for several, or clients of several zones have one address: the port tells them
+        // apart (as Linux's null binding does).
         let (random, me) = (&mut desk.random, context.me);
         let steering = &context.snapshot.steering;
         let chosen = plan::apart(reply, me, steering, random, taken);
@@ -459,7 +504,8 @@ fn source<H: Family>(
     let Behind { address, ports, flags: own_flags } = behind;
     let (me, random) = (context.me, &mut desk.random);
     let chosen = if context.mapped {
-        let asked = mapped::Asked { reply: &reply, behind: &behind, ingress: leg.ingress };
+        let zone = first.hot.tuple(Direction::Original).zone();
+        let asked = mapped::Asked { reply: &reply, zone, behind: &behind, ingress: leg.ingress };
         mapped::source(asked, random, &mut first.warm, context, taken)
     } else {
         plan::external_among(ports, reply, address, me, steering, random, taken)
@@ -588,7 +634,7 @@ fn confirm<H: Family>(
     (state.l3_delta, state.l4_delta) = (deltas.l3, deltas.l4);
     state.stamps = context.snapshot.stamps;
     state.paths = [judgement.path.0, PathId::UNCACHED.0];
-    state.path_states = ctstate as u8;
+    state.path_states |= ctstate as u8; // of the reply direction nothing is known
     state.interfaces = [[leg.ingress.0, leg.egress.0], [UNSEEN; 2]];
     state.next_hops = [leg.next_hop.0, NeighbourIdx::UNROUTED.0];
     if leg.egress == InterfaceId::NONE {

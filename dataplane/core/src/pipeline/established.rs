@@ -7,12 +7,12 @@
 use super::family::Family;
 use super::leg::{self, Leg, NextHop, Oversize};
 use super::refuse::{Refusal, refuse};
-use super::{Context, Desk, admit, clamp, fragments, helped, stray};
+use super::{Context, Desk, admit, clamp, fragments, helped, stray, zone};
 use crate::burst::{Accepted, Origin, Packet, Seen};
 use crate::conntrack::changes::Ended;
 use crate::conntrack::ctstate::{CtState, CtStates};
 use crate::conntrack::datagram;
-use crate::conntrack::entry::{HotState, flags};
+use crate::conntrack::entry::{Cold, HotState, Warm, flags};
 use crate::conntrack::sctp;
 use crate::conntrack::table::{Row, Table, TupleHash, deadline};
 use crate::conntrack::tcp::{self, Outcome};
@@ -23,7 +23,7 @@ use crate::limits::Account;
 use crate::nat::rewrite::{Deltas, TtlChange};
 use crate::reply::IcmpErrorKind;
 use crate::rules::{self, Action, Judgement, PathId, Subject};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, Terms};
 use crate::units::{EntryIdx, InterfaceId, NeighbourIdx, NextHopTag};
 use crate::verdict::{DropReason, HostClass, Verdict};
 
@@ -128,7 +128,8 @@ fn close_soon<H: Family>(table: &mut Table<'_, H>, row: EntryIdx, context: &Cont
     let before = *table.hot(row).state();
     let state = table.row(row).hot.state_mut();
     state.flags |= flags::CLOSED;
-    state.timeout_ms = context.snapshot.timeouts.ms(TimeoutKind::TcpClose);
+    let terms = context.snapshot.terms_of(state.timeout_policy());
+    state.timeout_ms = terms.timeouts.ms(TimeoutKind::TcpClose);
     table.settle(row, before.flags, before.timeout_ms);
 }
 
@@ -165,7 +166,12 @@ fn anew<H: Family>(
     why: Ended,
     context: &Context<'_>,
 ) -> Verdict {
-    let tuple = *table.hot(row).tuple(direction);
+    let found = *table.hot(row).tuple(direction);
+    let tuple = zone::of_first::<H>(packet, found, context);
+    let hash = if tuple.same(&found) { hash } else { table.hash(&tuple) };
+    if let Some(headers) = &mut packet.parsed {
+        headers.tuple = tuple.into();
+    }
     table.remove(row, why, context.tick, context.books());
     context.counters.connections_gone.add(1);
     admit::pass(table, desk, packet, hash, &tuple, context)
@@ -197,10 +203,45 @@ fn track<H: Family>(
 ) -> Outcome {
     let Row { hot, warm, cold } = row;
     let state = hot.state_mut();
+    if state.has_timeout_policy() {
+        return track_policed(state, warm, cold, packet, headers, direction, context);
+    }
+    let terms = context.snapshot.terms();
+    track_under(terms, state, warm, cold, packet, headers, direction, context)
+}
+
+/// [`track`] for a connection with timeouts of its own.
+#[cold]
+fn track_policed(
+    state: &mut HotState,
+    warm: &mut Warm,
+    cold: &mut Cold,
+    packet: &Packet<'_>,
+    headers: &Headers,
+    direction: Direction,
+    context: &Context<'_>,
+) -> Outcome {
+    let terms = context.snapshot.terms_of(state.timeout_policy());
+    HotState::with_machine(state, |state| {
+        track_under(terms, state, warm, cold, packet, headers, direction, context)
+    })
+}
+
+#[inline]
+#[allow(clippy::too_many_arguments)] // an entry's three parts travel apart
+fn track_under(
+    Terms { timeouts, tcp: policy }: Terms<'_>,
+    state: &mut HotState,
+    warm: &mut Warm,
+    cold: &mut Cold,
+    packet: &Packet<'_>,
+    headers: &Headers,
+    direction: Direction,
+    context: &Context<'_>,
+) -> Outcome {
     let snapshot = context.snapshot;
     let outcome = if headers.kind == Kind::Tcp {
         let options = tcp_options(packet.bytes(), headers);
-        let (policy, timeouts) = (&snapshot.options.tcp, &snapshot.timeouts);
         tcp::packet(
             direction,
             &headers.tcp,
@@ -213,10 +254,10 @@ fn track<H: Family>(
             cold,
         )
     } else if headers.protocol == protocol::SCTP {
-        let (bytes, timeouts) = (transport(packet.bytes(), headers), &snapshot.timeouts);
+        let bytes = transport(packet.bytes(), headers);
         sctp::packet(direction, bytes, timeouts, context.tick, state, warm)
     } else {
-        datagram::packet(headers.protocol, &snapshot.timeouts, context.tick, state, cold);
+        datagram::packet(headers.protocol, timeouts, context.tick, state, cold);
         state.last_seen = context.tick.0;
         Outcome::Pass
     };
@@ -286,7 +327,7 @@ pub(super) fn decide<H: Family>(
     let leg = way(table, packet, headers, row, direction, context)?;
 
     let state = table.hot(row).state();
-    let judged_as = state.path_states >> (4 * d) & 0x0f;
+    let judged_as = state.path_states >> (4 * d) & 0x07;
     let path = PathId(state.paths[d]);
     let holds = path != PathId::UNCACHED
         && judged_as == ctstate as u8
@@ -348,6 +389,11 @@ pub(super) fn came_in_by<H: Family>(hot: &H) -> InterfaceId {
     InterfaceId(hot.state().interfaces[Direction::Original.index()][0])
 }
 
+/// The interface that packets of the original direction left by so far.
+pub(super) fn went_out_by<H: Family>(hot: &H) -> InterfaceId {
+    InterfaceId(hot.state().interfaces[Direction::Original.index()][1])
+}
+
 /// What a judgement means for the packet.
 #[inline]
 pub(super) fn consent(judgement: &Judgement) -> Result<(), Refusal> {
@@ -379,13 +425,11 @@ fn reroute<H: Family>(
     if has_lost_address(table.hot(row), context.snapshot) {
         return Err(Refusal::Drop(DropReason::AddressGone));
     }
-    let came_in_by = came_in_by(table.hot(row));
-
     let out: Tuple = (*table.hot(row).tuple(direction.opposite())).into();
     let leg = match packet.origin {
         Origin::Host => Leg::from_host(packet.interface),
         Origin::Wire => {
-            let preferred = (direction == Direction::Reply).then_some(came_in_by);
+            let preferred = zone::behind(table.hot(row), direction, context);
             leg::route(packet.interface, out.src(), preferred, context)?
         }
     };
@@ -477,7 +521,7 @@ fn rejudge<H: Family>(
         state.paths = [PathId::UNCACHED.0; 2];
     }
     state.paths[d] = judgement.path.0;
-    let keep = state.path_states & !(0x0f << (4 * d));
+    let keep = state.path_states & !(0x07 << (4 * d));
     state.path_states = keep | (ctstate as u8) << (4 * d);
     judgement
 }
@@ -546,7 +590,7 @@ pub(super) fn send<H: Family>(
     context: &Context<'_>,
 ) -> Verdict {
     if let Seen::Gathered(gathered) = &packet.seen {
-        desk.fates.pass(gathered);
+        desk.fates.pass(gathered, table.hot(row).tuple(direction).zone());
     }
     let forwarded = leg.ingress != InterfaceId::NONE && leg.egress != InterfaceId::NONE;
     let mac = if forwarded {

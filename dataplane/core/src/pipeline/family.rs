@@ -23,8 +23,8 @@ pub(super) trait Family: Hot {
     /// Where the transport header of a plain packet begins.
     const PLAIN_L4: usize;
 
-    /// The tuple of a plain packet.
-    fn plain_tuple(bytes: &[u8]) -> Option<Self::Tuple>;
+    /// The tuple of a plain packet in that zone.
+    fn plain_tuple(bytes: &[u8], zone: u16) -> Option<Self::Tuple>;
 
     /// Writes the inverse of `from` into a plain packet that is forwarded.
     fn rewrite_plain(bytes: &mut [u8], shape: Shape, from: &Self::Tuple, deltas: Deltas);
@@ -47,8 +47,8 @@ impl Family for HotV4 {
     const PLAIN_L4: usize = plain::L4_V4;
 
     #[inline(always)]
-    fn plain_tuple(bytes: &[u8]) -> Option<Self::Tuple> {
-        plain::tuple_v4(bytes)
+    fn plain_tuple(bytes: &[u8], zone: u16) -> Option<Self::Tuple> {
+        plain::tuple_v4(bytes, zone)
     }
 
     #[inline(always)]
@@ -74,8 +74,8 @@ impl Family for HotV6 {
     const PLAIN_L4: usize = plain::L4_V6;
 
     #[inline(always)]
-    fn plain_tuple(bytes: &[u8]) -> Option<Self::Tuple> {
-        plain::tuple_v6(bytes)
+    fn plain_tuple(bytes: &[u8], zone: u16) -> Option<Self::Tuple> {
+        plain::tuple_v6(bytes, zone)
     }
 
     #[inline(always)]

@@ -8,8 +8,8 @@ use super::family::Family;
 use super::refuse::refuse;
 use super::{Context, Desk, Ours, admit, established};
 use crate::burst::{Gathered, Origin, Packet, Seen};
-use crate::conntrack::table::{Table, deadline};
-use crate::conntrack::tuple::Direction;
+use crate::conntrack::table::{Promise, Table, deadline};
+use crate::conntrack::tuple::{Direction, FamilyTuple};
 use crate::fragments::{Arrival, Gathering};
 use crate::headers::{Headers, Kind};
 use crate::units::{EntryIdx, WORKERS_MAX};
@@ -22,11 +22,20 @@ const FATES: usize = 8;
 /// What became of the first fragments of the latest datagrams, by collector.
 pub(super) struct Fates([[Fate; FATES]; WORKERS_MAX]);
 
+/// What became of a first fragment.
+#[derive(Clone, Copy)]
+enum Passed {
+    /// It left as a packet of its connection, in whose zone it was found.
+    Yes { zone: u16 },
+    /// It was refused.
+    No,
+}
+
 #[derive(Clone, Copy)]
 struct Fate {
     datagram: u16,
     /// None: there was no such datagram yet.
-    passed: Option<bool>,
+    passed: Option<Passed>,
 }
 
 impl Fates {
@@ -39,7 +48,7 @@ impl Fates {
         of_collector.get_mut(usize::from(gathered.datagram) % FATES)
     }
 
-    fn passed(&mut self, gathered: &Gathered) -> Option<bool> {
+    fn passed(&mut self, gathered: &Gathered) -> Option<Passed> {
         let fate = self.of(gathered)?;
         fate.passed.filter(|_| fate.datagram == gathered.datagram)
     }
@@ -47,19 +56,27 @@ impl Fates {
     /// Remembers a first fragment that leaves as a packet of its connection. One that belongs to none is followed by
     /// nobody, even if a rule accepts what is INVALID.
     #[cold]
-    pub(super) fn pass(&mut self, gathered: &Gathered) {
-        self.note(gathered, true);
+    pub(super) fn pass(&mut self, gathered: &Gathered, zone: u16) {
+        self.note(gathered, Passed::Yes { zone });
+    }
+
+    /// The zone in which the first fragment's connection was found, if it passed.
+    pub(super) fn zone(&mut self, gathered: &Gathered) -> Option<u16> {
+        match self.passed(gathered)? {
+            Passed::Yes { zone } => Some(zone),
+            Passed::No => None,
+        }
     }
 
     /// Remembers a first fragment that was refused, if this is what `verdict` says.
     #[cold]
     pub(super) fn settle(&mut self, gathered: &Gathered, verdict: Verdict) {
         if matches!(verdict, Verdict::Drop(_) | Verdict::Reply { .. }) {
-            self.note(gathered, false);
+            self.note(gathered, Passed::No);
         }
     }
 
-    fn note(&mut self, gathered: &Gathered, passed: bool) {
+    fn note(&mut self, gathered: &Gathered, passed: Passed) {
         if let Some(fate) = self.of(gathered) {
             *fate = Fate { datagram: gathered.datagram, passed: Some(passed) };
         }
@@ -99,18 +116,25 @@ pub(super) fn follow<H: Family>(
         return Verdict::Drop(DropReason::Stopping);
     };
     let alone = Verdict::Drop(DropReason::FragmentRefused);
-    match desk.fates.passed(&gathered) {
-        Some(true) => {}
-        Some(false) => return alone,
+    let zone = match desk.fates.passed(&gathered) {
+        Some(Passed::Yes { zone }) => zone,
+        Some(Passed::No) => return alone,
         // The first one was not decided here, but visited others, if there are any: so does this one.
         None => {
             let reply = admit::redirected_reply(table, packet, &headers.tuple, context);
             let next = admit::elsewhere(packet, &headers.tuple, reply.as_ref(), context);
             return next.unwrap_or(alone);
         }
-    }
+    };
+    // A rule is asked about the first one only.
+    let (tuple, ours) = if zone == tuple.zone() {
+        (*tuple, ours)
+    } else {
+        let tuple = tuple.in_zone(zone);
+        (tuple, Ours { promise: Promise::NONE, hash: table.hash(&tuple), ..ours })
+    };
     let found = table
-        .find_promised(ours.promise, ours.hash, tuple)
+        .find_promised(ours.promise, ours.hash, &tuple)
         .filter(|&(row, _)| !context.tick.reached(deadline(table.hot(row).state())));
     let Some((row, direction)) = found else { return alone };
     let state = *table.hot(row).state();
@@ -141,7 +165,7 @@ pub(super) fn follow_held<H: Family>(
     direction: Direction,
     context: &Context<'_>,
 ) -> Verdict {
-    let (Some(headers), Some(true)) = (packet.parsed, desk.fates.passed(gathered)) else {
+    let (Some(headers), Some(_)) = (packet.parsed, desk.fates.zone(gathered)) else {
         return Verdict::Drop(DropReason::FragmentRefused);
     };
     match established::way(table, packet, &headers, row, direction, context) {

@@ -44,6 +44,8 @@ pub(super) struct Master {
     /// As packets of the direction that announces arrive, and as those of the other one do.
     pub(super) said: Tuple,
     pub(super) heard: Tuple,
+    /// By which interface packets of the direction that announces come.
+    pub(super) ingress: InterfaceId,
     deadline: Tick,
 }
 
@@ -76,7 +78,7 @@ pub(super) fn assign<H: Family>(
     leg: &Leg,
     context: &Context<'_>,
 ) -> Result<(), Refusal> {
-    if context.snapshot.options.helpers.any() {
+    if context.snapshot.options.helpers.any() | context.raw {
         return assign_one(table, desk, packet, headers, row, expected, leg, context);
     }
     Ok(())
@@ -95,12 +97,19 @@ fn assign_one<H: Family>(
     context: &Context<'_>,
 ) -> Result<(), Refusal> {
     let reply: Tuple = (*table.hot(row).tuple(Direction::Reply)).into();
+    // What a rule said comes first, but not for what was expected (nf_conntrack_core.c).
+    let is_expected = table.hot(row).state().flags & flags::EXPECTED != 0;
+    let said =
+        packet.visit.assigned.helper.filter(|kind| {
+            context.raw && !is_expected && kind.protocols().contains(&reply.protocol())
+        });
     let helpers = context.snapshot.options.helpers;
     // A call to a registered endpoint is signalled as its registration was, whatever its port.
     let is_call = expected.as_ref().is_some_and(|(_, expected)| expected.term == Term::Lasting);
+    let served = || helpers.of_service(reply.protocol(), reply.src_id());
     let kind = match is_call {
         true => Some(Kind::Sip).filter(|kind| helpers.has(*kind)),
-        false => helpers.of_service(reply.protocol(), reply.src_id()),
+        false => said.or_else(served),
     };
     let Some(kind) = kind else { return Ok(()) };
     let incarnation = table.cold(row).incarnation;
@@ -245,6 +254,7 @@ fn master<H: Family>(
         kind,
         said: (*hot.tuple(direction)).into(),
         heard: (*hot.tuple(direction.opposite())).into(),
+        ingress: InterfaceId(hot.state().interfaces[direction.index()][0]),
         deadline: deadline(hot.state()),
     }
 }
@@ -454,9 +464,11 @@ fn expectation(master: &Master, port: u16, from_peer: bool, now: Tick) -> Expect
         master: master.id,
         protocol: master.said.protocol(),
         src: from_peer.then_some(peer),
+        zone: master.heard.zone(),
         dst: master.heard.dst(),
         dst_port: port,
         to: (master.said.src(), port),
+        via: master.ingress,
         appear_as: (known_as != peer).then_some(known_as),
         pair: None,
         term: Term::Once,

@@ -11,7 +11,7 @@ use super::leg;
 use crate::burst::Packet;
 use crate::conntrack::ctstate::CtState;
 use crate::conntrack::datagram;
-use crate::conntrack::entry::{HotState, flags};
+use crate::conntrack::entry::{self, HotState, flags};
 use crate::conntrack::table::{Promise, Table, deadline};
 use crate::conntrack::tcp;
 use crate::conntrack::tuple::{Direction, protocol};
@@ -30,28 +30,37 @@ struct Way<'a> {
 }
 
 /// The whole walk of a plain packet off the wire; where it is to be sent. `None` if anything else about it is out of the ordinary: nothing
-/// was touched then.
+/// was touched then. Connections with timeouts of their own (`POLICED`) have a lane of their own, so that the others need not ask.
 #[inline(never)] // it needs all registers, and so does its caller
-pub(super) fn pass<H: Family>(
+pub(super) fn pass<H: Family, const POLICED: bool>(
     table: &mut Table<'_, H>,
     packet: &mut Packet<'_>,
-    Plain { shape, ip_len }: Plain,
+    Plain { shape, ip_len, zone }: Plain,
     promise: Promise,
     context: &Context<'_>,
 ) -> Option<InterfaceId> {
     let Packet { room, start, len, interface, .. } = packet;
     let bytes = room.get_mut(*start..*start + *len)?;
-    let (row, direction) = table.promised(promise, &H::plain_tuple(bytes)?)?;
+    let (row, direction) = table.promised(promise, &H::plain_tuple(bytes, zone)?)?;
     let (hot, warm) = table.hot_and_warm(row)?;
-    let way = clear(hot.state(), direction, ip_len, *interface, context)?;
+    let way = clear::<POLICED>(hot.state(), direction, ip_len, *interface, context)?;
 
     // Track.
     let state = hot.state_mut();
     let timeout_before = state.timeout_ms;
-    let timeouts = &context.snapshot.timeouts;
+    let timeouts = match POLICED {
+        false => &context.snapshot.timeouts,
+        true => context.snapshot.terms_of(state.timeout_policy()).timeouts,
+    };
     if shape.is_tcp() {
         let (segment, options) = plain::segment(bytes, H::PLAIN_L4, ip_len)?;
-        if !tcp::ordinary(direction, &segment, options, timeouts, state, warm) {
+        let mut ordinary =
+            |state: &mut _| tcp::ordinary(direction, &segment, options, timeouts, state, warm);
+        let is_ordinary = match POLICED {
+            false => ordinary(state),
+            true => HotState::with_machine(state, ordinary),
+        };
+        if !is_ordinary {
             return None;
         }
     } else {
@@ -81,7 +90,7 @@ pub(super) fn pass<H: Family>(
 /// Whether nothing stands in the way of a packet in `direction` that came in by `ingress`: the connection lives and
 /// was answered, the packet came the way it came before and may be sent on, and the rules accept it.
 #[inline(always)]
-fn clear<'a>(
+fn clear<'a, const POLICED: bool>(
     state: &HotState,
     direction: Direction,
     ip_len: u16,
@@ -91,10 +100,11 @@ fn clear<'a>(
     let d = direction.index();
     let snapshot = context.snapshot;
     let [came_in_by, egress] = state.interfaces[d];
+    let expected = CtState::Established as u8 | if POLICED { entry::POLICED } else { 0 };
     let as_before = state.stamps == snapshot.stamps
         && came_in_by == ingress.0
         && state.flags & (flags::SEEN_REPLY | flags::HELPED) == flags::SEEN_REPLY
-        && state.path_states >> (4 * d) & 0x0f == CtState::Established as u8
+        && state.path_states >> (4 * d) & 0x0f == expected
         && !context.tick.reached(deadline(state));
     if !as_before {
         return None;

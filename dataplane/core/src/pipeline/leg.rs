@@ -148,8 +148,12 @@ pub(super) fn check_source(
     if is_link_local(source) {
         return Ok(()); // its own link only: whoever forwards asks `is_link_local_source`
     }
-    let back = snapshot.routes.lookup(source);
-    let mode = context.interface(ingress).map_or(ReversePath::Strict, |i| i.reverse_path);
+    let (mode, zone) = context
+        .interface(ingress)
+        .map_or((ReversePath::Strict, 0), |interface| (interface.reverse_path, interface.zone));
+    // Others may lead to the same addresses as an interface with a zone of its own.
+    let own = if zone == 0 { None } else { snapshot.routes.lookup_via(source, ingress) };
+    let back = own.or_else(|| snapshot.routes.lookup(source));
     match (mode, back) {
         (ReversePath::Off, _) => Ok(()),
         (_, Some(route)) if route.kind == RouteKind::Broadcast => {

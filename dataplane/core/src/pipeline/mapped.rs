@@ -23,9 +23,12 @@ const TRIES: usize = 4;
 /// Ports below this one are for services, not for strangers.
 const PRIVILEGED: u16 = 1024;
 
-/// Nat destination: the inside endpoint that an unsolicited packet is let in to.
+/// Nat destination: the inside endpoint that an unsolicited packet is let in to, and the interface it is behind.
 #[cold]
-pub(super) fn destination(tuple: &Tuple, context: &Context<'_>) -> Option<(IpAddr, u16)> {
+pub(super) fn destination(
+    tuple: &Tuple,
+    context: &Context<'_>,
+) -> Option<((IpAddr, u16), InterfaceId)> {
     let external = endpoint(tuple.dst(), tuple.dst_id())?;
     let steering = &context.snapshot.steering;
     let is_candidate = maps(tuple.protocol())
@@ -38,15 +41,18 @@ pub(super) fn destination(tuple: &Tuple, context: &Context<'_>) -> Option<(IpAdd
     let mappings = &context.snapshot.mappings;
     let mapping = mappings.of_external(tuple.protocol(), external, context.tick)?;
     let is_open = mapping.independence == Independence::Filtering;
-    is_open.then(|| ((*mapping.inside.ip()).into(), mapping.inside.port()))
+    let inside = ((*mapping.inside.ip()).into(), mapping.inside.port());
+    is_open.then_some((inside, mapping.via))
 }
 
 /// Nat source, where no rule speaks: what the interface asks for; and whoever sends to a mapping from inside appears by
-/// its own (hairpin, RFC 4787 REQ-9). `reply` is the reply tuple so far, `dialled` the destination before translation.
+/// its own (hairpin, RFC 4787 REQ-9). `reply` is the reply tuple so far, `zone` the original one's, `dialled` the destination
+/// before translation.
 #[cold]
 pub(super) fn unsaid(
     behind: &mut Option<Behind>,
     reply: &Tuple,
+    zone: u16,
     dialled: Option<IpAddr>,
     leg: &Leg,
     context: &Context<'_>,
@@ -57,7 +63,7 @@ pub(super) fn unsaid(
         && steering.is_host_inside(reply.dst())
     {
         let mappings = &context.snapshot.mappings;
-        let own = mappings.any_of_inside(reply.protocol(), inside, context.tick);
+        let own = mappings.any_of_inside(reply.protocol(), (inside, zone), context.tick);
         let address = own.map_or(dialled, |own| IpAddr::V4(*own.external.ip()));
         // One that is made for this lets nobody in: no rule has said so yet.
         let independence = own.map_or(Independence::Mapping, |own| own.independence);
@@ -93,6 +99,8 @@ pub(super) fn owns(protocol: u8, address: IpAddr, port: u16, context: &Context<'
 pub(super) struct Asked<'a> {
     /// The reply tuple so far.
     pub(super) reply: &'a Tuple,
+    /// The zone that its source is in.
+    pub(super) zone: u16,
     pub(super) behind: &'a Behind,
     pub(super) ingress: InterfaceId,
 }
@@ -147,7 +155,7 @@ pub(super) fn source(
 /// The mapping that a connection's source has or may have; its external port is 0 if it has none yet. `None` if it can have
 /// none: then it is translated as any other.
 fn wanted(asked: &Asked<'_>, dealer: WorkerId, context: &Context<'_>) -> Option<Wanted> {
-    let &Asked { reply, behind, ingress } = asked;
+    let &Asked { reply, zone, behind, ingress } = asked;
     let independence = behind.ports.independent?;
     let (mut external, inside) =
         (endpoint(behind.address, 0)?, endpoint(reply.dst(), reply.dst_id())?);
@@ -160,7 +168,8 @@ fn wanted(asked: &Asked<'_>, dealer: WorkerId, context: &Context<'_>) -> Option<
         return None;
     }
     let mappings = &context.snapshot.mappings;
-    if let Some(known) = mappings.of_inside(protocol, inside, *external.ip(), context.tick) {
+    if let Some(known) = mappings.of_inside(protocol, (inside, zone), *external.ip(), context.tick)
+    {
         external = known.external;
         let older = context.snapshot.older_steering.iter().map(|older| &**older);
         let mut steerings = core::iter::once(&*context.snapshot.steering).chain(older);
@@ -169,7 +178,7 @@ fn wanted(asked: &Asked<'_>, dealer: WorkerId, context: &Context<'_>) -> Option<
         }
     }
     let linger_ms = linger_ms(protocol, context);
-    Some(Wanted { protocol, inside, external, independence, linger_ms })
+    Some(Wanted { protocol, inside, zone, via: ingress, external, independence, linger_ms })
 }
 
 /// A connection that came in by a mapping holds it.

@@ -42,7 +42,7 @@ use crate::parse::{
     plain::{self, Plain},
 };
 use crate::reply::RateLimit;
-use crate::rules::Paths;
+use crate::rules::{Paths, Zoned};
 use crate::snapshot::{Interface, Snapshot};
 use crate::time::{Instant, Tick};
 use crate::units::{INTERFACES_MAX, InterfaceId, WorkerId};
@@ -67,6 +67,7 @@ mod stray;
 mod table_changes;
 mod table_view;
 mod triggered;
+mod zone;
 
 pub use table_changes::{Edit, Told};
 pub use table_view::{ConnectionId, ConnectionView, Cursor, Filter};
@@ -197,6 +198,8 @@ struct Context<'a> {
     alone: bool,
     /// Whether there are endpoint-independent mappings.
     mapped: bool,
+    /// Whether some connections have timeouts of their own.
+    policed: bool,
 }
 
 impl<'a> Context<'a> {
@@ -205,7 +208,8 @@ impl<'a> Context<'a> {
         let (tick, paths) = (now.tick(), snapshot.policy.paths(me).filter(|_| !raw));
         let alone = snapshot.steering.workers() == 1;
         let mapped = snapshot.steering.is_mapped();
-        Self { me, snapshot, counters, now, tick, moment: now.moment(), raw, paths, alone, mapped }
+        let (moment, policed) = (now.moment(), !snapshot.timeout_policies.is_empty());
+        Self { me, snapshot, counters, now, tick, moment, raw, paths, alone, mapped, policed }
     }
 
     /// The books that this worker's connections stand in.
@@ -352,9 +356,25 @@ impl<'m> Pipeline<'m> {
     ) -> Option<InterfaceId> {
         let plain = ours.plain?;
         if plain.shape.is_v4() {
-            lane::pass(&mut self.v4, packet, plain, ours.promise, context)
+            lane::pass::<_, false>(&mut self.v4, packet, plain, ours.promise, context)
         } else {
-            lane::pass(&mut self.v6, packet, plain, ours.promise, context)
+            lane::pass::<_, false>(&mut self.v6, packet, plain, ours.promise, context)
+        }
+    }
+
+    /// The fast lane of connections with timeouts of their own.
+    #[cold]
+    fn in_other_lane(
+        &mut self,
+        packet: &mut Packet<'_>,
+        plain: Plain,
+        promise: Promise,
+        context: &Context<'_>,
+    ) -> Option<InterfaceId> {
+        if plain.shape.is_v4() {
+            lane::pass::<_, true>(&mut self.v4, packet, plain, promise, context)
+        } else {
+            lane::pass::<_, true>(&mut self.v6, packet, plain, promise, context)
         }
     }
 
@@ -363,7 +383,7 @@ impl<'m> Pipeline<'m> {
     fn prefetch_bucket(&self, packet: &Packet<'_>, plain: Option<Plain>) -> TupleHash {
         let tuple = match (&packet.parsed, plain) {
             (Some(headers), _) => Some(headers.tuple),
-            (None, Some(_)) => plain::tuple_v6(packet.bytes()).map(Tuple::V6),
+            (None, Some(plain)) => plain::tuple_v6(packet.bytes(), plain.zone).map(Tuple::V6),
             (None, None) => None,
         };
         match &tuple {
@@ -405,7 +425,12 @@ impl<'m> Pipeline<'m> {
 
     /// The rest of one packet's walk, the long way.
     #[inline(never)]
-    fn decide(&mut self, packet: &mut Packet<'_>, ours: Ours, context: &Context<'_>) -> Verdict {
+    fn decide(
+        &mut self,
+        packet: &mut Packet<'_>,
+        mut ours: Ours,
+        context: &Context<'_>,
+    ) -> Verdict {
         if let Some(plain) = ours.plain
             && !context.raw
             && self.has_no_place(packet, plain, ours, context)
@@ -413,16 +438,23 @@ impl<'m> Pipeline<'m> {
             return Verdict::Drop(DropReason::TableFull);
         }
         if let Some(plain) = ours.plain {
+            if context.policed
+                && let Some(egress) = self.in_other_lane(packet, plain, ours.promise, context)
+            {
+                context.counters.tracked.add(1);
+                return Verdict::Forward { egress };
+            }
             packet.seen = Seen::Plain(plain);
             packet.parsed = plain::headers(packet.bytes(), plain);
         }
-        if context.raw
-            && let Some(verdict) = raw::pass(&mut self.desk, packet, context)
-        {
-            if let Seen::Gathered(gathered) = &packet.seen {
-                self.desk.fates.settle(gathered, verdict);
+        if context.raw {
+            if let Some(verdict) = raw::pass(&mut self.desk, packet, context) {
+                if let Seen::Gathered(gathered) = &packet.seen {
+                    self.desk.fates.settle(gathered, verdict);
+                }
+                return verdict;
             }
-            return verdict;
+            self.enter_zone(packet, &mut ours, context);
         }
         let Some(headers) = packet.parsed.as_ref() else {
             return Verdict::Drop(DropReason::Stopping);
@@ -459,6 +491,26 @@ impl<'m> Pipeline<'m> {
         verdict
     }
 
+    /// Has a packet looked for in the zone that a rule said, if one did.
+    #[cold]
+    fn enter_zone(&self, packet: &mut Packet<'_>, ours: &mut Ours, context: &Context<'_>) {
+        let said = packet.visit.assigned.zone;
+        let Some(headers) = packet.parsed.as_mut().filter(|_| said != Zoned::Unsaid) else {
+            return;
+        };
+        ours.promise = Promise::NONE;
+        match &mut headers.tuple {
+            Tuple::V4(tuple) => {
+                *tuple = zone::looked_for(&self.v4, tuple, said, context);
+                ours.hash = self.v4.hash(tuple);
+            }
+            Tuple::V6(tuple) => {
+                *tuple = zone::looked_for(&self.v6, tuple, said, context);
+                ours.hash = self.v6.hash(tuple);
+            }
+        }
+    }
+
     /// Whether a plain packet belongs to no connection, and no other can be kept: then its headers need not be read.
     #[inline(always)]
     fn has_no_place(
@@ -472,19 +524,20 @@ impl<'m> Pipeline<'m> {
         fn refused<H: family::Family>(
             table: &Table<'_, H>,
             packet: &Packet<'_>,
+            plain: Plain,
             ours: Ours,
             context: &Context<'_>,
         ) -> bool {
             is_refusing(table, context)
-                && H::plain_tuple(packet.bytes()).is_some_and(|tuple| {
+                && H::plain_tuple(packet.bytes(), plain.zone).is_some_and(|tuple| {
                     !may_use_headroom(table, packet, &tuple, context)
                         && table.find_promised(ours.promise, ours.hash, &tuple).is_none()
                 })
         }
         if plain.shape.is_v4() {
-            refused(&self.v4, packet, ours, context)
+            refused(&self.v4, packet, plain, ours, context)
         } else {
-            refused(&self.v6, packet, ours, context)
+            refused(&self.v6, packet, plain, ours, context)
         }
     }
 
@@ -685,7 +738,7 @@ fn steer_among(
 fn open(packet: &mut Packet<'_>, context: &Context<'_>) -> Result<Opened, Verdict> {
     match packet.seen {
         Seen::Plain(plain) if plain.shape.is_v4() => {
-            let tuple = plain::tuple_v4(packet.bytes()).unwrap_or_default();
+            let tuple = plain::tuple_v4(packet.bytes(), plain.zone).unwrap_or_default();
             return Ok((Some(plain), tuple.words()));
         }
         Seen::Plain(plain) => return Ok((Some(plain), [0; 2])),

@@ -6,7 +6,7 @@ use crate::burst::{Origin, Packet, Seen};
 use crate::conntrack::ctstate::{CtState, CtStates};
 use crate::conntrack::tuple::protocol;
 use crate::headers::Kind;
-use crate::rules::{Answer, Family, Hook, HookSet, Policy, TableId};
+use crate::rules::{Answer, Assignment, Family, Hook, HookSet, Policy, TableId, Tracking};
 use crate::units::InterfaceId;
 use crate::verdict::{DropReason, Verdict};
 
@@ -16,7 +16,8 @@ pub(super) fn is_asked(policy: &Policy) -> bool {
     Family::ALL.into_iter().any(|family| policy.asks(family, RAW))
 }
 
-/// The whole walk of a packet that the table drops or does not track; `None` for all others.
+/// The whole walk of a packet that the table drops or does not track; `None` for all others, which have with them then what
+/// the table says about their connection.
 #[cold]
 pub(super) fn pass(
     desk: &mut Desk,
@@ -25,6 +26,9 @@ pub(super) fn pass(
 ) -> Option<Verdict> {
     let headers = packet.parsed?;
     let asked_before = packet.visit.visited != 0 || packet.visit.admit;
+    if !asked_before {
+        packet.visit.assigned = Assignment::default();
+    }
     let unseen = match headers.kind {
         // Fragments are seen when their datagram is whole, by the first one.
         Kind::Arp | Kind::Fragment | Kind::Later => true,
@@ -46,12 +50,17 @@ pub(super) fn pass(
     // Nothing is known of a connection yet: Linux calls that INVALID too.
     let states = CtStates::of(CtState::Invalid);
     let subject = ruled::subject(packet, &own, &own.tuple, way, states);
-    let mut untracked = false;
-    if let Answer::Drop(by) = policy.consult(context.me, hook, &subject, &mut untracked) {
+    let mut tracking = Tracking::Unsaid;
+    if let Answer::Drop(by) = policy.consult(context.me, hook, &subject, &mut tracking) {
         return Some(Verdict::Drop(leg::denied(by)));
     }
-    if !untracked || headers.kind == Kind::Untracked {
-        return None;
+    match tracking {
+        Tracking::Untracked if headers.kind != Kind::Untracked => {}
+        Tracking::Assigned(assignment) => {
+            packet.visit.assigned = assignment;
+            return None;
+        }
+        _ => return None,
     }
     if matches!(packet.seen, Seen::Gathered(_)) {
         // Those behind it would find no connection to follow.

@@ -7,7 +7,7 @@ use crate::conntrack::ctstate::{CtState, CtStates};
 use crate::headers::{Headers, Kind};
 use crate::parse;
 use crate::reply::{self, IcmpErrorKind};
-use crate::rules::{Action, Answer as Said, Family, Hook, HookSet, RejectKind, Subject};
+use crate::rules::{Action, Answer as Said, Family, Hook, HookSet, RejectKind, Subject, Tracking};
 use crate::units::InterfaceId;
 use crate::verdict::{DropReason, Verdict};
 
@@ -125,7 +125,7 @@ fn may_leave(packet: &Packet<'_>, state: CtState, context: &Context<'_>) -> bool
     let asks_raw = policy.asks(Family::of(&own.tuple), HookSet::of(&[Hook::RawOutput]));
     let refused = asks_raw
         && matches!(
-            policy.consult(me, Hook::RawOutput, &subject(CtState::Invalid), &mut false),
+            policy.consult(me, Hook::RawOutput, &subject(CtState::Invalid), &mut Tracking::Unsaid),
             Said::Drop(_)
         );
     !refused && policy.judge(me, Hook::Output, &subject(state)).action == Action::Accept

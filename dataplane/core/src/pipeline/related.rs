@@ -9,9 +9,9 @@ use core::net::IpAddr;
 
 use super::established::{consent, hold, judge, states, still_accepted};
 use super::family::Family;
-use super::leg::{self, Leg, NextHop, Oversize};
+use super::leg::{self, Leg, NextHop, Oversize, Preferred};
 use super::refuse::{Refusal, refuse};
-use super::{Context, Desk, stray};
+use super::{Context, Desk, stray, zone};
 use crate::burst::{Origin, Packet};
 use crate::conntrack::ctstate::CtState;
 use crate::conntrack::table::{Table, TupleHash, deadline};
@@ -73,7 +73,8 @@ fn relate<H: Family>(
 ) -> Result<Verdict, Refusal> {
     let incoming: Tuple = (*table.hot(row).tuple(direction)).into();
     let other: Tuple = (*table.hot(row).tuple(direction.opposite())).into();
-    let leg = way(packet, headers, outer_src, other.src(), context)?;
+    let preferred = zone::behind(table.hot(row), direction, context);
+    let leg = way(packet, headers, [outer_src, other.src()], preferred, context)?;
     let outer = Headers {
         tuple: Tuple::new(outer_src, incoming.dst(), 0, 0, headers.protocol)
             .ok_or(Refusal::Drop(DropReason::IcmpErrorQuote))?,
@@ -104,19 +105,19 @@ pub(super) fn take_up<H: Family>(
         .unwrap_or_else(|refusal| refuse(refusal, packet, desk, context))
 }
 
-/// Where the error goes, with what must hold on the way.
+/// Where the error goes, from and to these addresses, with what must hold on the way.
 fn way(
     packet: &Packet<'_>,
     headers: &Headers,
-    outer_src: IpAddr,
-    destination: IpAddr,
+    [outer_src, destination]: [IpAddr; 2],
+    preferred: Preferred,
     context: &Context<'_>,
 ) -> Result<Leg, Refusal> {
     if packet.origin == Origin::Host {
         return Ok(Leg::from_host(packet.interface));
     }
     leg::check_source(packet.interface, outer_src, destination, context)?;
-    let leg = leg::route(packet.interface, destination, None, context)?;
+    let leg = leg::route(packet.interface, destination, preferred, context)?;
     if leg.egress != InterfaceId::NONE {
         if leg::is_link_local_source(outer_src) {
             return Err(Refusal::Drop(DropReason::LinkLocalScope));

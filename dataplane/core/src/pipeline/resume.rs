@@ -5,10 +5,10 @@ use super::family::Family;
 use super::leg::{self, Leg};
 use super::refuse::refuse;
 use super::related;
-use super::{Context, Desk, Pipeline, fragments, parse};
+use super::{Context, Desk, Pipeline, fragments, parse, zone};
 use crate::burst::{Burst, Packet, Seen};
 use crate::conntrack::table::{Table, deadline};
-use crate::conntrack::tuple::{Direction, Tuple};
+use crate::conntrack::tuple::{FamilyTuple, Tuple};
 use crate::counters::Counters;
 use crate::headers::Kind;
 use crate::snapshot::Snapshot;
@@ -33,8 +33,14 @@ impl Pipeline<'_> {
         for packet in &mut burst.packets {
             let desk = &mut self.desk;
             let verdict = match parse(packet, &context) {
-                Ok((Tuple::V4(tuple), _)) => take_up(&mut self.v4, desk, packet, &tuple, &context),
-                Ok((Tuple::V6(tuple), _)) => take_up(&mut self.v6, desk, packet, &tuple, &context),
+                Ok((Tuple::V4(tuple), kind)) => {
+                    let tuple = looked_for(&self.v4, desk, packet, &tuple, kind, &context);
+                    take_up(&mut self.v4, desk, packet, &tuple, &context)
+                }
+                Ok((Tuple::V6(tuple), kind)) => {
+                    let tuple = looked_for(&self.v6, desk, packet, &tuple, kind, &context);
+                    take_up(&mut self.v6, desk, packet, &tuple, &context)
+                }
                 Err(verdict) => verdict,
             };
             if let Seen::Gathered(gathered) = &packet.seen {
@@ -42,6 +48,23 @@ impl Pipeline<'_> {
             }
             burst.verdicts.push(verdict);
         }
+    }
+}
+
+/// The tuple that a held packet was looked for by when it came.
+fn looked_for<H: Family>(
+    table: &Table<'_, H>,
+    desk: &mut Desk,
+    packet: &Packet<'_>,
+    tuple: &H::Tuple,
+    kind: Kind,
+    context: &Context<'_>,
+) -> H::Tuple {
+    match (kind, &packet.seen) {
+        (Kind::Later, Seen::Gathered(gathered)) => {
+            desk.fates.zone(gathered).map_or(*tuple, |zone| tuple.in_zone(zone))
+        }
+        _ => zone::looked_for(table, tuple, packet.visit.assigned.zone, context),
     }
 }
 
@@ -65,10 +88,7 @@ fn take_up<H: Family>(
         return fragments::follow_held(table, desk, packet, &gathered, row, direction, context);
     }
     let out: Tuple = (*table.hot(row).tuple(direction.opposite())).into();
-    let preferred = match direction {
-        Direction::Original => None,
-        Direction::Reply => Some(established::came_in_by(table.hot(row))),
-    };
+    let preferred = zone::behind(table.hot(row), direction, context);
     let leg: Leg = match leg::route(packet.interface, out.src(), preferred, context) {
         Ok(leg) => leg,
         Err(refusal) => return refuse(refusal, packet, desk, context),

@@ -17,7 +17,7 @@ use crate::conntrack::tuple::Tuple;
 use crate::headers::{Headers, Kind};
 use crate::nat::plan::Random;
 use crate::rules::translation::netmapped;
-use crate::rules::{Answer, Hook, HookSet, Ports, Subject, TableId, Translation};
+use crate::rules::{Answer, Hook, HookSet, Ports, Subject, TableId, Tracking, Translation};
 use crate::snapshot::is_link_local;
 use crate::units::InterfaceId;
 use crate::verdict::DropReason;
@@ -198,7 +198,7 @@ fn ask<H: Family>(
         return Ok(Answer::Nothing);
     }
     let subject = subject(packet, headers, tuple, way, states);
-    match policy.consult(context.me, hook, &subject, &mut false) {
+    match policy.consult(context.me, hook, &subject, &mut Tracking::Unsaid) {
         Answer::Drop(by) => Err(Refusal::Drop(leg::denied(by))),
         answer => Ok(answer),
     }

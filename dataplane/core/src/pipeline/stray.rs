@@ -111,7 +111,7 @@ pub(super) fn own_headers(packet: &Packet<'_>, headers: &Headers) -> Option<Head
     }
     let (src, dst) = parse::addresses(packet.bytes(), headers)?;
     let tuple = Tuple::new(src, dst, 0, 0, headers.protocol)?;
-    Some(Headers { tuple, ..*headers })
+    Some(Headers { tuple: tuple.in_zone(headers.tuple.zone()), ..*headers })
 }
 
 /// Route, limits, judge, send. `invalid` is what makes the packet INVALID; without, it is UNTRACKED.

@@ -12,7 +12,7 @@ use crate::conntrack::entry::{Cold, HotState, Warm, flags};
 use crate::conntrack::sctp;
 use crate::conntrack::table::{Table, deadline};
 use crate::conntrack::tcp;
-use crate::conntrack::timeouts::Timeouts;
+use crate::conntrack::timeouts::{TimeoutPolicyId, Timeouts};
 use crate::conntrack::tuple::{Direction, FamilyTuple, Tuple, protocol};
 use crate::counters::Counters;
 use crate::headers::tcp_flags;
@@ -274,12 +274,12 @@ impl Pipeline<'_> {
         let used = if v6 { self.v6.rows_used() } else { self.v4.rows_used() };
         let last = if passed == 2 { began.row } else { used };
         let end = last.min(row.saturating_add(rows));
-        let timeouts = self.review.holds.then_some(&*snapshot.timeouts);
+        let holds = self.review.holds;
         for row in (row..end).map(EntryIdx) {
             let removed = if v6 {
-                review_row(&mut self.v6, me, row, snapshot, timeouts, now.tick())
+                review_row(&mut self.v6, me, row, snapshot, holds, now.tick())
             } else {
-                review_row(&mut self.v4, me, row, snapshot, timeouts, now.tick())
+                review_row(&mut self.v4, me, row, snapshot, holds, now.tick())
             };
             counters.connections_gone.add(u64::from(removed));
         }
@@ -297,13 +297,13 @@ impl Pipeline<'_> {
 }
 
 /// Removes a connection whose external address is gone; otherwise has it begin anew under these stamps, and end
-/// under these timeouts, if they are others. Whether it was removed.
+/// under its timeouts, if it `holds` connections to those. Whether it was removed.
 fn review_row<H: Family>(
     table: &mut Table<'_, H>,
     me: WorkerId,
     row: EntryIdx,
     snapshot: &Snapshot,
-    timeouts: Option<&Timeouts>,
+    holds: bool,
     now: Tick,
 ) -> bool {
     if !table.is_live(row) {
@@ -325,7 +325,12 @@ fn review_row<H: Family>(
         state.next_hops = [NeighbourIdx::UNROUTED.0; 2];
         state.paths = [PathId::UNCACHED.0; 2];
     }
-    if let Some(timeouts) = timeouts {
+    if holds {
+        let policy = state.timeout_policy();
+        if snapshot.timeout_policies.get(policy).is_none() {
+            state.set_timeout_policy(TimeoutPolicyId::NONE); // its number may come to mean another one
+        }
+        let timeouts = snapshot.terms_of(policy).timeouts;
         state.timeout_ms = state.timeout_ms.min(longest_timeout(protocol, state, timeouts));
     }
     table.settle(row, before.flags, before.timeout_ms);
@@ -371,7 +376,7 @@ fn enlist<H: Family>(ledger: &Ledger, hot: &H, me: WorkerId, row: EntryIdx, snap
 
 /// The idle timeout of an undisturbed connection in its state, milliseconds.
 fn longest_timeout(ip_protocol: u8, state: &HotState, timeouts: &Timeouts) -> u32 {
-    let number = state.protocol_state;
+    let number = state.machine_state();
     match ip_protocol {
         protocol::TCP => timeouts.ms(tcp::State::from_number(number).timeout()),
         protocol::SCTP => timeouts.ms(sctp::State::from_number(number).timeout()),
@@ -419,7 +424,7 @@ pub(super) fn view<H: Family>(
         original: (*hot.tuple(Direction::Original)).into(),
         reply: (*hot.tuple(Direction::Reply)).into(),
         flags: hot.state().flags & !(flags::ARMED | flags::CHANGED),
-        protocol_state: hot.state().protocol_state,
+        protocol_state: hot.state().machine_state(),
         remaining_ms: deadline(hot.state()).since(now.tick()).max(0) as u32,
         packets: warm.packets(),
         bytes: warm.bytes(),

@@ -58,6 +58,12 @@ pub(super) fn used<H: Family>(
     }
 }
 
+/// Whether routes lead to the source of a connection, and to nobody else with its address in another zone.
+fn leads_back(original: &Tuple, leg: &Leg, context: &Context<'_>) -> bool {
+    let route = || context.snapshot.routes.lookup(original.src());
+    original.zone() == 0 || route().is_some_and(|route| route.egress == leg.ingress)
+}
+
 #[cold]
 fn note<H: Family>(
     table: &Table<'_, H>,
@@ -86,7 +92,8 @@ fn note<H: Family>(
             let reply: Tuple = (*table.hot(row).tuple(Direction::Reply)).into();
             keep(place, reply.src());
         }
-        None if forwarded => {
+        // Whoever is let in goes where the routes lead, whatever the zone.
+        None if forwarded && leads_back(&original, leg, context) => {
             let pulled = triggers.pulled(leg.egress, protocol, port);
             pulled.for_each(|(place, _)| keep(place, original.src()));
         }

@@ -270,6 +270,7 @@ impl Compiler {
                 Step::Translate(self.translations.len() as u32 - 1)
             }
             Target::NoTrack => Step::NoTrack,
+            Target::Assign(assignment) => Step::Assign(assignment),
             Target::Jump(chain) => Step::Jump((first_user + chain) as u32),
             Target::Goto(chain) => Step::Goto((first_user + chain) as u32),
         })

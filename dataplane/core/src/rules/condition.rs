@@ -4,7 +4,7 @@
 //! the policy's flat array of conditions, those that look at per-packet things last.
 
 use super::model::Side;
-use super::{Family, InterfaceSet, RejectKind, Subject};
+use super::{Assignment, Family, InterfaceSet, RejectKind, Subject, Tracking};
 use crate::conntrack::ctstate::{CtState, CtStates};
 use crate::conntrack::tuple::{Tuple, protocol};
 use crate::limits::{self, Account, Ledger};
@@ -19,6 +19,7 @@ pub(super) enum Step {
     /// The translation at this place.
     Translate(u32),
     NoTrack,
+    Assign(Assignment),
     Return,
     Jump(u32),
     Goto(u32),
@@ -169,8 +170,8 @@ pub(super) struct Pools<'a> {
 pub(super) struct Findings<'a, 'l> {
     /// Something was looked at that the next packet of the same connection, direction and state may answer otherwise.
     pub(super) varies: bool,
-    /// A rule said that the packet is not to be tracked.
-    pub(super) untracked: bool,
+    /// What rules of `raw` said about the packet's connection.
+    pub(super) tracking: Tracking,
     /// What the packet's connection is counted under, if it has one and anything is counted.
     pub(super) account: Option<&'a mut Account<'l>>,
 }

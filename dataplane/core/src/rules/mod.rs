@@ -14,11 +14,12 @@
 //! * `compile`: model to policy, all that can be wrong with a model found here.
 //! * `condition`: one compiled rule against one packet.
 //! * `policy`: the walk, and the counting.
-//! * `translation`: what a rule of `nat` may ask for.
+//! * `translation`: what a rule of `nat` may ask for; `assignment`: what one of `raw` may.
 //! * `paths`: the interned paths of one worker.
 //!
 //! Owner: control builds it, workers share it. Allocates: when compiled, never afterwards.
 
+mod assignment;
 mod compile;
 mod condition;
 mod lines;
@@ -29,6 +30,7 @@ mod policy;
 mod tests;
 pub(crate) mod translation;
 
+pub use assignment::{Assignment, Zoned};
 pub use compile::{CompileError, Fault};
 pub use paths::{AcceptedPath, PATHS_MAX};
 pub use policy::{Paths, Policy, PolicyCounts};
@@ -370,6 +372,27 @@ pub enum Answer {
     Drop(DecidedBy),
     /// Translate its connection.
     Translate(Translation),
+}
+
+/// What the rules of `raw` say about a packet's connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Tracking {
+    /// Nothing.
+    #[default]
+    Unsaid,
+    /// It has none: it is not tracked.
+    Untracked,
+    /// It gets this.
+    Assigned(Assignment),
+}
+
+impl Tracking {
+    /// Says this, unless something was said.
+    pub(crate) fn settle(&mut self, said: Self) {
+        if *self == Self::Unsaid {
+            *self = said;
+        }
+    }
 }
 
 /// What the filter rules say about a packet.

@@ -6,7 +6,7 @@
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
-use super::{Hook, HookSet, InterfaceSet, RejectKind, TableId, Translation};
+use super::{Assignment, Hook, HookSet, InterfaceSet, RejectKind, TableId, Translation};
 use crate::conntrack::ctstate::CtStates;
 use crate::limits::Of;
 
@@ -73,6 +73,9 @@ pub enum Target {
     Translate(Translation),
     /// Do not track the packet, and go on with the next rule; `raw` only.
     NoTrack,
+    /// Give the packet's connection a zone, a helper, timeouts, unless an earlier rule spoke of any of this or of not tracking
+    /// it; and go on with the next rule; `raw` only.
+    Assign(Assignment),
     /// Back to the calling chain; in a base chain: to its policy.
     Return,
     /// Into a user chain, and back behind this rule.
@@ -96,7 +99,7 @@ impl Target {
                 Hook::RawOutput,
             ]),
             Self::Reject(_) => HookSet::of(&Hook::FILTER),
-            Self::NoTrack => HookSet::of(TableId::Raw.hooks()),
+            Self::NoTrack | Self::Assign(_) => HookSet::of(TableId::Raw.hooks()),
             Self::Translate(translation) => translation.hooks(),
         }
     }

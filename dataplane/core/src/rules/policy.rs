@@ -11,7 +11,7 @@ use super::model::ChainPolicy;
 use super::paths::{AcceptedPath, CountCell, PATH_RULES_MAX, PathTable};
 use super::{
     Action, Answer, Count, DecidedBy, Family, Hook, HookSet, JUMPS_MAX, Judgement, PathId, RuleIdx,
-    Subject, Translation,
+    Subject, Tracking, Translation,
 };
 use crate::limits::{Account, Ledger};
 use crate::units::WorkerId;
@@ -178,7 +178,7 @@ impl Policy {
             packet_len: subject.packet_len,
         };
         let varies = !packet.may_be_remembered();
-        let mut findings = Findings { varies, untracked: false, account };
+        let mut findings = Findings { varies, account, ..Findings::default() };
         let (end, by) = self.walk(hook, &packet, &mut trail, &mut findings);
         let End::Verdict(action) = end else {
             debug_assert!(false, "compile refuses translations in the filter table");
@@ -205,8 +205,8 @@ impl Policy {
         self.asked[family.index()].intersects(hooks)
     }
 
-    /// Asks the rules of a hook of `raw` or `nat`, and counts the packet there. Sets `untracked` if one of them said that it
-    /// is not to be tracked.
+    /// Asks the rules of a hook of `raw` or `nat`, and counts the packet there. What rules of `raw` said about its connection
+    /// comes back in `tracking`.
     ///
     /// Only the thread of `worker` may call this with `worker`.
     pub fn consult(
@@ -214,7 +214,7 @@ impl Policy {
         worker: WorkerId,
         hook: Hook,
         subject: &Subject<'_>,
-        untracked: &mut bool,
+        tracking: &mut Tracking,
     ) -> Answer {
         let packet = Packet::new(subject);
         let counts = self.workers.get(worker.index());
@@ -227,7 +227,7 @@ impl Policy {
         };
         let mut findings = Findings::default();
         let (end, by) = self.walk(hook, &packet, &mut trail, &mut findings);
-        *untracked |= findings.untracked;
+        *tracking = findings.tracking;
         trail.flush();
         if let (Some(counts), DecidedBy::ChainPolicy(family, hook)) = (counts, by) {
             counts.policies[family.index()][hook.index()].add(subject.packet_len);
@@ -322,7 +322,11 @@ impl Policy {
                     return (End::Verdict(Action::Reject(kind)), by_rule(this));
                 }
                 Step::Translate(place) => return (End::Translate(place), by_rule(this)),
-                Step::NoTrack => findings.untracked = true,
+                // The first of these has the word (xt_CT: what has a conntrack is left alone).
+                Step::NoTrack => findings.tracking.settle(Tracking::Untracked),
+                Step::Assign(assignment) => {
+                    findings.tracking.settle(Tracking::Assigned(assignment));
+                }
                 Step::Return => at = end,
                 Step::Goto(chain) => (at, end) = self.chain(chain),
                 Step::Jump(chain) => {

@@ -106,7 +106,9 @@ impl Naive {
                 Target::Drop => return End::Decided(Action::Drop, by),
                 Target::Reject(kind) => return End::Decided(Action::Reject(kind), by),
                 Target::Return => return End::Returned,
-                Target::Translate(_) | Target::NoTrack => panic!("not in the filter table"),
+                Target::Translate(_) | Target::NoTrack | Target::Assign(_) => {
+                    panic!("not in the filter table")
+                }
                 Target::Jump(to) => {
                     let end = self.chain(filters, family, ChainRef::User(to), s);
                     if matches!(end, End::Decided(..)) {

@@ -35,6 +35,7 @@ pub(crate) fn interface() -> Interface {
         clamp_mss: None,
         dhcp: false,
         reverse_path: ReversePath::Strict,
+        zone: 0,
         addresses: vec![address("192.0.2.1", 24), address("2001:db8::1", 64)].into(),
     }
 }

@@ -449,6 +449,7 @@ mod tests {
     use postern_core::nat::mapping::{Mappings, Refused, Wanted};
     use postern_core::rules::Independence;
     use postern_core::time::Tick;
+    use postern_core::units::InterfaceId;
 
     use super::*;
 
@@ -481,6 +482,8 @@ mod tests {
         let wanted = |number: u32| Wanted {
             protocol: 17,
             inside: SocketAddrV4::new((0x0a00_0000 + number).into(), 5000),
+            zone: 0,
+            via: InterfaceId::NONE,
             external: SocketAddrV4::new((0x0b00_0000 + number).into(), 5000),
             independence: Independence::Mapping,
             linger_ms: 1,

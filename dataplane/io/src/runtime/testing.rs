@@ -62,6 +62,7 @@ pub fn snapshot(workers: u8) -> Snapshot {
         clamp_mss: None,
         dhcp: false,
         reverse_path: ReversePath::Strict,
+        zone: 0,
         addresses: Box::new([address]),
     };
     let link = |address: Ipv4Addr, length, egress, gateway: Option<Ipv4Addr>| Prefix {
@@ -108,6 +109,7 @@ pub fn snapshot(workers: u8) -> Snapshot {
         expectations: Arc::default(),
         mappings: Arc::default(),
         timeouts: Arc::new(Timeouts::rfc()),
+        timeout_policies: Arc::default(),
         options: Options::default(),
     }
 }

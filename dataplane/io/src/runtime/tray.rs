@@ -76,7 +76,7 @@ const _: () = assert!(FRAME_SIZE <= u16::MAX as u32, "an offset in a frame fits 
 impl Luggage {
     /// Of a packet that nobody will look at again.
     pub(crate) const fn of_decided(interface: InterfaceId) -> Self {
-        let visit = Visit { visited: 0, admit: false, clash: false, accepted: None };
+        let visit = Visit::NONE;
         let steered_by = Generation(0);
         Self { interface, origin: Origin::Wire, visit, seen: Seen::Unseen, steered_by }
     }

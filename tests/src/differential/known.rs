@@ -89,15 +89,17 @@ fn was_seen_to_close(case: &Case<'_>) -> bool {
             || sides.iter().all(|&back| said(back, flag::FIN)))
 }
 
-/// A SYN/ACK while the connection opens that does not acknowledge the other side's last SYN.
+/// A SYN/ACK while the connection opens whose ACK is too low for a SYN of the other side. Which one counts in an opening
+/// from both sides is a matter of their numbers, not of which came last.
 fn is_answer_to_no_syn(case: &Case<'_>) -> bool {
     let these = flag::SYN | flag::ACK | flag::RST;
     let Some(segment) = case.segment().filter(|s| s.flags & these == flag::SYN | flag::ACK) else {
         return false;
     };
-    let mut theirs = case.past_segments(!case.shot.back).rev();
-    let syn = theirs.find(|s| s.flags & (flag::SYN | flag::RST) == flag::SYN);
-    case.is_opening() && syn.is_some_and(|syn| !acknowledges(segment, syn))
+    let mut syns = case
+        .past_segments(!case.shot.back)
+        .filter(|s| s.flags & (flag::SYN | flag::RST) == flag::SYN);
+    case.is_opening() && syns.any(|syn| !acknowledges(segment, syn) && after(end(syn), segment.ack))
 }
 
 /// Whether a segment acknowledges a SYN, or some of the data in it.

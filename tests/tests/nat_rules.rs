@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use postern_core::forward::RouteKind;
 use postern_core::rules::{Count, Family, Hook, TableId};
 use postern_core::verdict::DropReason;
+use postern_tests::flow::Ping;
 use postern_tests::fragments::{cut, reassemble};
 use postern_tests::packet::{Address, Pkt, echo_reply, echo_request, icmp, other, tcp, udp};
 use postern_tests::{Firewall, Flow, HOST_LAN, HOST_WAN, LAN, LAN2, Sent, Setup, WAN, for_workers};
@@ -84,7 +85,7 @@ fn a_pool_address_lets_nobody_in() {
     });
 }
 
-/// C092; RFC 4787 REQ-2: paired pooling.
+/// C092; RFC 4787 REQ-2, RFC 7857 §4: paired pooling, whatever the protocol.
 #[test]
 fn a_host_keeps_its_address_of_a_pool_and_hosts_spread_over_all() {
     for_workers([1, 2, 4], |setup| {
@@ -96,14 +97,54 @@ fn a_host_keeps_its_address_of_a_pool_and_hosts_spread_over_all() {
             for round in 0..20u16 {
                 let server = SocketAddr::from(([192, 0, 2, round as u8 + 1], 1000 + round));
                 let mut flow = Flow::outward(host(last, 4000 + round * 7), server);
-                flow.exchange(&mut fw);
-                of_host.insert(flow.seen().ip());
+                let seen = match round % 3 {
+                    0 => {
+                        flow.exchange(&mut fw);
+                        flow.seen().ip()
+                    }
+                    1 => flow.open(&mut fw).seen().ip(),
+                    _ => {
+                        let mut ping = Ping::outward(flow.client.ip(), server.ip(), round);
+                        let asked = ping.ask(&mut fw, 1);
+                        ping.tell(&mut fw, 1);
+                        asked.src
+                    }
+                };
+                of_host.insert(seen);
             }
             assert_eq!(of_host.len(), 1, "host {last}: {of_host:?}");
             used.extend(of_host);
         }
         let all: HashSet<IpAddr> = (8..12).map(|last| [203, 0, 113, last].into()).collect();
         assert_eq!(used, all);
+    });
+}
+
+/// RFC 7857 §4: where its address of a pool has no port left, a host is refused, and does not appear behind another one.
+#[test]
+fn a_host_whose_address_of_a_pool_is_used_up_moves_to_no_other() {
+    for_workers([1, 2, 4], |setup| {
+        let workers = u16::from(setup.workers);
+        let last = 40_000 + 2 * workers - 1; // ports belong to workers in pairs
+        let rule = format!(
+            "-t nat -A POSTROUTING -o wan -p udp -j SNAT --to-source 203.0.113.8-203.0.113.11:40000-{last}"
+        );
+        let mut fw = ruled(setup, &[&rule]);
+        let mut used = HashSet::new();
+        for pair in 0..workers {
+            for place in 0..3 {
+                let mut flow =
+                    Flow::outward(host(2, 5000 + pair * 2 + place * 2 * workers), SERVER);
+                if place < 2 {
+                    flow.exchange(&mut fw);
+                    used.insert(flow.seen().ip());
+                } else {
+                    let sent = flow.try_c2s(&mut fw, &flow.ask());
+                    assert_eq!(sent.dropped(), DropReason::PortsExhausted);
+                }
+            }
+        }
+        assert_eq!(used.len(), 1, "{used:?}");
     });
 }
 

@@ -169,7 +169,8 @@ pub fn rows(config: &Settings, workers: u8) -> [u32; 2] {
 pub fn room(config: &Settings, workers: u8) -> Room {
     let state = RandomState::new();
     let key = SipKey([0_u8, 1].map(|half| state.hash_one(half)));
-    Room { rows: rows(config, workers), key, per_source: config.limits.per_source }
+    let (rows, per_source) = (rows(config, workers), config.limits.per_source);
+    Room { rows, key, per_source, before: None }
 }
 
 /// A port trigger; `None` if its interface does not exist.

@@ -14,6 +14,7 @@ use postern_core::counters::{Counters, Values};
 use postern_core::forward::NeighbourState;
 use postern_core::forward::neighbour::Neighbour;
 use postern_core::fragments::{self, SLOTS, Settled};
+use postern_core::nat::exhausted::Shortage;
 use postern_core::pipeline::{
     ConnectionId, ConnectionView, Cursor, Edit, Filter, Limits, Pipeline, Told,
 };
@@ -656,6 +657,11 @@ impl Firewall {
             sum.add(&worker.counters.values());
         }
         sum
+    }
+
+    /// Which addresses ran out of ports, worker by worker.
+    pub fn shortages(&self) -> Vec<Shortage> {
+        self.workers.iter().flat_map(|worker| worker.counters.exhausted.shortages()).collect()
     }
 
     /// What moved since the last call, but bytes and hand-overs: counters by their names, drops by their

@@ -393,6 +393,7 @@ impl Setup {
                     rows: [self.capacity; 2],
                     key: self.key(3),
                     per_source: self.per_source,
+                    before: before.and_then(|(_, before)| before.policy.ledger_to_go_on_with()),
                 };
                 let rules = compile(&self.rules, &names, usize::from(self.workers), &room);
                 rules.expect("the rules compile").policy().clone()

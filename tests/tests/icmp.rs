@@ -15,6 +15,46 @@ fn error(router: &str, kind: u8, code: u8, rest: u32, about: &Pkt) -> Pkt {
     icmp(router, about.src, kind, code, rest, &about.build())
 }
 
+/// What the appliance answers leaves by OUTPUT, as a packet of its own that is RELATED to what it answers.
+#[test]
+fn its_own_errors_and_resets_leave_by_output() {
+    let expiring = || udp("192.168.1.2:5000", "192.0.2.9:53").ttl(1);
+    let refused = |port: u16| tcp("192.168.1.2:5000", ("192.0.2.9", port)).syn();
+    // An INVALID one that is answered: of no connection, so the answer is of none either.
+    let stray = || tcp("192.168.1.2:5000", "192.0.2.9:96").ack(7);
+    for (rules, answered) in [
+        (&[][..], [true; 4]),
+        (
+            &["-A OUTPUT -o lan -p icmp --icmp-type time-exceeded -j DROP"],
+            [false, true, true, true],
+        ),
+        (&["-A OUTPUT -p icmp -j DROP"], [false, false, true, true]),
+        (
+            &["-A OUTPUT -o lan -d 192.168.1.2 -p tcp --tcp-flags RST RST -j DROP"],
+            [true, true, false, false],
+        ),
+        (&["-A OUTPUT -m conntrack --ctstate INVALID -j DROP"], [true, true, true, false]),
+        (&["-t raw -A OUTPUT -p icmp -j DROP"], [false, false, true, true]),
+        (&["-P OUTPUT DROP"], [false; 4]),
+        (
+            &["-P OUTPUT DROP", "-A OUTPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"],
+            [true, true, true, false],
+        ),
+    ] {
+        for_workers([1, 2], |setup| {
+            let mut setup = setup.routed();
+            setup.iptables("-I FORWARD -p tcp --dport 98 -j REJECT");
+            setup.iptables("-I FORWARD -p tcp --dport 97 -j REJECT --reject-with tcp-reset");
+            setup.iptables("-I FORWARD -p tcp --dport 96 -j REJECT --reject-with tcp-reset");
+            rules.iter().for_each(|rule| setup.iptables(rule));
+            let mut fw = Firewall::with(setup);
+            let packets = [expiring(), refused(98), refused(97), stray()];
+            let said = packets.map(|pkt| !fw.lan(pkt).is_silent());
+            assert_eq!(said, answered, "{rules:?}");
+        });
+    }
+}
+
 /// C049
 #[test]
 fn two_hosts_that_use_one_identifier_each_get_their_own_replies() {

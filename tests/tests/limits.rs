@@ -292,6 +292,31 @@ fn a_change_of_rules_keeps_the_count() {
     });
 }
 
+/// Who is at the limit stays there, before anybody has looked at a single connection again.
+#[test]
+fn a_change_of_other_rules_hands_nobody_a_new_quota() {
+    for_workers([1, 2, 4], |setup| {
+        let limit = "FORWARD -p udp --dport 54 -m connlimit --connlimit-above 20 -j DROP";
+        let mut fw = with_rules(setup.capacity(1024).per_source(40), &[&format!("-I {limit}")]);
+        for i in 0..20 {
+            Flow::outward(host(2, 2000 + i), "192.0.2.9:53").exchange(&mut fw);
+            Flow::outward(host(2, 3000 + i), "192.0.2.9:54").exchange(&mut fw);
+        }
+        for turn in 0..5 {
+            fw.change(|setup| setup.iptables(&format!("-I FORWARD -p tcp --dport {turn} -j DROP")));
+            fw.take_moved();
+            assert!(fw.lan(udp(host(2, 5000 + turn), "192.0.2.9:53")).outs.is_empty());
+            assert!(fw.lan(udp(host(2, 6000 + turn), "192.0.2.9:54")).outs.is_empty());
+            moved!(fw, received: 2, SourceLimit: 1, DeniedByRule: 1);
+            fw.housekeep(8);
+        }
+        // Where the rules count fewer of them, the others are counted no more, as soon as they have been looked at.
+        fw.change(|setup| setup.iptables("-I FORWARD -p udp --sport 3000:3009 -j ACCEPT"));
+        (0..2).for_each(|_| fw.housekeep(u32::MAX));
+        assert_eq!((of_rule(&fw, "192.168.1.2"), of_source(&fw, "192.168.1.2")), (10, 40));
+    });
+}
+
 /// Every row that is in use, past its deadline or not.
 fn rows(fw: &mut Firewall) -> Vec<ConnectionView> {
     let mut rows = Vec::new();

@@ -558,3 +558,24 @@ fn a_mapping_does_not_change_for_a_conflict() {
     old.exchange(&mut fw);
     assert_eq!(mappings(&fw)[0].connections, 1);
 }
+
+/// RFC 4787 REQ-11: who may come in by a mapping does not depend on whom its host talks to next.
+#[test]
+fn a_mapping_stays_open_although_its_host_talks_on_by_another_rule() {
+    let dns = "-t nat -A POSTROUTING -o wan -p udp --dport 53 -j MASQUERADE --endpoint-independent mapping";
+    for_workers([1, 2, 4], |setup| {
+        let mut fw = with(setup, &[dns, FILTERING]);
+        let mut flow = Flow::outward("192.168.1.2:5000", "192.0.2.9:4000");
+        flow.exchange(&mut fw);
+        Flow::inward("198.51.100.7:4000", flow.seen(), flow.client).exchange(&mut fw);
+        Flow::outward("192.168.1.2:5000", "192.0.2.9:53").exchange(&mut fw);
+        Flow::inward("198.51.100.8:4000", flow.seen(), flow.client).exchange(&mut fw);
+        // One that is shut is opened when a rule says so.
+        let mut shut = Flow::outward("192.168.1.3:5001", "192.0.2.9:53");
+        shut.exchange(&mut fw);
+        let stranger = udp("198.51.100.8:4000", shut.seen());
+        assert!(fw.wan(&stranger).outs.is_empty());
+        Flow::outward("192.168.1.3:5001", "192.0.2.9:4000").exchange(&mut fw);
+        fw.wan(&stranger).out(LAN);
+    });
+}

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 
 use postern_core::conntrack::entry::flags;
+use postern_core::nat::exhausted::Shortage;
 use postern_core::verdict::DropReason;
 use postern_tests::packet::{echo_request, other, tcp, udp};
 use postern_tests::{Firewall, Flow, HOST_WAN, LAN, LAN2, Setup, WAN, for_workers, moved};
@@ -169,6 +170,8 @@ fn when_ports_run_out_further_flows_are_dropped_and_recover_when_some_are_free()
         assert_eq!(late.try_c2s(&mut fw, &late.ask()).dropped(), DropReason::PortsExhausted);
     }
     moved!(fw, received: 10, PortsExhausted: 10);
+    let shortage = Shortage { address: [203, 0, 113, 2].into(), protocol: 17, packets: 10 };
+    assert_eq!(fw.shortages(), [shortage]);
     // Another server is another matter.
     let mut elsewhere = Flow::outward("192.168.1.100:500", "192.0.2.10:500");
     elsewhere.exchange(&mut fw);

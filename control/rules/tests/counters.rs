@@ -15,7 +15,7 @@ const WAN: InterfaceId = InterfaceId(1);
 const NAMES: [(&str, InterfaceId); 2] = [("lan", LAN), ("wan", WAN)];
 
 /// Room to count the connections of small tables.
-const ROOM: Room = Room { rows: [64; 2], key: SipKey([1, 2]), per_source: None };
+const ROOM: Room = Room { rows: [64; 2], key: SipKey([1, 2]), per_source: None, before: None };
 
 fn words(line: &str) -> Vec<String> {
     line.split_whitespace().map(str::to_owned).collect()

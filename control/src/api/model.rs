@@ -59,6 +59,9 @@ pub struct Status {
     pub counters: BTreeMap<String, u64>,
     /// Reasons with at least one drop.
     pub drops: Vec<DropCount>,
+    /// External addresses that ran out of ports.
+    #[serde(default)]
+    pub exhausted: Vec<Shortage>,
     /// The interfaces, in the order of the configuration.
     pub interfaces: Vec<InterfaceStatus>,
     /// How many port forwards.
@@ -71,6 +74,17 @@ pub struct Status {
     /// Things an operator should know of: a device in copy mode, small pages, policy routing unseen.
     #[serde(default)]
     pub warnings: Vec<String>,
+}
+
+/// An external address that ran out of ports for some protocol. The first 64 of each worker are told apart.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Shortage {
+    /// The address that connections were to appear behind.
+    pub address: String,
+    /// The protocol's name, or its number.
+    pub protocol: String,
+    /// First packets that were dropped for it (`ports_exhausted`).
+    pub packets: u64,
 }
 
 /// One worker.

@@ -1,5 +1,8 @@
 //! The running appliance as the control socket sees it.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -28,7 +31,7 @@ use crate::api::mapping::Mapping;
 use crate::api::model::{
     Books, ConfigFault, ConnectionCount, DeviceMode, DropCount, Drops, FamilyRuleCounts, Forward,
     ForwardKey, ForwardRequest, InterfaceStatus, ReloadOutcome, RuleCounts, RulesOutcome,
-    RulesRequest, Status, TableUse, WorkerStatus,
+    RulesRequest, Shortage, Status, TableUse, WorkerStatus,
 };
 use crate::api::trigger::{Holder, Trigger, TriggerKey, TriggerRequest};
 use crate::compile;
@@ -256,6 +259,7 @@ impl Backend for Running {
             books: Books::from(&values),
             counters: values.named().map(|(name, n)| (name.to_owned(), n)).collect(),
             drops: self.drop_counts().into_iter().filter(|d| d.packets > 0).collect(),
+            exhausted: self.shortages(),
             interfaces: interfaces(&board, &shared.taken),
             forwards: board.forwards().len() as u32,
             followers: shared.events.followers() as u32,
@@ -454,6 +458,23 @@ impl Backend for Running {
 
 impl Running {
     /// Drops by reason, of every worker and of the host thread, which comes last.
+    /// Which addresses ran out of ports, over all workers, the worst first.
+    fn shortages(&self) -> Vec<Shortage> {
+        let mut sums = BTreeMap::<_, u64>::new();
+        let workers = self.0.handle.workers.iter();
+        for short in workers.flat_map(|worker| worker.counters.exhausted.shortages()) {
+            *sums.entry((short.address, short.protocol)).or_default() += short.packets;
+        }
+        let show = |((address, protocol), packets): ((IpAddr, u8), u64)| Shortage {
+            address: address.to_string(),
+            protocol: Protocol(protocol).to_string(),
+            packets,
+        };
+        let mut all: Vec<_> = sums.into_iter().map(show).collect();
+        all.sort_by_key(|short| Reverse(short.packets));
+        all
+    }
+
     fn drop_counts(&self) -> Vec<DropCount> {
         let handle = &self.0.handle;
         let mut values: Vec<_> =

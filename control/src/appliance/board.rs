@@ -118,7 +118,7 @@ impl Board {
         let numbered = numbers(&forwards);
         let mut rulesets = policy::load(&config)?;
         policy::set_forwards(&mut rulesets, &numbered)?;
-        let compiled = parts::compile_rules(&config, &rulesets, workers)?;
+        let compiled = parts::compile_rules(&config, &rulesets, workers, None)?;
         let snapshot = parts::first_snapshot(parts::Inputs {
             config: &config,
             kernel: &kernel,
@@ -372,7 +372,8 @@ impl Board {
             changes.push("the idle timeouts changed".to_owned());
         }
         policy::set_forwards(&mut rulesets, &numbers(&forwards))?;
-        let compiled = parts::compile_rules(&config, &rulesets, self.workers)?;
+        let compiled =
+            parts::compile_rules(&config, &rulesets, self.workers, Some(&self.compiled))?;
         reconfigure(&self.config, &config).map_err(BoardError::Kernel)?;
 
         self.next_forward += forwards.len() as u32;
@@ -429,7 +430,8 @@ impl Board {
     fn set_forwards(&mut self, forwards: Vec<ActiveForward>) -> Result<Arc<Snapshot>, BoardError> {
         let mut rulesets = self.rulesets.clone();
         policy::set_forwards(&mut rulesets, &numbers(&forwards))?;
-        let compiled = parts::compile_rules(&self.config, &rulesets, self.workers)?;
+        let compiled =
+            parts::compile_rules(&self.config, &rulesets, self.workers, Some(&self.compiled))?;
         self.rulesets = rulesets;
         self.forwards = forwards;
         self.retire(compiled);
@@ -440,7 +442,8 @@ impl Board {
     }
 
     fn set_rules(&mut self, rulesets: Rulesets) -> Result<Arc<Snapshot>, BoardError> {
-        let compiled = parts::compile_rules(&self.config, &rulesets, self.workers)?;
+        let compiled =
+            parts::compile_rules(&self.config, &rulesets, self.workers, Some(&self.compiled))?;
         self.rulesets = rulesets;
         self.retire(compiled);
         let mut next = (*self.snapshot).clone();

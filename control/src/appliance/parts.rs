@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use postern_core::conntrack::siphash::SipKey;
 use postern_core::forward::Neighbours;
+use postern_core::limits::Room;
 use postern_core::nat::mapping::Mappings;
 use postern_core::nat::trigger::Triggers;
 use postern_core::snapshot::Snapshot;
@@ -21,7 +22,7 @@ pub fn interface_ids(config: &Settings) -> Vec<(&str, InterfaceId)> {
     names.zip((0..).map(InterfaceId)).collect()
 }
 
-/// Compiles the rules for this configuration's interfaces.
+/// Compiles the rules for this configuration's interfaces; `before` is what was in force until now.
 ///
 /// # Errors
 /// Chains that packets could not leave.
@@ -29,8 +30,10 @@ pub fn compile_rules(
     config: &Settings,
     rulesets: &Rulesets,
     workers: u8,
+    before: Option<&Compiled>,
 ) -> Result<Compiled, postern_rules::Error> {
-    let room = compile::room(config, workers);
+    let before = before.and_then(|before| before.policy().ledger_to_go_on_with());
+    let room = Room { before, ..compile::room(config, workers) };
     postern_rules::compile(rulesets, &interface_ids(config), usize::from(workers), &room)
 }
 

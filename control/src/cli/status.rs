@@ -4,8 +4,8 @@ use std::io::{self, Write};
 
 use super::text::{Align, escaped, print_columns};
 use crate::api::model::{
-    DeviceMode, DropCount, Drops, Forward, ForwardOrigin, InterfaceStatus, Status, TableUse,
-    WorkerStatus,
+    DeviceMode, DropCount, Drops, Forward, ForwardOrigin, InterfaceStatus, Shortage, Status,
+    TableUse, WorkerStatus,
 };
 use crate::api::trigger::Trigger;
 
@@ -44,7 +44,20 @@ pub fn write_status(status: &Status, out: &mut dyn Write) -> io::Result<()> {
     )?;
     write_books(status, out)?;
     writeln!(out, "\ndrops")?;
-    write_reasons(&status.drops, out)
+    write_reasons(&status.drops, out)?;
+    write_shortages(&status.exhausted, out)
+}
+
+/// Prints which addresses ran out of ports, if any did.
+fn write_shortages(exhausted: &[Shortage], out: &mut dyn Write) -> io::Result<()> {
+    if exhausted.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\nout of ports")?;
+    for Shortage { address, protocol, packets } in exhausted {
+        writeln!(out, "  {packets}  {}  {}", escaped(address), escaped(protocol))?;
+    }
+    Ok(())
 }
 
 fn write_workers(workers: &[WorkerStatus], out: &mut dyn Write) -> io::Result<()> {
@@ -304,6 +317,18 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part}\n{text}");
         }
+    }
+
+    #[test]
+    fn addresses_without_ports_are_shown_where_there_are_any() {
+        let mut status = status();
+        assert!(!text(&status).contains("out of ports"));
+        status.exhausted = vec![Shortage {
+            address: "203.0.113.2".to_owned(),
+            protocol: "udp".to_owned(),
+            packets: 7,
+        }];
+        assert!(text(&status).ends_with("\nout of ports\n  7  203.0.113.2  udp\n"));
     }
 
     #[test]

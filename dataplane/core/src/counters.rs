@@ -6,6 +6,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::nat::exhausted::Exhausted;
 use crate::verdict::{DropReason, Verdict};
 
 /// A counter with one writer and any number of readers.
@@ -38,6 +39,8 @@ macro_rules! counters {
             $($(#[$doc])* pub $field: Counter,)*
             /// By reason; see [`DropReason`].
             pub drops: [Counter; DropReason::COUNT],
+            /// Of those for want of a port, whose.
+            pub exhausted: Exhausted,
         }
 
         impl Default for Counters {
@@ -45,6 +48,7 @@ macro_rules! counters {
                 Self {
                     $($field: Counter::default(),)*
                     drops: core::array::from_fn(|_| Counter::default()),
+                    exhausted: Exhausted::default(),
                 }
             }
         }

@@ -184,8 +184,7 @@ impl Device {
         let write =
             |state: &State| write_record(&record, state).map_err(self.step("writing its record"));
         let mut found = match earlier {
-            // An interface index is not used twice between two boots.
-            Some(state) if state.ifindex == self.ifindex => state,
+            Some(state) if state.is_of(self.ifindex) => state,
             _ => self.present().map_err(self.step("recording its state"))?,
         };
         if !found.taps.iter().any(|known| known == tap) {
@@ -205,13 +204,15 @@ impl Device {
             .partition(|(name, _)| polling.attributes().iter().any(|(set, _)| set == name));
         found.attributes = changed;
         for (name, value) in &restored {
-            set_attribute(&self.name, name, value).map_err(self.step("no busy polling"))?;
+            set_attribute(&self.name, self.ifindex, name, value)
+                .map_err(self.step("no busy polling"))?;
         }
         if !restored.is_empty() {
             write(&found)?;
         }
         for (name, value) in polling.attributes() {
-            set_attribute(&self.name, name, value).map_err(self.step("busy polling"))?;
+            set_attribute(&self.name, self.ifindex, name, value)
+                .map_err(self.step("busy polling"))?;
         }
         Ok(TakenOver { name: self.name.clone(), record, found })
     }
@@ -220,6 +221,7 @@ impl Device {
         let mut netlink = Netlink::open()?;
         Ok(State {
             ifindex: self.ifindex,
+            boot: boot_id(),
             flags: Control::open()?.flags(&self.name)? & FLAGS_CHANGED,
             sysctls: sysctl::present(&self.settings())?,
             attributes: Vec::new(),
@@ -278,6 +280,9 @@ const FLAGS_CHANGED: i32 = libc::IFF_UP | libc::IFF_ALLMULTI | libc::IFF_PROMISC
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 struct State {
     ifindex: u32,
+    /// Of which boot that index is: of another it may be any device's. Empty if it is not known.
+    #[serde(default)]
+    boot: String,
     /// `IFF_*`, those of [`FLAGS_CHANGED`].
     flags: i32,
     sysctls: Vec<Sysctl>,
@@ -292,6 +297,19 @@ struct State {
     addresses: Vec<String>,
     /// Likewise (`rtmsg`), for routes that somebody made.
     routes: Vec<String>,
+}
+
+impl State {
+    /// Whether it is about the device that has this index now: between two boots none is used twice.
+    fn is_of(&self, ifindex: u32) -> bool {
+        self.ifindex == ifindex && (self.boot.is_empty() || self.boot == boot_id())
+    }
+}
+
+/// The kernel's name for the time since it was started; empty if it does not tell.
+fn boot_id() -> String {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim_end().to_owned()
 }
 
 /// A device that was taken over. Dropping it changes nothing: the device stays closed until
@@ -363,7 +381,7 @@ impl TakenOver {
         let present = Control::open()
             .map_err(self.step("control socket"))?
             .index(&self.name)
-            .is_ok_and(|ifindex| ifindex == self.found.ifindex);
+            .is_ok_and(|ifindex| self.found.is_of(ifindex));
         if present {
             self.restore().map_err(self.step("giving it back"))?;
         }
@@ -372,7 +390,9 @@ impl TakenOver {
 
     fn restore(&self) -> io::Result<()> {
         let State { flags, sysctls, attributes, addresses, routes, .. } = &self.found;
-        let attribute = |(name, value): &(String, String)| set_attribute(&self.name, name, value);
+        let attribute = |(name, value): &(String, String)| {
+            set_attribute(&self.name, self.found.ifindex, name, value)
+        };
         let flags = Control::open()
             .and_then(|control| control.change_flags(&self.name, *flags, FLAGS_CHANGED & !flags));
         let mut done = vec![flags];
@@ -402,9 +422,18 @@ fn sysfs_of(device: &str) -> PathBuf {
     Path::new("/sys/class/net").join(device)
 }
 
-fn set_attribute(device: &str, name: &str, value: &str) -> io::Result<()> {
-    fs::write(sysfs_of(device).join(name), value)
-        .map_err(|error| io::Error::new(error.kind(), format!("/sys: {name}: {error}")))
+/// Writes an attribute of the device that has this name and index, and of no other: `/sys` may be that of another network
+/// namespace.
+fn set_attribute(device: &str, ifindex: u32, name: &str, value: &str) -> io::Result<()> {
+    let directory = sysfs_of(device);
+    let write = || {
+        let index = fs::read_to_string(directory.join("ifindex"))?;
+        if index.trim().parse() != Ok(ifindex) {
+            return Err(io::Error::other("it is that of another network namespace"));
+        }
+        fs::write(directory.join(name), value)
+    };
+    write().map_err(|error| io::Error::new(error.kind(), format!("/sys: {name}: {error}")))
 }
 
 /// How the names of records end.

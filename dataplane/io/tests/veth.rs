@@ -540,6 +540,37 @@ fn release_gives_a_device_back_as_found() {
     assert!(left.is_empty(), "{left:?}");
 }
 
+/// A record of another boot is about another device, although the index is the same.
+#[test]
+fn a_record_of_another_boot_is_of_no_use() {
+    if !may_run("reboot") {
+        return;
+    }
+    let lab = Lab::new();
+    lab.ip("fw", "addr add 10.78.0.1/24 dev l0");
+    let record = lab.run_dir.join("l0.state.json");
+    let reboot = || {
+        let text = std::fs::read_to_string(&record).expect("a record");
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("its id");
+        assert!(text.contains(boot.trim_end()) && text.contains("\"lan\""), "{text}");
+        std::fs::write(&record, text.replace(boot.trim_end(), "another")).expect("written");
+    };
+    lab.within("fw", || {
+        let device = Device::open("l0").expect("the device");
+        let take_over =
+            || device.take_over(&lab.run_dir, "lan", Reception::AllMulticast, Polling::Interrupts);
+        take_over().expect("taking over");
+        reboot();
+        // What that boot found is not taken for what this one finds, and is not given back to it.
+        take_over().expect("taking over");
+        reboot();
+        TakenOver::load(&lab.run_dir, "l0").expect("readable").expect("a record").release()
+    })
+    .expect("nothing to do");
+    assert!(!record.exists());
+    assert_eq!(lab.ip("fw", "-o -4 addr show dev l0"), "");
+}
+
 #[test]
 fn a_setting_that_is_refused_keeps_nothing_else_from_being_given_back() {
     if !may_run("refused") {

@@ -115,7 +115,7 @@ impl Driver {
         let forwards = compile::configured_forwards(config);
         let mut rulesets = policy::load(config)?;
         policy::set_forwards(&mut rulesets, &forwards)?;
-        let rules = parts::compile_rules(config, &rulesets, 1)?;
+        let rules = parts::compile_rules(config, &rulesets, 1, None)?;
         let neighbours = Arc::new(Neighbours::new(usize::from(u16::MAX)));
         let key = config.conntrack.hash_key.unwrap_or(KEY);
         let snapshot = parts::first_snapshot(Inputs {

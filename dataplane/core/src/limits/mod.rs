@@ -10,8 +10,9 @@
 //! A first packet is counted when it is judged ([`Account`]), so that of two workers that have room for one more, one gets it; it
 //! gives back what it took if it is refused later on. As in xt_connlimit, a rule counts the connections that came as far as its
 //! test, and no others. When a row ends, however it ends, what it holds is given back ([`Books`]): that is done where the row is freed,
-//! so there is no other way. A new policy begins with nothing counted, and every connection is judged once under its
-//! rules as if it were new, to be counted there.
+//! so there is no other way. A policy that asks for the same limits as the one before it goes on with its ledger, so that a change
+//! of other rules hands nobody a new quota; another one begins with nothing counted. Either way every connection is judged once
+//! under the new rules as if it were new, and is counted as they would have it.
 //!
 //! Owner: control makes it, workers share it. Allocates: when made, never after. What nobody is counted in is never
 //! touched, so a ledger for millions of rows takes no memory until there are connections.
@@ -19,6 +20,7 @@
 mod counts;
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -68,7 +70,7 @@ pub struct PerSource {
 }
 
 /// What a ledger is made for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct Room {
     /// Rows of each worker's tables, by [`Family`].
     pub rows: [u32; 2],
@@ -76,6 +78,8 @@ pub struct Room {
     pub key: SipKey,
     /// The limit of the configuration, if there is one.
     pub per_source: Option<PerSource>,
+    /// The ledger of the policy before, if it had one.
+    pub before: Option<Arc<Ledger>>,
 }
 
 /// The counters of one policy, and who is counted in them. See the [module](self).
@@ -90,11 +94,17 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// An empty ledger; `None` if there is nothing to count.
-    pub(crate) fn new(workers: usize, room: &Room, limits: [Vec<Limit>; 2]) -> Option<Self> {
+    /// The ledger of a policy: that of the one before, if it is for the same limits, else an empty one. `None` if there is
+    /// nothing to count.
+    pub(crate) fn new(workers: usize, room: &Room, limits: [Vec<Limit>; 2]) -> Option<Arc<Self>> {
         let most = limits.iter().map(Vec::len).max()? + usize::from(room.per_source.is_some());
         if most == 0 {
             return None;
+        }
+        if let Some(before) = &room.before
+            && before.is_for(workers, room, &limits)
+        {
+            return Some(Arc::clone(before));
         }
         // An address may have a counter for each limit; that every connection has its own address, and is counted under
         // more than a few, is not to be expected.
@@ -104,7 +114,16 @@ impl Ledger {
             |_| room.rows.map(|rows| AtomicU64::new_vec_zeroed(rows as usize).unwrap_or_default());
         let held = (0..workers).map(rows).collect();
         let limits = limits.map(Vec::into_boxed_slice);
-        Some(Self { counts, limits, per_source: room.per_source, held })
+        Some(Arc::new(Self { counts, limits, per_source: room.per_source, held }))
+    }
+
+    /// Whether it counts the same for the same tables.
+    fn is_for(&self, workers: usize, room: &Room, limits: &[Vec<Limit>; 2]) -> bool {
+        let rows = room.rows.map(|rows| rows as usize);
+        let same_rows = self.held.len() == workers
+            && self.held.iter().all(|own| own.each_ref().map(Vec::len) == rows);
+        let same_limits = self.limits.iter().zip(limits).all(|(own, other)| **own == **other);
+        same_rows && same_limits && self.per_source == room.per_source
     }
 
     /// Live connections that are counted for the source `address` under the limit of the configuration.
@@ -175,6 +194,8 @@ pub struct Account<'l> {
     /// What it held when it was opened.
     before: u64,
     held: u64,
+    /// Of that, what was asked for since.
+    asked: u64,
 }
 
 impl<'l> Account<'l> {
@@ -182,7 +203,8 @@ impl<'l> Account<'l> {
     pub(crate) fn of_first(ledger: &'l Ledger, original: &Tuple, reply: &Tuple) -> Self {
         let family = Family::of(original);
         let ends = ends(original, reply);
-        Self { ledger, family, ends, direction: Direction::Original, before: 0, held: 0 }
+        let direction = Direction::Original;
+        Self { ledger, family, ends, direction, before: 0, held: 0, asked: 0 }
     }
 
     /// For a packet of a known connection.
@@ -195,7 +217,8 @@ impl<'l> Account<'l> {
     ) -> Self {
         let family = Family::of(original);
         let held = ledger.held(worker, family, row).map_or(0, |held| held.load(Relaxed));
-        Self { ledger, family, ends: ends(original, reply), direction, before: held, held }
+        let ends = ends(original, reply);
+        Self { ledger, family, ends, direction, before: held, held, asked: 0 }
     }
 
     /// How many connections the packet's address has under a limit of the rules, this one included. As many as can be, if
@@ -226,12 +249,21 @@ impl<'l> Account<'l> {
         let other = self.ledger.key(self.family, place, self.ends[0]);
         let end = if other == Some(key) { 0 } else { end };
         let bit = 1 << (place * 2 + end);
+        self.asked |= bit;
         if self.held & bit != 0 {
             return Some(self.ledger.counts.get(key));
         }
         let count = self.ledger.counts.add(key)?;
         self.held |= bit;
         Some(count)
+    }
+
+    /// Gives back what nobody has asked for: the rules do not count the connection there any more.
+    pub(crate) fn forget_the_rest(&mut self) {
+        for key in self.ledger.keys(self.family, self.held & !self.asked, self.ends) {
+            self.ledger.counts.remove(key);
+        }
+        self.held &= self.asked;
     }
 
     /// The connection has that row, and keeps what it took until it ends.

@@ -21,6 +21,7 @@ use core::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release},
 };
 
+use arrayvec::ArrayVec;
 use zerocopy::{FromBytes, FromZeros, KnownLayout};
 
 use crate::conntrack::siphash::SipKey;
@@ -31,6 +32,8 @@ use crate::time::Tick;
 
 /// Most mappings shown by one call of [`Mappings::show`].
 pub const SHOWN_MAX: usize = 64;
+/// Most places looked at by one call of [`Mappings::show`].
+const LOOKED_AT_MAX: u32 = 1024;
 
 /// Whether there are mappings for this protocol.
 #[inline]
@@ -178,8 +181,13 @@ impl Mappings {
     pub fn any_of_inside(&self, protocol: u8, inside: SocketAddrV4, now: Tick) -> Option<Mapping> {
         self.locked(inside.port(), |shard| {
             let key = inside_word(inside, protocol);
-            let place = self.find(shard, Chain::Inside, key, |p| p.inside() == key)?;
-            self.read_live(shard, place, now)
+            // Each that is over is taken out of the chain.
+            loop {
+                let place = self.find(shard, Chain::Inside, key, |p| p.inside() == key)?;
+                if let Some(mapping) = self.read_live(shard, place, now) {
+                    return Some(mapping);
+                }
+            }
         })?
     }
 
@@ -218,7 +226,10 @@ impl Mappings {
             let deadline = if known.is_some() { deadline } else { now };
             at.set_life(connections.saturating_add(1), deadline);
             at.linger_ms.store(linger_ms, Relaxed);
-            at.set_independence(independence);
+            // RFC 4787 REQ-11: an open one is not shut by whom else the host talks to.
+            if known.is_none() || independence == Independence::Filtering {
+                at.set_independence(independence);
+            }
             Ok(at.read())
         });
         held.unwrap_or(Err(HoldError::Full))
@@ -284,21 +295,25 @@ impl Mappings {
         });
     }
 
-    /// Shows what the places from `from` on hold, at most [`SHOWN_MAX`] at a time. Returns where to go on, `None` at the end.
+    /// Shows what some of the places from `from` on hold, at most [`SHOWN_MAX`] mappings. Returns where to go on, `None` at
+    /// the end.
     pub fn show(&self, from: Cursor, now: Tick, take: impl FnMut(Mapping)) -> Option<Cursor> {
         let Cursor { worker, place: from } = from;
         let shard = self.shards.get(usize::from(worker))?;
         let fresh = shard.fresh.load(Relaxed);
-        let end = from.saturating_add(SHOWN_MAX as u32).min(fresh);
-        let mut shown: [Option<Mapping>; SHOWN_MAX] = [None; SHOWN_MAX];
+        let mut end = from;
+        let last = from.saturating_add(LOOKED_AT_MAX).min(fresh);
         // Copied out first: `take` is not ours.
+        let mut shown = ArrayVec::<Mapping, SHOWN_MAX>::new();
         shard.locked(|| {
-            for (place, shown) in (from..end).zip(&mut shown) {
-                let at = &shard.places[place as usize];
-                *shown = at.is_live().then(|| at.read()).filter(|mapping| !mapping.is_over(now));
+            while end < last && !shown.is_full() {
+                let at = &shard.places[end as usize];
+                end += 1;
+                let live = at.is_live().then(|| at.read());
+                shown.extend(live.filter(|mapping| !mapping.is_over(now)));
             }
         });
-        shown.into_iter().flatten().for_each(take);
+        shown.into_iter().for_each(take);
         if end < fresh {
             return Some(Cursor { worker, place: end });
         }
@@ -428,7 +443,11 @@ impl Mappings {
         at.inside.store(0, Relaxed);
         at.next_inside.store(shard.free.load(Relaxed), Relaxed);
         shard.free.store(place as u32 + 1, Relaxed);
-        shard.live.fetch_sub(1, Relaxed);
+        if shard.live.fetch_sub(1, Relaxed) == 1 {
+            // None is left: what comes next begins at the first place, and who lists them has nothing to walk.
+            shard.free.store(0, Relaxed);
+            shard.fresh.store(0, Relaxed);
+        }
     }
 }
 
@@ -533,6 +552,7 @@ impl Place {
 mod tests {
     use super::*;
     use std::collections::HashMap;
+    use std::vec;
     use std::vec::Vec;
 
     use proptest::prelude::*;
@@ -657,6 +677,63 @@ mod tests {
         table.release(protocol::UDP, external(6000), now, Refused::No);
         assert!(table.of_external(protocol::UDP, external(6000), now).is_some());
         assert!(table.of_external(protocol::UDP, external(6000), now.plus_ms(LINGER_MS)).is_none());
+    }
+
+    /// Two addresses, and so two mappings of one inside endpoint: the newer is over, the older is held.
+    #[test]
+    fn any_mapping_of_an_endpoint_is_one_that_lives() {
+        let table = table(1, 8);
+        let held = table.hold(&wanted(5000, 5000), Tick(0)).expect("room");
+        let second = SocketAddrV4::new([203, 0, 113, 3].into(), 5000);
+        table.hold(&Wanted { external: second, ..wanted(5000, 5000) }, Tick(0)).expect("room");
+        table.release(protocol::UDP, second, Tick(0), Refused::No);
+        let found = table.any_of_inside(protocol::UDP, held.inside, Tick(LINGER_MS));
+        assert_eq!(found.map(|mapping| mapping.external), Some(held.external));
+    }
+
+    /// RFC 4787 REQ-11: also if who asks again is refused.
+    #[test]
+    fn a_mapping_that_is_open_is_not_shut_while_it_lives() {
+        let table = table(1, 8);
+        let hold = |independence| {
+            table.hold(&Wanted { independence, ..wanted(5000, 5000) }, Tick(0)).expect("room")
+        };
+        assert_eq!(hold(Independence::Mapping).independence, Independence::Mapping);
+        for independence in [Independence::Filtering, Independence::Mapping] {
+            assert_eq!(hold(independence).independence, Independence::Filtering);
+        }
+        table.release(protocol::UDP, external(5000), Tick(0), Refused::Yes);
+        let found = table.of_external(protocol::UDP, external(5000), Tick(0)).expect("held");
+        assert_eq!((found.connections, found.independence), (2, Independence::Filtering));
+    }
+
+    #[test]
+    fn listing_steps_over_what_is_free_and_an_empty_table_has_nothing_to_walk() {
+        let table = table(1, 4 * LOOKED_AT_MAX);
+        for port in 0..3 * LOOKED_AT_MAX as u16 {
+            table.hold(&wanted(port, port), Tick(0)).expect("room");
+        }
+        let let_go = |ports: core::ops::Range<u16>| {
+            for port in ports {
+                table.release(protocol::UDP, external(port), Tick(0), Refused::Yes);
+            }
+        };
+        let list = || {
+            let (mut calls, mut ports) = (0, Vec::new());
+            let mut next = Some(Cursor::default());
+            while let Some(cursor) = next {
+                calls += 1;
+                next = table.show(cursor, Tick(0), |mapping| ports.push(mapping.inside.port()));
+            }
+            (calls, ports)
+        };
+        let last = 3 * LOOKED_AT_MAX as u16 - 1;
+        let_go(0..last);
+        assert_eq!(list(), (3, vec![last]));
+        let_go(last..last + 1);
+        assert_eq!(list(), (1, vec![]));
+        table.hold(&wanted(7, 7), Tick(0)).expect("room");
+        assert_eq!(list(), (1, vec![7]));
     }
 
     proptest! {

@@ -10,6 +10,7 @@ use core::net::IpAddr;
 
 use crate::units::InterfaceId;
 
+pub mod exhausted;
 pub mod mapping;
 pub mod plan;
 pub mod rewrite;

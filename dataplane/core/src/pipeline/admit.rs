@@ -434,7 +434,10 @@ fn source<H: Family>(
         let (random, me) = (&mut desk.random, context.me);
         let steering = &context.snapshot.steering;
         let chosen = plan::apart(reply, me, steering, random, taken);
-        let chosen = chosen.ok_or(Refusal::Drop(DropReason::PortsExhausted))?;
+        let chosen = chosen.ok_or_else(|| {
+            context.counters.exhausted.count(reply.dst(), reply.protocol());
+            Refusal::Drop(DropReason::PortsExhausted)
+        })?;
         first.hot.state_mut().flags |= flags::SNAT;
         context.counters.ports_changed.add(1);
         return Ok(chosen);
@@ -454,7 +457,7 @@ fn source<H: Family>(
         mapped::source(asked, random, &mut first.warm, context, taken)
     } else {
         plan::external_among(ports, reply, address, me, steering, random, taken)
-            .ok_or_else(|| no_port(ports, &reply, me, context))
+            .ok_or_else(|| no_port(&behind, &reply, me, context))
     };
     let chosen = chosen.map_err(Refusal::Drop)?;
     if chosen != reply {
@@ -469,18 +472,21 @@ fn source<H: Family>(
 /// Why there is no port for a connection among those of one worker.
 #[cold]
 pub(super) fn no_port(
-    ports: Ports,
+    behind: &Behind,
     reply: &Tuple,
     whose: WorkerId,
     context: &Context<'_>,
 ) -> DropReason {
     let steering = &context.snapshot.steering;
     let none_here =
-        ports.range.is_some_and(|range| plan::own_of(steering, whose, range).is_empty());
+        behind.ports.range.is_some_and(|range| plan::own_of(steering, whose, range).is_empty());
     match has_ids(reply.protocol()) {
         false => DropReason::TupleInUse, // there is nothing but the address to tell it by
         true if none_here => DropReason::PortsNotHere,
-        true => DropReason::PortsExhausted,
+        true => {
+            context.counters.exhausted.count(behind.address, reply.protocol());
+            DropReason::PortsExhausted
+        }
     }
 }
 

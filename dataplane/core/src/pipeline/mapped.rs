@@ -114,7 +114,7 @@ pub(super) fn source(
         let taken = |reply: &Tuple| taken(reply) || is_reserved(reply, context);
         let (ports, address) = (behind.ports, behind.address);
         plan::external_among(ports, *reply, address, dealer, steering, random, taken)
-            .ok_or_else(|| no_port(ports, reply, dealer, context))
+            .ok_or_else(|| no_port(behind, reply, dealer, context))
     };
     for _ in 0..TRIES {
         let Some(mut wanted) = wanted(&asked, dealer, context) else { break };

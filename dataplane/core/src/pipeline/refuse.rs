@@ -1,11 +1,14 @@
-//! Turning a packet away, with an answer to its sender where one is due.
+//! Turning a packet away, with an answer to its sender where one is due. An answer is the appliance's own packet: it
+//! leaves by OUTPUT, like any other, and is RELATED to the connection that the packet is of.
 
-use super::{Context, Desk};
+use super::{Context, Desk, stray};
 use crate::burst::{Origin, Packet};
+use crate::conntrack::ctstate::{CtState, CtStates};
 use crate::headers::{Headers, Kind};
 use crate::parse;
 use crate::reply::{self, IcmpErrorKind};
-use crate::rules::RejectKind;
+use crate::rules::{Action, Answer as Said, Family, Hook, HookSet, RejectKind, Subject};
+use crate::units::InterfaceId;
 use crate::verdict::{DropReason, Verdict};
 
 /// Why a packet goes no further, and what its sender is told.
@@ -19,10 +22,32 @@ pub(super) enum Refusal {
     Reject(DropReason, RejectKind),
 }
 
-/// Carries a refusal out. The packet must not have been rewritten yet: the answer quotes it.
+/// Carries out the refusal of a packet that belongs to a connection, or would have begun one. It must not have been rewritten
+/// yet: the answer quotes it.
 #[cold]
 pub(super) fn refuse(
     refusal: Refusal,
+    packet: &mut Packet<'_>,
+    desk: &mut Desk,
+    context: &Context<'_>,
+) -> Verdict {
+    carry_out(refusal, CtState::Related, packet, desk, context)
+}
+
+/// The same for a packet that belongs to no connection: neither does the answer.
+#[cold]
+pub(super) fn refuse_stray(
+    refusal: Refusal,
+    packet: &mut Packet<'_>,
+    desk: &mut Desk,
+    context: &Context<'_>,
+) -> Verdict {
+    carry_out(refusal, CtState::Invalid, packet, desk, context)
+}
+
+fn carry_out(
+    refusal: Refusal,
+    answers_state: CtState,
     packet: &mut Packet<'_>,
     desk: &mut Desk,
     context: &Context<'_>,
@@ -33,7 +58,9 @@ pub(super) fn refuse(
         Refusal::Reject(reason, RejectKind::TcpReset) => (reason, Answer::Reset),
         Refusal::Reject(reason, kind) => (reason, Answer::Icmp(IcmpErrorKind::Reject(kind))),
     };
-    if answer_in_place(answer, packet, desk, context).is_none() {
+    if answer_in_place(answer, packet, desk, context).is_none()
+        || !may_leave(packet, answers_state, context)
+    {
         return Verdict::Drop(reason);
     }
     context.counters.drop(reason);
@@ -70,4 +97,36 @@ fn answer_in_place(
             reply::icmp_error(packet, &headers, kind, source, interface.mac).ok()
         }
     }
+}
+
+/// Whether the rules let an answer out that stands in the packet now. One to the host itself never goes out.
+fn may_leave(packet: &Packet<'_>, state: CtState, context: &Context<'_>) -> bool {
+    if packet.origin == Origin::Host {
+        return true;
+    }
+    let own = context
+        .interface(packet.interface)
+        .and_then(|egress| parse::parse(packet.bytes(), egress, Origin::Host, false).ok())
+        .and_then(|headers| stray::own_headers(packet, &headers));
+    let Some(own) = own else { return false };
+    let subject = |state| Subject {
+        tuple: &own.tuple,
+        protocol: own.protocol,
+        icmp_type: own.icmp_type,
+        icmp_code: own.icmp_code,
+        icmp_query: false,
+        tcp_flags: own.tcp.flags,
+        ingress: InterfaceId::NONE,
+        egress: packet.interface,
+        states: CtStates::of(state),
+        packet_len: own.ip_len.into(),
+    };
+    let (policy, me) = (&context.snapshot.policy, context.me);
+    let asks_raw = policy.asks(Family::of(&own.tuple), HookSet::of(&[Hook::RawOutput]));
+    let refused = asks_raw
+        && matches!(
+            policy.consult(me, Hook::RawOutput, &subject(CtState::Invalid), &mut false),
+            Said::Drop(_)
+        );
+    !refused && policy.judge(me, Hook::Output, &subject(state)).action == Action::Accept
 }

@@ -5,7 +5,7 @@
 
 use super::established::judge;
 use super::leg::{self, Leg, NextHop, Oversize};
-use super::refuse::{Refusal, refuse};
+use super::refuse::{Refusal, refuse_stray};
 use super::{Context, Desk};
 use crate::burst::{Origin, Packet};
 use crate::conntrack::ctstate::{CtState, CtStates};
@@ -65,7 +65,7 @@ fn untracked(
         }
         let judgement = judge_stray(packet, headers, CtState::Untracked, &leg, context);
         if let Err(refusal) = super::established::consent(&judgement) {
-            return refuse(refusal, packet, desk, context);
+            return refuse_stray(refusal, packet, desk, context);
         }
     }
     between_wire_and_host(packet)
@@ -88,7 +88,7 @@ pub(super) fn invalid(
     };
     match walk(desk, packet, &own, Some(reason), context) {
         Ok(verdict) => verdict,
-        Err(refusal) => refuse(refusal, packet, desk, context),
+        Err(refusal) => refuse_stray(refusal, packet, desk, context),
     }
 }
 
@@ -101,7 +101,7 @@ pub(super) fn not_tracked(
 ) -> Verdict {
     match walk(desk, packet, headers, None, context) {
         Ok(verdict) => verdict,
-        Err(refusal) => refuse(refusal, packet, desk, context),
+        Err(refusal) => refuse_stray(refusal, packet, desk, context),
     }
 }
 

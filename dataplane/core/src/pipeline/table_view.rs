@@ -332,7 +332,7 @@ fn review_row<H: Family>(
     false
 }
 
-/// Has a connection counted as if it were new under these rules: a ledger begins with nothing counted.
+/// Has a connection counted as if it were new under these rules, and no longer as it was under others.
 #[cold]
 fn enlist<H: Family>(ledger: &Ledger, hot: &H, me: WorkerId, row: EntryIdx, snapshot: &Snapshot) {
     let [original, reply]: [Tuple; 2] =
@@ -365,6 +365,7 @@ fn enlist<H: Family>(ledger: &Ledger, hot: &H, me: WorkerId, row: EntryIdx, snap
     if state.flags & flags::FROM_HOST == 0 {
         let _ = account.check_source(); // above the limit it lives on, and is counted
     }
+    account.forget_the_rest();
     account.keep(me, row);
 }
 

@@ -1,6 +1,7 @@
 //! The compiled rules, the walk through them, and the counting.
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -26,7 +27,7 @@ pub struct Policy {
     /// The base chains, by family and hook: their place in `chains` and their policy.
     pub(super) base: [[(u32, ChainPolicy); Hook::COUNT]; 2],
     translations: Box<[Translation]>,
-    ledger: Option<Box<Ledger>>,
+    ledger: Option<Arc<Ledger>>,
     /// The hooks at which there is something to ask, by family.
     asked: [HookSet; 2],
     workers: Box<[PerWorker]>,
@@ -119,7 +120,7 @@ impl Policy {
         chains: Vec<(u32, u32)>,
         base: [[(u32, ChainPolicy); Hook::COUNT]; 2],
         translations: Vec<Translation>,
-        ledger: Option<Ledger>,
+        ledger: Option<Arc<Ledger>>,
         workers: usize,
     ) -> Self {
         let per_worker = |_| PerWorker {
@@ -144,7 +145,7 @@ impl Policy {
             chains: chains.into(),
             base,
             translations: translations.into(),
-            ledger: ledger.map(Box::new),
+            ledger,
             asked,
             workers,
         }
@@ -260,6 +261,11 @@ impl Policy {
     #[inline]
     pub fn ledger(&self) -> Option<&Ledger> {
         self.ledger.as_deref()
+    }
+
+    /// The same, for the policy that comes after ([`Room::before`](crate::limits::Room::before)).
+    pub fn ledger_to_go_on_with(&self) -> Option<Arc<Ledger>> {
+        self.ledger.clone()
     }
 
     /// How packets on this path are judged; counts one more. `None` if there is no such path: then [`judge`](Self::judge).

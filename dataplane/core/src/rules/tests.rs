@@ -507,7 +507,7 @@ fn connections_are_counted_in_the_filter_table_by_a_few_rules_and_where_there_is
         let mask = IpAddr::V4(Ipv4Addr::BROADCAST);
         rule(vec![Test::Connections { of: Of::Source, mask, above: 3 }], Target::Drop)
     };
-    let room = Room { rows: [16; 2], key: SipKey([1, 2]), per_source: None };
+    let room = Room { rows: [16; 2], key: SipKey([1, 2]), per_source: None, before: None };
     let fault = |filters: &Tables, room| {
         Policy::compile_counting(filters, 1, room).err().map(|error| error.fault)
     };

@@ -228,7 +228,7 @@ enum Job {
     Follow { buffer: Vec<Told> },
     Unfollow,
     Expectations { buffer: Vec<Expectation>, shard: usize },
-    Mappings { buffer: Vec<Mapping>, cursor: mapping::Cursor },
+    Mappings { buffer: Vec<Mapping>, turns: u32, cursor: mapping::Cursor },
     DeleteMatching { filter: Filter, cursor: Cursor, turns: u32, count: u64 },
 }
 
@@ -314,7 +314,7 @@ impl Clerk {
                 Job::Unfollow
             }
             Command::Expectations { buffer } => Job::Expectations { buffer, shard: 0 },
-            Command::Mappings { buffer, cursor } => Job::Mappings { buffer, cursor },
+            Command::Mappings { buffer, cursor } => Job::Mappings { buffer, turns: 1, cursor },
             Command::DeleteMatching { filter, cursor } => {
                 Job::DeleteMatching { filter, cursor, turns: 1, count: 0 }
             }
@@ -408,13 +408,15 @@ impl Job {
                     Progress::Done(Answer::Expected(buffer))
                 }
             }
-            Self::Mappings { mut buffer, cursor } => {
+            Self::Mappings { mut buffer, turns, cursor } => {
                 if buffer.capacity() - buffer.len() < SHOWN_MAX {
                     return Progress::Done(Answer::Mapped { buffer, cursor: Some(cursor) });
                 }
                 match snapshot.mappings.show(cursor, now.tick(), |mapping| buffer.push(mapping)) {
-                    Some(cursor) => Progress::More(Self::Mappings { buffer, cursor }),
-                    None => Progress::Done(Answer::Mapped { buffer, cursor: None }),
+                    Some(cursor) if turns < TURNS_MAX => {
+                        Progress::More(Self::Mappings { buffer, turns: turns + 1, cursor })
+                    }
+                    cursor => Progress::Done(Answer::Mapped { buffer, cursor }),
                 }
             }
             Self::DeleteMatching { filter, cursor, turns, mut count } => {
@@ -441,6 +443,13 @@ impl Job {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddrV4;
+
+    use postern_core::conntrack::siphash::SipKey;
+    use postern_core::nat::mapping::{Mappings, Refused, Wanted};
+    use postern_core::rules::Independence;
+    use postern_core::time::Tick;
+
     use super::*;
 
     #[test]
@@ -464,5 +473,51 @@ mod tests {
         let get = Command::Get { id: ConnectionId(0) };
         assert!(matches!(port.ask(get, soon), Err(AskError::TimedOut)));
         assert_eq!((port.take_unheard(), port.take_unheard()), (50_001, 0));
+    }
+
+    /// Two thousand slices of places, of which one is taken.
+    #[test]
+    fn a_sparse_table_of_mappings_is_listed_in_a_bounded_number_of_turns() {
+        let wanted = |number: u32| Wanted {
+            protocol: 17,
+            inside: SocketAddrV4::new((0x0a00_0000 + number).into(), 5000),
+            external: SocketAddrV4::new((0x0b00_0000 + number).into(), 5000),
+            independence: Independence::Mapping,
+            linger_ms: 1,
+        };
+        let places = 1 << 18;
+        let mappings = Mappings::new(1, places, SipKey([1, 2]));
+        for number in 0..places {
+            mappings.hold(&wanted(number), Tick(0)).expect("room");
+        }
+        for number in 0..places - 1 {
+            mappings.release(17, wanted(number).external, Tick(0), Refused::Yes);
+        }
+        let mut snapshot = crate::runtime::testing::snapshot(1);
+        snapshot.mappings = Arc::new(mappings);
+        let now = Instant(2_000_000_000);
+        let mut pipeline = crate::runtime::testing::pipeline(64, now);
+        let bell = Doorbell::new().expect("eventfd");
+        let (port, mut clerk) = command_port(&bell);
+        let (counters, me) = (Counters::default(), WorkerId(0));
+        let (mut next, mut found, mut questions) = (Some(mapping::Cursor::default()), 0, 0);
+        while let Some(cursor) = next {
+            questions += 1;
+            let ask = Command::Mappings { cursor, buffer: Vec::with_capacity(512) };
+            assert!(port.ask(ask, Duration::from_millis(1)).is_err(), "nobody works yet");
+            let mut turns = 0;
+            while clerk.ready.is_none() {
+                turns += 1;
+                let (pipeline, counters) = (&mut pipeline, &counters);
+                clerk.work(Office { pipeline, me, counters, snapshot: &snapshot, now });
+            }
+            assert!(turns <= TURNS_MAX, "{turns} turns");
+            let answer = clerk.ready.take().map(|Numbered { what, .. }| what);
+            let Some(Answer::Mapped { buffer, cursor }) = answer else {
+                panic!("not an answer to that")
+            };
+            (next, found) = (cursor, found + buffer.len());
+        }
+        assert_eq!((found, questions), (1, 2));
     }
 }

@@ -241,7 +241,8 @@ impl<D: Door> Exits<D> {
         self.pool.balance();
     }
 
-    /// Tells control what a door said, once for each change of its health.
+    /// Tells control what a door said, once for each change of its health; of what leaves it up the first time, the second, the
+    /// fourth and so on.
     #[cold]
     pub(crate) fn trouble(&mut self, place: usize, error: SocketError) {
         let port = &mut self.ports[place];
@@ -255,7 +256,13 @@ impl<D: Door> Exits<D> {
             port.drop_queue(DropReason::InterfaceDown, &mut self.pool, &self.counters);
             self.polls_are_stale = true;
         }
-        if health == Health::Up || health != port.health {
+        let told = if health == Health::Up {
+            port.troubles = port.troubles.saturating_add(1);
+            port.troubles.is_power_of_two()
+        } else {
+            health != port.health
+        };
+        if told {
             port.health = health;
             let _ =
                 self.events.try_send(Event::Door { node: Node::Worker(worker), interface, error });

@@ -37,6 +37,8 @@ pub(crate) struct Port<D> {
     pub(crate) door: D,
     pub(crate) interface: InterfaceId,
     pub(crate) health: Health,
+    /// What it said that leaves it up, so many times.
+    pub(crate) troubles: u32,
     queue: Vec<FrameSpan>,
     /// Bytes of the packets in `queue`.
     queued_bytes: u64,
@@ -52,6 +54,7 @@ impl<D: Door> Port<D> {
             door,
             interface,
             health: Health::Up,
+            troubles: 0,
             queue: Vec::with_capacity(QUEUE_MAX),
             queued_bytes: 0,
             kick_again: false,
@@ -110,10 +113,12 @@ impl<D: Door> Port<D> {
         if !self.is_pressed() {
             return Ok(());
         }
-        self.offer(counters);
+        let offered = self.offer(counters);
         let kicked = self.kick();
-        if self.queue.is_empty() {
+        if offered > 0 || self.queue.is_empty() {
             self.stuck_since = None;
+        }
+        if self.queue.is_empty() {
             return kicked;
         }
         self.second_chance(pool, counters, now).and(kicked)
@@ -178,5 +183,88 @@ impl<D: Door> Port<D> {
         self.queued_bytes = 0;
         self.stuck_since = None;
         self.kick_again = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::{AsFd, BorrowedFd};
+
+    use super::*;
+    use crate::frame::{Depot, FrameIdx, Marks};
+    use crate::umem::Umem;
+    use crate::wait::Wake;
+
+    /// A device with a full ring that sends by itself, between turns and never while it is kicked.
+    struct Steady {
+        free: u32,
+        sent: Vec<FrameIdx>,
+        wake: Wake,
+    }
+
+    impl Door for Steady {
+        fn receive(&mut self, _: u32, _: impl FnMut(FrameSpan)) -> Result<u32, SocketError> {
+            Ok(0)
+        }
+        fn refill(&mut self, _: &mut FramePool) -> u32 {
+            0
+        }
+        fn transmit(&mut self, batch: &mut Vec<FrameSpan>) -> u32 {
+            let count = batch.len().min(self.free as usize);
+            self.free -= count as u32;
+            self.sent.extend(batch.drain(..count).map(FrameSpan::into_frame));
+            count as u32
+        }
+        fn kick(&mut self) -> Result<Kick, SocketError> {
+            Ok(Kick::Done)
+        }
+        fn reclaim(&mut self, pool: &mut FramePool) -> Result<u32, SocketError> {
+            let count = self.sent.len() as u32;
+            self.sent.drain(..).for_each(|frame| pool.give(frame));
+            Ok(count)
+        }
+        fn waiting(&self) -> u32 {
+            0
+        }
+        fn frames_in_kernel(&self) -> u32 {
+            self.sent.len() as u32
+        }
+        fn poll_fd(&self) -> BorrowedFd<'_> {
+            self.wake.as_fd()
+        }
+    }
+
+    /// One frame each 120 µs, as 100 Mb/s have it: slow, and never without progress.
+    #[test]
+    fn what_waits_is_kept_while_the_ring_takes_some_of_it_each_turn() {
+        const FRAMES: u64 = 400;
+        let (_umem, frames) = Umem::new(1024).expect("memory");
+        let depot = Depot::new(frames);
+        let mut pool = FramePool::new(&depot, Marks::default());
+        let door = Steady { free: 0, sent: Vec::new(), wake: Wake::new().expect("eventfd") };
+        let mut port = Port::new(door, InterfaceId(0));
+        let counters = Counters::default();
+        for _ in 0..FRAMES {
+            if pool.is_empty() {
+                pool.balance();
+            }
+            let span = FrameSpan::new(pool.take().expect("a frame"), 0, 60).expect("fits");
+            assert!(port.push(span).is_ok());
+        }
+        for turn in 1..=FRAMES {
+            port.door.free = 1;
+            port.flush(&mut pool, &counters, Instant(turn * 120_000)).expect("no error");
+            assert_eq!(port.queued() as u64, FRAMES - turn);
+        }
+        assert_eq!(counters.values().forwarded, FRAMES);
+        // Then it is stuck, and what waits goes in the end.
+        let span = FrameSpan::new(pool.take().expect("a frame"), 0, 60).expect("fits");
+        assert!(port.push(span).is_ok());
+        let stuck = Instant(FRAMES * 120_000);
+        for (since, queued) in [(Duration::ZERO, 1), (PATIENCE, 0)] {
+            port.flush(&mut pool, &counters, stuck.plus(since)).expect("no error");
+            assert_eq!(port.queued(), queued);
+        }
+        port.door.reclaim(&mut pool).expect("no error");
     }
 }

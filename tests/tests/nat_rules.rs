@@ -120,34 +120,6 @@ fn a_host_keeps_its_address_of_a_pool_and_hosts_spread_over_all() {
     });
 }
 
-/// RFC 7857 §4: where its address of a pool has no port left, a host is refused, and does not appear behind another one.
-#[test]
-fn a_host_whose_address_of_a_pool_is_used_up_moves_to_no_other() {
-    for_workers([1, 2, 4], |setup| {
-        let workers = u16::from(setup.workers);
-        let last = 40_000 + 2 * workers - 1; // ports belong to workers in pairs
-        let rule = format!(
-            "-t nat -A POSTROUTING -o wan -p udp -j SNAT --to-source 203.0.113.8-203.0.113.11:40000-{last}"
-        );
-        let mut fw = ruled(setup, &[&rule]);
-        let mut used = HashSet::new();
-        for pair in 0..workers {
-            for place in 0..3 {
-                let mut flow =
-                    Flow::outward(host(2, 5000 + pair * 2 + place * 2 * workers), SERVER);
-                if place < 2 {
-                    flow.exchange(&mut fw);
-                    used.insert(flow.seen().ip());
-                } else {
-                    let sent = flow.try_c2s(&mut fw, &flow.ask());
-                    assert_eq!(sent.dropped(), DropReason::PortsExhausted);
-                }
-            }
-        }
-        assert_eq!(used.len(), 1, "{used:?}");
-    });
-}
-
 /// C080: a range of ports runs out by name, harms nobody, and recovers.
 #[test]
 fn a_port_range_that_is_used_up_refuses_by_name_and_recovers() {

@@ -1,5 +1,6 @@
 //! Clauses of the RFCs on NAT that no other test shows (`tests/rfc/*.toml`).
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use postern_core::conntrack::timeouts::TimeoutKind;
@@ -175,5 +176,35 @@ fn a_query_hairpins_where_a_host_has_an_outer_address_of_its_own() {
                 assert_eq!(told, echo_reply("203.0.113.9", client, id, 1).hop());
             }
         }
+    });
+}
+
+/// RFC 7857 §4: where its address of a pool has no port left, a host is refused, and does not appear behind another one.
+#[test]
+fn a_host_whose_address_of_a_pool_is_used_up_moves_to_no_other() {
+    for_workers([1, 2, 4], |setup| {
+        let workers = u16::from(setup.workers);
+        let last = 40_000 + 2 * workers - 1; // ports belong to workers in pairs
+        let rule = format!(
+            "-t nat -A POSTROUTING -o wan -p udp -j SNAT --to-source 203.0.113.8-203.0.113.11:40000-{last}"
+        );
+        let mut setup = setup.routed();
+        setup.iptables(&rule);
+        let mut fw = Firewall::with(setup);
+        let mut used = HashSet::new();
+        for pair in 0..workers {
+            for place in 0..3 {
+                let port = 5000 + pair * 2 + place * 2 * workers;
+                let mut flow = Flow::outward(("192.168.1.2", port), "192.0.2.9:53");
+                if place < 2 {
+                    flow.exchange(&mut fw);
+                    used.insert(flow.seen().ip());
+                } else {
+                    let sent = flow.try_c2s(&mut fw, &flow.ask());
+                    assert_eq!(sent.dropped(), DropReason::PortsExhausted);
+                }
+            }
+        }
+        assert_eq!(used.len(), 1, "{used:?}");
     });
 }

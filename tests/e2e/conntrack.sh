@@ -105,10 +105,11 @@ case_connections_are_updated() {
 
 # C202: one that does not read holds nobody up, and learns how much it missed.
 case_a_slow_follower_is_told_how_much_it_missed() {
-    local slow before made missed heard
+    local slow first before made missed heard
     # Those of the case before ended with it.
     wait_for 20 "earlier followers to be forgotten" are_following 0
     postern conntrack flush
+    first=$(counter connections_new)
     follow slow -e NEW --json
     slow=$PID
     before=$(counter connections_new)
@@ -124,6 +125,7 @@ case_a_slow_follower_is_told_how_much_it_missed() {
     heard=$(grep -c '"event":"new"' "$LAB_DIR/events-slow")
     echo "$made made, $heard heard, $missed missed"
     [ "$missed" -gt 0 ] && [ "$heard" -gt 1000 ] || fail "$heard heard, $missed missed"
+    [ "$((heard + missed))" -le "$(($(counter connections_new) - first))" ] || fail "more was told than happened"
     kill -KILL "$slow"
     wait_for 20 "the follower to be forgotten" are_following 0
     postern conntrack flush
@@ -137,14 +139,22 @@ all_heard() {
     [ $(($(grep -c '"event":"new"' "$LAB_DIR/events-slow") + $(missed_by slow))) -ge "$1" ]
 }
 
+are_used() {
+    [ "$(postern --json status | jq .connections.ipv4.used)" -ge "$1" ]
+}
+
 # C195: listed while as many come and go as can.
 case_a_listing_under_churn_repeats_nothing() {
-    local flood listed
+    local flood listed round
+    postern conntrack flush
     tool lan udp-flood "$FAR" 12000 &
     flood=$!
-    for _ in 1 2 3 4; do
+    # More than one page, and nothing of it ends by itself meanwhile.
+    wait_for 20 "the flood" are_used 1000
+    for round in 1 2 3 4; do
         listed=$(postern --json conntrack list | jq -r '.[].id')
         equals "$(sort <<<"$listed" | uniq -d | wc -l)" 0 "ids listed twice"
+        [ "$round" != 1 ] || [ "$(wc -l <<<"$listed")" -ge 1000 ] || fail "only $(wc -l <<<"$listed") listed"
         postern conntrack flush
     done
     wait "$flood"

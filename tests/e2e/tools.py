@@ -8,6 +8,8 @@
                              unreachable, with exit code 3, 4, 5
   talk tcp|udp HOST PORT     asks again and again on one connection, 20 times a second, a line of output each
   crowd HOST PORT COUNT      COUNT UDP flows, three datagrams each way, all held open; prints how many were answered
+  fill HOST PORT COUNT       opens TCP connections until WAITS in a row are not answered, prints "full" and how many
+                             there are, then asks on all of them again and again: "all answer". At most COUNT
   udp-flood HOST COUNT       COUNT datagrams, each a flow of its own
   syn-flood HOST COUNT       COUNT SYNs, each a flow of its own
   packet SRC DST PROTO       one IPv4 packet with any source: udp, tcp (a SYN), icmp (an echo request) or a number
@@ -18,6 +20,7 @@ import argparse
 import errno
 import os
 import random
+import resource
 import selectors
 import socket
 import struct
@@ -42,6 +45,9 @@ def serve(args):
             except OSError:
                 pass
 
+    # As many clients as want to come.
+    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     tcp = socket.create_server(("::", args.port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=512)
     udp = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
@@ -177,6 +183,27 @@ def crowd(args):
         except OSError:
             pass
     print(answered)
+
+
+WAITS = 30
+
+
+def fill(args):
+    # A file for each connection, and some.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (args.count + 100, args.count + 100))
+    held, waits = [], 0
+    while waits < WAITS and len(held) < args.count:
+        try:
+            held.append(open_to(args))
+            waits = 0
+        except TimeoutError:
+            waits += 1
+    print("full", len(held), flush=True)
+    while True:
+        for out in held:
+            out.settimeout(5)
+            once(out, tcp=True)
+        print("all answer", flush=True)
 
 
 def udp_flood(args):
@@ -363,6 +390,9 @@ def main():
     sub = command("crowd", crowd, "host", "port", "count")
     sub.add_argument("--timeout", type=float, default=5)
     sub.add_argument("--source", default="")
+    sub = command("fill", fill, "host", "port", "count")
+    sub.add_argument("--timeout", type=float, default=0.3)
+    sub.set_defaults(protocol="tcp", sport=0, source="")
     for name, run in ("udp-flood", udp_flood), ("syn-flood", syn_flood):
         command(name, run, "host", "count").add_argument("--pause", type=float, default=0.01)
     sub = command("packet", packet, "src", "dst", "protocol")

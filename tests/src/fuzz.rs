@@ -3,7 +3,7 @@
 //! `tests/fuzz` is the fuzzer. Inputs that once were trouble lie in `tests/fuzz/regressions/<target>/` and are fed in again by an
 //! ordinary test, as are some random ones.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use postern_core::burst::Origin;
@@ -300,7 +300,7 @@ pub fn control_connection(input: &[u8]) {
         let shifted = |pkt: &Pkt| {
             let seq = pkt.tcp().seq.wrapping_add(grown[side]);
             let ack = pkt.tcp().ack.wrapping_sub(grown[other]);
-            let pkt = pkt.clone().seq(seq).ack(ack).payload(&out.tcp().payload);
+            let pkt = pkt.clone().seq(seq).ack(ack).payload(announced(text, &out.tcp().payload));
             if side == 0 { flow.at_server(&pkt) } else { flow.at_client(&pkt) }
         };
         assert_eq!(out, shifted(&segment));
@@ -311,6 +311,44 @@ pub fn control_connection(input: &[u8]) {
         flow.seq[side] = flow.seq[side].wrapping_add(text.len() as u32);
         grown[side] = grown[side].wrapping_add(growth);
     }
+}
+
+/// What is to arrive of `text`: the same, but where it names the client's own endpoint, in any notation, another may stand.
+/// Nothing is taken from `out` but the port of that one.
+fn announced(text: &[u8], out: &[u8]) -> Vec<u8> {
+    let runs = |text: &[u8]| -> Vec<Vec<u8>> {
+        let runs = text.chunk_by(|a, b| a.is_ascii_digit() == b.is_ascii_digit());
+        runs.map(<[u8]>::to_vec).collect()
+    };
+    let number = |runs: &[Vec<u8>], at: usize| -> Option<u32> {
+        str::from_utf8(runs.get(at)?).ok()?.parse().ok()
+    };
+    let inside = [Ipv4Addr::new(192, 168, 1, 2), Ipv4Addr::new(203, 0, 113, 2)];
+    let octets = inside.map(|address| address.octets().map(u32::from).to_vec());
+    let decimal = inside.map(|address| vec![u32::from(address)]);
+    let (mut told, out) = (runs(text), runs(out));
+    for at in 0..told.len() {
+        for [own, outer] in [&octets, &decimal] {
+            let stands = |runs: &[Vec<u8>], address: &[u32]| {
+                let numbers = (0..address.len()).map(|n| number(runs, at + 2 * n));
+                numbers.eq(address.iter().map(|&number| Some(number)))
+            };
+            if stands(&told, own) && stands(&out, outer) {
+                let behind = at + 2 * own.len();
+                // A byte each, behind commas.
+                let ports = if told[behind - 1] == b"," { 2 } else { 1 };
+                for (n, part) in outer.iter().enumerate() {
+                    told[at + 2 * n] = part.to_string().into_bytes();
+                }
+                for place in (behind..).step_by(2).take(ports) {
+                    let port = number(&out, place).expect("a port behind the address");
+                    assert!(port <= if ports == 2 { 0xff } else { 0xffff }, "{port}");
+                    told[place] = port.to_string().into_bytes();
+                }
+            }
+        }
+    }
+    told.concat()
 }
 
 /// A dump of rules: refused with its place, or taken; and then what is saved is taken again and saved the same.

@@ -6,14 +6,48 @@ use std::path::Path;
 
 use toml_edit::{Document, Table};
 
-/// The RFCs, and the clauses that each table must speak of: requirements `REQ-1` to this number; of RFC 7857, which updates
-/// the others, sections from 2 on.
-const RFCS: [(&str, &str, u8, u8); 4] = [
-    ("rfc4787", "REQ-", 1, 14),
-    ("rfc5382", "REQ-", 1, 10),
-    ("rfc5508", "REQ-", 1, 11),
-    ("rfc7857", "section-", 2, 12),
+/// What each table must speak of.
+struct Wanted {
+    rfc: &'static str,
+    /// Begins every clause.
+    lead: &'static str,
+    /// First and last number.
+    numbers: [u8; 2],
+    /// What stands below them.
+    parts: &'static [&'static str],
+}
+
+/// The RFCs, and their clauses: requirements from `REQ-1` on; of RFC 7857, which updates the others, sections from 2 on.
+const RFCS: [Wanted; 4] = [
+    Wanted {
+        rfc: "rfc4787",
+        lead: "REQ-",
+        numbers: [1, 14],
+        parts: &["3a", "5a", "5b", "5c", "6a", "8a", "9a", "10a", "12a", "12b", "13a", "14a"],
+    },
+    Wanted {
+        rfc: "rfc5382",
+        lead: "REQ-",
+        numbers: [1, 10],
+        parts: &["2a", "3a", "3b", "4a", "5a", "8a"],
+    },
+    Wanted {
+        rfc: "rfc5508",
+        lead: "REQ-",
+        numbers: [1, 11],
+        parts: &["1a", "2a", "3a", "3b", "3c", "3d", "5c", "7a"],
+    },
+    Wanted { rfc: "rfc7857", lead: "section-", numbers: [2, 12], parts: &["2.1", "2.2", "7.1"] },
 ];
+
+impl Wanted {
+    fn ids(&self) -> impl Iterator<Item = String> {
+        let [first, last] = self.numbers;
+        let numbers = (first..=last).map(|number| number.to_string());
+        let all = numbers.chain(self.parts.iter().map(|part| part.to_string()));
+        all.map(|part| format!("{}{part}", self.lead))
+    }
+}
 
 /// Whether a requirement is met.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +73,8 @@ pub struct Clause {
     pub text: String,
     /// Whether it is met.
     pub met: Met,
+    /// What a reader should know besides, if anything.
+    pub note: Option<String>,
     /// What shows it: `file::test`, or `script::case`.
     pub tests: Vec<String>,
 }
@@ -46,7 +82,8 @@ pub struct Clause {
 /// Reads all tables of the workspace at `root`; what is wrong with them comes second.
 pub fn read(root: &Path) -> (Vec<Clause>, Vec<String>) {
     let (mut clauses, mut faults) = (Vec::new(), Vec::new());
-    for (rfc, lead, first, last) in RFCS {
+    for wanted in RFCS {
+        let rfc = wanted.rfc;
         let path = root.join(format!("tests/rfc/{rfc}.toml"));
         let text = fs::read_to_string(&path).unwrap_or_default();
         let document = match Document::parse(text) {
@@ -62,8 +99,7 @@ pub fn read(root: &Path) -> (Vec<Clause>, Vec<String>) {
                 Err(fault) => faults.push(format!("{rfc} {id}: {fault}")),
             }
         }
-        for number in first..=last {
-            let id = format!("{lead}{number}");
+        for id in wanted.ids() {
             if !document.as_table().contains_key(&id) {
                 faults.push(format!("{rfc}: nothing is said of {id}"));
             }
@@ -94,26 +130,39 @@ fn clause(rfc: &str, id: &str, table: &Table) -> Result<Clause, &'static str> {
         return Err("nothing shows it");
     }
     let (level, text) = (word("level").ok_or("no level")?, word("text").ok_or("no text")?);
-    Ok(Clause { rfc: rfc.to_owned(), id: id.to_owned(), level, text, met, tests })
+    let note = word("note");
+    Ok(Clause { rfc: rfc.to_owned(), id: id.to_owned(), level, text, met, note, tests })
 }
 
-/// Whether there is a test of this name: a Rust test, or a case of a script.
+/// Whether there is a test of this name that is run: a Rust test, or a case of a script.
 fn is_there(root: &Path, test: &str) -> bool {
     let Some((file, name)) = test.split_once("::") else { return false };
     let Ok(text) = fs::read_to_string(root.join(file)) else { return false };
-    let mut is_test = false;
+    if file.ends_with(".sh") { is_case(&text, name) } else { is_test(&text, name) }
+}
+
+/// Whether a script has a case of this name. Others than these are not run, or only when they are asked for.
+fn is_case(script: &str, name: &str) -> bool {
+    let is_run = name.starts_with("case_") || name.starts_with("once_");
+    is_run && script.lines().any(|line| line.starts_with(&format!("{name}() ")))
+}
+
+/// What stands before a test that is left out, in two pieces: no file of the tree has it.
+const IGNORED: &str = concat!("#[", "ignore");
+
+/// Whether a file has a test of this name that is not ignored.
+fn is_test(text: &str, name: &str) -> bool {
+    let (mut is_test, mut is_ignored) = (false, false);
     for line in text.lines().map(str::trim) {
-        if file.ends_with(".sh") {
-            if line.starts_with(&format!("{name}()")) {
-                return true;
-            }
-        } else if line.starts_with("#[test]") {
+        if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
             is_test = true;
-        } else if let Some(rest) = line.strip_prefix("fn ") {
+        } else if line.starts_with(IGNORED) {
+            is_ignored = true;
+        } else if let Some(rest) = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ") {
             if is_test && rest.split(['(', '<']).next() == Some(name) {
-                return true;
+                return !is_ignored;
             }
-            is_test = false;
+            (is_test, is_ignored) = (false, false);
         }
     }
     false
@@ -123,16 +172,14 @@ fn is_there(root: &Path, test: &str) -> bool {
 pub fn print(clauses: &[Clause]) -> String {
     let mut out = String::new();
     for clause in clauses {
-        let (met, note) = match &clause.met {
-            Met::Yes => ("met", ""),
-            Met::Configured(how) => ("configured", how.as_str()),
-            Met::No(why) => ("NOT MET", why.as_str()),
+        let (met, reason) = match &clause.met {
+            Met::Yes => ("met", None),
+            Met::Configured(how) => ("configured", Some(how)),
+            Met::No(why) => ("NOT MET", Some(why)),
         };
-        let Clause { rfc, id, level, text, tests, .. } = clause;
+        let Clause { rfc, id, level, text, note, tests, .. } = clause;
         let _ = writeln!(out, "{rfc} {id:<11} {level:<12} {met:<11} {text}");
-        for line in
-            tests.iter().map(String::as_str).chain([note].into_iter().filter(|n| !n.is_empty()))
-        {
+        for line in tests.iter().chain(reason).chain(note) {
             let _ = writeln!(out, "             {line}");
         }
     }
@@ -165,5 +212,30 @@ mod tests {
         ] {
             assert!(!is_there(&root, missing), "{missing}");
         }
+    }
+
+    #[test]
+    fn what_is_not_run_shows_nothing() {
+        let file = format!(
+            "#[test]\nfn a() {{}}\n#[test]\n{IGNORED} = \"slow\"]\nfn b() {{}}\n{IGNORED}]\n#[test]\nfn c() {{}}\n\
+             fn d() {{}}\n#[test]\nfn e() {{}}\n"
+        );
+        assert_eq!(
+            ["a", "b", "c", "d", "e"].map(|name| is_test(&file, name)),
+            [true, false, false, false, true]
+        );
+        let script =
+            "case_a() {\n}\nlater_b() {\n}\nonce_c() {\n}\nd() {\n}\n# case_e() is not there\n";
+        let names = ["case_a", "later_b", "once_c", "d", "case_e", "case_"];
+        assert_eq!(
+            names.map(|name| is_case(script, name)),
+            [true, false, true, false, false, false]
+        );
+    }
+
+    #[test]
+    fn parts_of_a_requirement_are_wanted_too() {
+        let wanted = Wanted { rfc: "rfc0", lead: "REQ-", numbers: [1, 2], parts: &["1a"] };
+        assert_eq!(wanted.ids().collect::<Vec<_>>(), ["REQ-1", "REQ-2", "REQ-1a"]);
     }
 }

@@ -322,6 +322,10 @@ fn a_tcp_hairpin_lives_its_whole_life() {
         }
         .open(&mut fw);
         hairpin.talk(&mut fw);
+        // RFC 5382 REQ-8a: who dials is seen as anybody outside sees it.
+        let outward = Flow::outward("192.168.1.2:5000", "192.0.2.9:80").open(&mut fw);
+        assert_eq!(hairpin.seen(), outward.seen());
+        assert_eq!(hairpin.seen().ip(), out.seen().ip());
         hairpin.client_fin(&mut fw);
         hairpin.server_fin(&mut fw);
         let mut own = Flow {

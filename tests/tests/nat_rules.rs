@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use postern_core::forward::RouteKind;
 use postern_core::rules::{Count, Family, Hook, TableId};
 use postern_core::verdict::DropReason;
+use postern_tests::flow::Ping;
 use postern_tests::fragments::{cut, reassemble};
 use postern_tests::packet::{Address, Pkt, echo_reply, echo_request, icmp, other, tcp, udp};
 use postern_tests::{Firewall, Flow, HOST_LAN, HOST_WAN, LAN, LAN2, Sent, Setup, WAN, for_workers};
@@ -84,7 +85,7 @@ fn a_pool_address_lets_nobody_in() {
     });
 }
 
-/// C092; RFC 4787 REQ-2: paired pooling.
+/// C092; RFC 4787 REQ-2, RFC 7857 §4: paired pooling, whatever the protocol.
 #[test]
 fn a_host_keeps_its_address_of_a_pool_and_hosts_spread_over_all() {
     for_workers([1, 2, 4], |setup| {
@@ -96,8 +97,20 @@ fn a_host_keeps_its_address_of_a_pool_and_hosts_spread_over_all() {
             for round in 0..20u16 {
                 let server = SocketAddr::from(([192, 0, 2, round as u8 + 1], 1000 + round));
                 let mut flow = Flow::outward(host(last, 4000 + round * 7), server);
-                flow.exchange(&mut fw);
-                of_host.insert(flow.seen().ip());
+                let seen = match round % 3 {
+                    0 => {
+                        flow.exchange(&mut fw);
+                        flow.seen().ip()
+                    }
+                    1 => flow.open(&mut fw).seen().ip(),
+                    _ => {
+                        let mut ping = Ping::outward(flow.client.ip(), server.ip(), round);
+                        let asked = ping.ask(&mut fw, 1);
+                        ping.tell(&mut fw, 1);
+                        asked.src
+                    }
+                };
+                of_host.insert(seen);
             }
             assert_eq!(of_host.len(), 1, "host {last}: {of_host:?}");
             used.extend(of_host);

@@ -1,12 +1,13 @@
 //! Clauses of the RFCs on NAT that no other test shows (`tests/rfc/*.toml`).
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use postern_core::conntrack::timeouts::TimeoutKind;
 use postern_core::verdict::DropReason;
 use postern_tests::flow::Ping;
-use postern_tests::packet::{Pkt, icmp, tcp};
-use postern_tests::{Firewall, Flow, LAN, WAN, for_workers};
+use postern_tests::packet::{Pkt, echo_reply, echo_request, icmp, tcp};
+use postern_tests::{Firewall, Flow, LAN, LAN2, WAN, for_workers};
 
 /// C053: RFC 4787 REQ-12, RFC 5382 REQ-10, RFC 5508 REQ-6: whatever an error says, what it is about lives on, and no longer
 /// than without it.
@@ -130,5 +131,80 @@ fn tcp_and_udp_may_be_mapped_differently() {
         let mut again = Flow::outward("192.168.1.2:5001", "192.0.2.10:80").open(&mut fw);
         again.talk(&mut fw);
         assert_eq!(again.seen(), stream.seen());
+    });
+}
+
+/// RFC 5382 REQ-3a: who may come in at a port that a client has open is up to the rules.
+#[test]
+fn filtering_of_tcp_is_as_it_is_configured() {
+    let independent = |kind| format!(" --endpoint-independent {kind}");
+    for (option, gets_in) in
+        [(String::new(), false), (independent("mapping"), false), (independent("filtering"), true)]
+    {
+        for_workers([1, 2, 4], |setup| {
+            let mut setup = setup.routed();
+            setup.iptables(&format!("-t nat -A POSTROUTING -o wan -p tcp -j MASQUERADE{option}"));
+            let mut fw = Firewall::with(setup);
+            let stream = Flow::outward("192.168.1.2:5001", "192.0.2.9:80").open(&mut fw);
+            let stranger = Flow::inward("198.51.100.7:4000", stream.seen(), stream.client);
+            if gets_in {
+                stranger.open(&mut fw).talk(&mut fw);
+            } else {
+                let sent = stranger.try_c2s(&mut fw, &stranger.syn());
+                assert_eq!(sent.dropped(), DropReason::DeniedByPolicy, "{option}");
+            }
+        });
+    }
+}
+
+/// RFC 5508 REQ-7: a query to the outer address of a host that has one of its own, from its LAN and from another.
+#[test]
+fn a_query_hairpins_where_a_host_has_an_outer_address_of_its_own() {
+    for_workers([1, 2, 4], |setup| {
+        let mut setup = setup.second_lan().routed();
+        setup.iptables("-t nat -A PREROUTING -d 203.0.113.9 -j DNAT --to-destination 192.168.1.9");
+        setup.iptables(
+            "-t nat -A POSTROUTING -o wan -s 192.168.1.9 -j SNAT --to-source 203.0.113.9",
+        );
+        let mut fw = Firewall::with(setup);
+        for (at, client) in [(LAN2, "192.168.2.5"), (LAN, "192.168.1.5")] {
+            for id in 0..8 {
+                let asked = fw.send(at, echo_request(client, "203.0.113.9", id, 1)).out(LAN);
+                assert_eq!(asked.dst.to_string(), "192.168.1.9");
+                let reply = echo_reply(asked.dst, asked.src, asked.source().port(), 1);
+                let told = fw.lan(reply).out(at);
+                assert_eq!(told, echo_reply("203.0.113.9", client, id, 1).hop());
+            }
+        }
+    });
+}
+
+/// RFC 7857 §4: where its address of a pool has no port left, a host is refused, and does not appear behind another one.
+#[test]
+fn a_host_whose_address_of_a_pool_is_used_up_moves_to_no_other() {
+    for_workers([1, 2, 4], |setup| {
+        let workers = u16::from(setup.workers);
+        let last = 40_000 + 2 * workers - 1; // ports belong to workers in pairs
+        let rule = format!(
+            "-t nat -A POSTROUTING -o wan -p udp -j SNAT --to-source 203.0.113.8-203.0.113.11:40000-{last}"
+        );
+        let mut setup = setup.routed();
+        setup.iptables(&rule);
+        let mut fw = Firewall::with(setup);
+        let mut used = HashSet::new();
+        for pair in 0..workers {
+            for place in 0..3 {
+                let port = 5000 + pair * 2 + place * 2 * workers;
+                let mut flow = Flow::outward(("192.168.1.2", port), "192.0.2.9:53");
+                if place < 2 {
+                    flow.exchange(&mut fw);
+                    used.insert(flow.seen().ip());
+                } else {
+                    let sent = flow.try_c2s(&mut fw, &flow.ask());
+                    assert_eq!(sent.dropped(), DropReason::PortsExhausted);
+                }
+            }
+        }
+        assert_eq!(used.len(), 1, "{used:?}");
     });
 }

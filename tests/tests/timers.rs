@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use postern_core::conntrack::entry::flags;
-use postern_core::conntrack::timeouts::TimeoutKind;
+use postern_core::conntrack::timeouts::{TimeoutKind, Timeouts};
 use postern_core::verdict::DropReason;
 use postern_tests::flow::Ping;
 use postern_tests::packet::{other, tcp, udp};
@@ -17,6 +17,32 @@ fn dns() -> Flow {
 /// A moment before a timeout, and the moment of it.
 fn around(seconds: u64) -> [Duration; 2] {
     [Duration::from_millis(seconds * 1000 - 1), Duration::from_secs(seconds)]
+}
+
+/// RFC 5382 REQ-5, RFC 7857 §2.1, RFC 4787 REQ-5, RFC 5508 REQ-2: what holds where nobody says otherwise.
+#[test]
+fn defaults_are_no_shorter_than_the_rfcs_want() {
+    use TimeoutKind::*;
+    const TRANSITORY: u64 = 4 * 60;
+    let timeouts = Setup::default().timeouts;
+    assert_eq!(timeouts, Timeouts::default());
+    for (kind, least) in [
+        (TcpEstablished, 2 * 60 * 60 + 4 * 60),
+        (TcpSynSent, TRANSITORY),
+        (TcpSynRecv, TRANSITORY),
+        (TcpFinWait, TRANSITORY),
+        (TcpCloseWait, TRANSITORY),
+        (TcpLastAck, TRANSITORY),
+        (TcpTimeWait, TRANSITORY),
+        (TcpMaxRetrans, TRANSITORY),
+        (TcpUnacknowledged, TRANSITORY),
+        (UdpStream, 5 * 60),
+        (Icmp, 60),
+        (IcmpV6, 60),
+    ] {
+        let ms = timeouts.ms(kind);
+        assert!(u64::from(ms) >= least * 1000, "{kind:?}: {ms} ms");
+    }
 }
 
 /// C181

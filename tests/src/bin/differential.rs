@@ -35,7 +35,10 @@ fn options(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
         let value = words.next().ok_or_else(|| format!("{word}: what?"))?;
         let number = || value.parse::<u64>().map_err(|error| format!("{word} {value}: {error}"));
         match word.as_str() {
-            "--sequences" => options.sequences = number()? as usize,
+            "--sequences" => match number()? {
+                0 => return Err("--sequences: one at least".into()),
+                sequences => options.sequences = sequences as usize,
+            },
             "--seed" => options.seed = number()?,
             "--workers" => match number()? {
                 workers @ 1..=16 => options.workers = Some(workers as u8),

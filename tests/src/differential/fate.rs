@@ -158,6 +158,8 @@ pub(super) struct Case<'a> {
     pub(super) short: u32,
     /// All shots before that crossed Linux, of flows as they are now: without connections that are over.
     pub(super) past: &'a [&'a Shot],
+    /// All fragments before, whatever became of them.
+    pub(super) fragments: &'a [&'a Shot],
     pub(super) difference: Option<Difference>,
     pub(super) linux: &'a Fate,
     pub(super) postern: &'a Fate,

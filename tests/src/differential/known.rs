@@ -12,8 +12,9 @@ use postern_core::verdict::DropReason;
 use toml_edit::DocumentMut;
 
 use super::fate::{Case, Difference, Fate, State as CtState, compare};
-use super::flow::{Course, FORWARDS, Side};
+use super::flow::{Course, FORWARDS, Side, Slot};
 use super::script::{Body, Conditions, Script, Segment, Shot, Tamper};
+use crate::fragments::reassemble;
 use crate::packet::{Pkt, flag};
 
 /// A class of differences: its name, and whether a case is of it. As narrow as can be.
@@ -26,16 +27,14 @@ const CLASSES: &[Class] = &[
     Class {
         name: "closed-admits-nothing-new",
         holds: |case| {
-            matches!(case.shot.body, Body::Segment(_))
-                && case.only_linux_lets_it_through(DropReason::ConnectionClosed)
+            was_seen_to_close(case) && case.only_linux_lets_it_through(DropReason::ConnectionClosed)
                 || is_kept_shorter(case)
         },
     },
     Class {
         name: "syn-ack-must-cover-the-syn",
         holds: |case| {
-            matches!(case.shot.body, Body::Segment(_))
-                && case.only_linux_lets_it_through(DropReason::TcpAckInvalid)
+            is_answer_to_no_syn(case) && case.only_linux_lets_it_through(DropReason::TcpAckInvalid)
         },
     },
     Class {
@@ -60,24 +59,14 @@ const CLASSES: &[Class] = &[
                 && case.only_linux_lets_it_through(DropReason::TransportChecksum)
         },
     },
-    Class {
-        name: "an-atomic-fragment-stands-alone",
-        holds: |case| {
-            let is_atomic = matches!(case.shot.body, Body::Part { offset: 0, more: false, .. });
-            is_atomic && case.flow.family == Family::V6
-        },
-    },
+    Class { name: "an-atomic-fragment-stands-alone", holds: stands_alone },
     Class {
         name: "an-overlap-discards-the-datagram",
-        holds: |case| case.only_linux_lets_it_through(DropReason::FragmentOverlap),
-    },
-    Class {
-        name: "the-first-fragment-has-the-headers",
         holds: |case| {
-            let reasons = [DropReason::FragmentTiny, DropReason::FragmentRefused];
-            reasons.iter().any(|&reason| case.only_linux_lets_it_through(reason))
+            case.only_linux_lets_it_through(DropReason::FragmentOverlap) && is_contradicted(case)
         },
     },
+    Class { name: "the-first-fragment-has-the-headers", holds: misses_its_header },
     Class { name: "a-quote-has-eight-bytes", holds: quotes_too_little },
     Class { name: "a-seen-handshake-ends-leniency", holds: is_lenient },
     Class { name: "simultaneous-opening-has-a-timeout", holds: opens_from_both_sides },
@@ -89,6 +78,35 @@ const CLASSES: &[Class] = &[
         holds: |case| case.only_linux_lets_it_through(DropReason::TupleInUse) && changes_peer(case),
     },
 ];
+
+/// The connection is over for Postern, and it was seen why: a RST crossed, or a FIN of either side.
+fn was_seen_to_close(case: &Case<'_>) -> bool {
+    let said = |back, what: u8| case.past_segments(back).any(|s| s.flags & what != 0);
+    let sides = [false, true];
+    matches!(case.shot.body.whole(), Body::Segment(_))
+        && case.postern.before.is_some_and(|(_, row)| row & flags::CLOSED != 0)
+        && (sides.iter().any(|&back| said(back, flag::RST))
+            || sides.iter().all(|&back| said(back, flag::FIN)))
+}
+
+/// A SYN/ACK while the connection opens whose ACK is too low for a SYN of the other side. Which one counts in an opening
+/// from both sides is a matter of their numbers, not of which came last.
+fn is_answer_to_no_syn(case: &Case<'_>) -> bool {
+    let these = flag::SYN | flag::ACK | flag::RST;
+    let Some(segment) = case.segment().filter(|s| s.flags & these == flag::SYN | flag::ACK) else {
+        return false;
+    };
+    let mut syns = case
+        .past_segments(!case.shot.back)
+        .filter(|s| s.flags & (flag::SYN | flag::RST) == flag::SYN);
+    case.is_opening() && syns.any(|syn| !acknowledges(segment, syn) && after(end(syn), segment.ack))
+}
+
+/// Whether a segment acknowledges a SYN, or some of the data in it.
+fn acknowledges(segment: &Segment, syn: &Segment) -> bool {
+    let within = segment.ack.wrapping_sub(syn.seq);
+    segment.flags & flag::ACK != 0 && (1..=1 + u32::from(syn.len)).contains(&within)
+}
 
 /// Linux has forgotten a closed connection already: what still crossed gave it the short timeout of a connection in which
 /// something is amiss. Here nothing that crosses changes how long it lingers.
@@ -111,17 +129,13 @@ fn is_refusal_of_nothing(case: &Case<'_>) -> bool {
     let Some(rst) = case.segment().filter(|s| s.flags & flag::RST != 0 && case.shot.back) else {
         return false;
     };
-    let answers = |syn: &Segment| {
-        let within = rst.ack.wrapping_sub(syn.seq);
-        rst.flags & flag::ACK != 0 && (1..=1 + u32::from(syn.len)).contains(&within)
-    };
     let syn = case
         .past_segments(false)
         .rev()
         .find(|syn| syn.flags & (flag::SYN | flag::ACK) == flag::SYN);
     (case.crosses() || case.only_linux_lets_it_through(DropReason::TcpRstSequence))
         && case.was_in(State::SynSent)
-        && !syn.is_some_and(answers)
+        && !syn.is_some_and(|syn| acknowledges(rst, syn))
 }
 
 /// While both sides open, a RST acknowledges the other's SYN, and Linux drops it for its sequence number.
@@ -141,12 +155,11 @@ fn is_refusal_of_both(case: &Case<'_>) -> bool {
 fn is_refused_word(case: &Case<'_>) -> bool {
     let Some(segment) = case.segment() else { return false };
     let first_word = case.is_dropped() && case.shot.back && case.was_in(State::SynSent);
-    let opening = [State::SynSent, State::SynReceived, State::SynSent2];
     // Linux begins anew with a SYN behind the last one.
     let mut syns = case.past_segments(case.shot.back).filter(|s| s.flags & flag::SYN != 0);
     let is_news = syns.clone().next().is_none() || syns.any(|s| after(end(segment), end(s)));
     let syn = segment.flags & flag::SYN != 0
-        && opening.iter().any(|&state| case.was_in(state))
+        && case.is_opening()
         && is_news
         && (case.is_dropped()
             || case.crosses()
@@ -309,6 +322,87 @@ fn is_rst_out_of_window(case: &Case<'_>) -> bool {
         || case.was_in(State::Established) && case.is_picked_up() && (unanswered || is_below)
 }
 
+/// An IPv6 packet that is all in one fragment, while others of its identification wait: Linux discards all of them.
+/// Here it crosses as the packet that it is, or is dropped for what that is.
+fn stands_alone(case: &Case<'_>) -> bool {
+    let Some(part) = Part::of(case.shot) else { return false };
+    let others_wait = case.datagram().any(|other| !other.is_all());
+    let goes_its_own_way = match (case.postern.seen.as_slice(), case.postern.reason) {
+        ([], Some(reason)) => !reason.name().starts_with("fragment"),
+        ([out], None) => out.side == case.flow.leaves(case.shot.back) && is_all_of(case, &out.l3),
+        _ => false,
+    };
+    case.flow.family == Family::V6
+        && part.is_all()
+        && others_wait
+        && case.linux.seen.is_empty()
+        && goes_its_own_way
+}
+
+/// Whether what came out is the packet that was sent in one fragment: all but the ends as it was, and its checksums right.
+fn is_all_of(case: &Case<'_>, out: &[u8]) -> bool {
+    let sent = case.shot.build(case.flow, Slot(0), case.postern.chosen);
+    let sent = reassemble(&[sent]).ok().and_then(|sent| Pkt::read(&sent).ok());
+    let out = Pkt::decode(out).ok();
+    sent.zip(out)
+        .is_some_and(|(sent, out)| out.from(sent.source()).to(sent.destination()) == sent.hop())
+}
+
+/// Two fragments of the datagram overlap, and are not the same one twice.
+fn is_contradicted(case: &Case<'_>) -> bool {
+    let parts: Vec<Part> = case.datagram().chain(Part::of(case.shot)).collect();
+    let overlap = |a: &Part, b: &Part| a.begin < b.end && b.begin < a.end && a != b;
+    Part::of(case.shot).is_some() && parts.iter().any(|a| parts.iter().any(|b| overlap(a, b)))
+}
+
+/// A first fragment in which the transport header is not all there, or what comes of its datagram behind it.
+fn misses_its_header(case: &Case<'_>) -> bool {
+    let is_short = |part: Part| part.begin == 0 && part.end < header_of(case.shot, part.forged);
+    Part::of(case.shot).is_some_and(is_short)
+        && case.only_linux_lets_it_through(DropReason::FragmentTiny)
+        || Part::of(case.shot).is_some()
+            && case.datagram().any(is_short)
+            && case.only_linux_lets_it_through(DropReason::FragmentRefused)
+}
+
+/// How long a transport header says it is.
+fn header_of(shot: &Shot, forged: bool) -> usize {
+    match (shot.body.whole(), shot.tamper) {
+        (Body::Segment(segment), tamper) => {
+            let words = match tamper {
+                Tamper::DataOffset(words) => usize::from(words),
+                _ => 5 + segment.options.len() / 4,
+            };
+            // What is forged has this bit of every byte turned over.
+            let words = if forged { words ^ 2 } else { words };
+            4 * words.max(5)
+        }
+        _ => 8,
+    }
+}
+
+/// A fragment: where its bytes belong, and whether they are others than its datagram's.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Part {
+    begin: usize,
+    end: usize,
+    more: bool,
+    forged: bool,
+}
+
+impl Part {
+    fn of(shot: &Shot) -> Option<Self> {
+        let Body::Part { offset, len, more, forged, .. } = shot.body else { return None };
+        let begin = usize::from(offset) * 8;
+        Some(Self { begin, end: begin + usize::from(len), more, forged })
+    }
+
+    /// Whether there is no other of its datagram.
+    fn is_all(&self) -> bool {
+        self.begin == 0 && !self.more
+    }
+}
+
 /// An ICMP error that quotes less than eight bytes of the transport packet, about a connection that nobody translates.
 fn quotes_too_little(case: &Case<'_>) -> bool {
     let header = if case.flow.family == Family::V4 { 20 } else { 40 };
@@ -401,6 +495,23 @@ impl Case<'_> {
     fn past_segments(&self, back: bool) -> impl DoubleEndedIterator<Item = &Segment> + Clone {
         let same = move |shot: &&&Shot| shot.flow == self.shot.flow && shot.back == back;
         self.past.iter().filter(same).filter_map(|shot| segment_of(shot))
+    }
+
+    /// The fragments of the shot's datagram that came before it.
+    fn datagram(&self) -> impl Iterator<Item = Part> {
+        let id = |shot: &Shot| match shot.body {
+            Body::Part { id, .. } => Some((shot.flow, id)),
+            _ => None,
+        };
+        let own = id(self.shot);
+        let others = self.fragments.iter().filter(move |shot| own.is_some() && id(shot) == own);
+        others.filter_map(|shot| Part::of(shot))
+    }
+
+    /// Whether the connection was opening before.
+    fn is_opening(&self) -> bool {
+        let opening = [State::SynSent, State::SynReceived, State::SynSent2];
+        opening.iter().any(|&state| self.was_in(state))
     }
 
     /// Whether the flow began in the middle of a connection.
@@ -504,7 +615,7 @@ pub(super) fn judge(script: &Script, linux: &[Fate], postern: &[Fate]) -> Judgem
     let mut judgement = Judgement::default();
     let mut apart = vec![false; script.flows.len()];
     let mut past = Vec::with_capacity(script.len());
-    let mut begun = BTreeMap::new();
+    let (mut fragments, mut begun) = (Vec::new(), BTreeMap::new());
     for (place, ((shot, linux), postern)) in script.shots().zip(linux).zip(postern).enumerate() {
         // A packet whose fragments are for an external port that its flow has no more is not the same for both.
         if let Body::Part { id, .. } = shot.body {
@@ -516,8 +627,18 @@ pub(super) fn judge(script: &Script, linux: &[Fate], postern: &[Fate]) -> Judgem
             let flow = &script.flows[shot.flow];
             let difference = compare(flow, linux, postern);
             let Conditions { loose, liberal, short, .. } = script.conditions;
-            let past = &past;
-            let case = Case { flow, shot, loose, liberal, short, past, difference, linux, postern };
+            let case = Case {
+                flow,
+                shot,
+                loose,
+                liberal,
+                short,
+                past: &past,
+                fragments: &fragments,
+                difference,
+                linux,
+                postern,
+            };
             match (CLASSES.iter().find(|class| (class.holds)(&case)), difference) {
                 (Some(class), _) => {
                     judgement.listed.push(class.name);
@@ -536,6 +657,180 @@ pub(super) fn judge(script: &Script, linux: &[Fate], postern: &[Fate]) -> Judgem
             }
             past.push(shot);
         }
+        if matches!(shot.body, Body::Part { .. }) {
+            fragments.push(shot);
+        }
     }
     judgement
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::differential::fate::Seen;
+    use crate::differential::flow::Flow;
+
+    fn is_of(name: &str, case: &Case<'_>) -> bool {
+        let class = CLASSES.iter().find(|class| class.name == name).expect("there is such a class");
+        (class.holds)(case)
+    }
+
+    fn flow(family: Family, protocol: u8) -> Flow {
+        let course = Course::Routed;
+        Flow { family, protocol, course, host: 0, host_port: 5000, peer: 0, peer_port: 53 }
+    }
+
+    /// As a packet that nobody has changed but for its hop limit.
+    fn crossed(shot: &Shot, flow: &Flow) -> Fate {
+        let sent = shot.build(flow, Slot(0), None);
+        let whole = reassemble(std::slice::from_ref(&sent)).unwrap_or(sent);
+        let pkt = Pkt::read(&whole).expect("it was just built");
+        let (side, l3) = (flow.leaves(shot.back), pkt.hop().build());
+        Fate { seen: vec![Seen { side, state: Some(CtState::New), l3 }], ..Fate::default() }
+    }
+
+    fn dropped(reason: DropReason, state: State, flags: u16) -> Fate {
+        let before = Some((state as u8, flags));
+        Fate { reason: Some(reason), before, ..Fate::default() }
+    }
+
+    fn case<'a>(
+        flow: &'a Flow,
+        shots: [&'a Shot; 1],
+        past: &'a [&'a Shot],
+        [linux, postern]: [&'a Fate; 2],
+    ) -> Case<'a> {
+        let difference = compare(flow, linux, postern);
+        let [shot] = shots;
+        Case {
+            flow,
+            shot,
+            loose: false,
+            liberal: false,
+            short: 0,
+            past,
+            fragments: past,
+            difference,
+            linux,
+            postern,
+        }
+    }
+
+    fn segment(back: bool, flags: u8, seq: u32, ack: u32) -> Shot {
+        let options = Vec::new();
+        let segment = Segment { flags, seq, ack, window: 8192, options, len: 0 };
+        Shot::new(0, back, Body::Segment(segment))
+    }
+
+    /// A part of a datagram of 40 bytes and its header.
+    fn part(offset: u16, len: u16) -> Shot {
+        let of = Box::new(Body::Datagram { len: 40, unsummed: false });
+        let more = offset * 8 + len < 48;
+        Shot::new(0, false, Body::Part { id: 0, offset, len, more, forged: false, of })
+    }
+
+    #[test]
+    fn an_atomic_fragment_crosses_as_its_packet_or_that_is_a_difference() {
+        const CLASS: &str = "an-atomic-fragment-stands-alone";
+        let flow = flow(Family::V6, 17);
+        let (atomic, waits) = (part(0, 48), part(1, 40));
+        let out = crossed(&atomic, &flow);
+        let lost = dropped(DropReason::DeniedByPolicy, State::None, 0);
+        let nothing = Fate::default();
+        let is_wanted = |past: &[&Shot], fates| is_of(CLASS, &case(&flow, [&atomic], past, fates));
+        assert!(is_wanted(&[&waits], [&nothing, &out]));
+        assert!(is_wanted(&[&waits], [&nothing, &lost]), "both drop it; Linux what waits, too");
+        let mut garbled = out.clone();
+        *garbled.seen[0].l3.last_mut().expect("it has bytes") ^= 1;
+        let taken = dropped(DropReason::FragmentOverlap, State::None, 0);
+        assert!(!is_wanted(&[&waits], [&nothing, &garbled]));
+        assert!(!is_wanted(&[&waits], [&nothing, &taken]));
+        assert!(!is_wanted(&[&waits], [&out, &lost]));
+        assert!(!is_wanted(&[], [&out, &lost]));
+        assert!(!is_wanted(&[], [&nothing, &out]), "nothing waits that it could overlap");
+    }
+
+    #[test]
+    fn an_overlap_needs_fragments_that_overlap() {
+        const CLASS: &str = "an-overlap-discards-the-datagram";
+        let flow = flow(Family::V4, 17);
+        let whole = Shot::new(0, false, Body::Datagram { len: 40, unsummed: false });
+        let (first, last, over) = (part(0, 24), part(3, 24), part(2, 32));
+        let refused = dropped(DropReason::FragmentOverlap, State::None, 0);
+        let out = crossed(&whole, &flow);
+        let is_wanted =
+            |shot, past: &[&Shot]| is_of(CLASS, &case(&flow, [shot], past, [&out, &refused]));
+        assert!(is_wanted(&over, &[&first]));
+        assert!(is_wanted(&last, &[&first, &over]));
+        assert!(!is_wanted(&last, &[&first]));
+        assert!(!is_wanted(&first, &[&first]), "the same again is no contradiction");
+        assert!(!is_wanted(&whole, &[&first, &over]));
+    }
+
+    #[test]
+    fn a_first_fragment_is_refused_only_if_it_is_short() {
+        const CLASS: &str = "the-first-fragment-has-the-headers";
+        let flow = flow(Family::V4, 6);
+        let syn = segment(false, flag::SYN, 1, 0);
+        let piece = |offset, len| {
+            let of = Box::new(syn.body.clone());
+            let more = offset == 0;
+            Shot::new(0, false, Body::Part { id: 0, offset, len, more, forged: false, of })
+        };
+        let out = crossed(&syn, &flow);
+        let [tiny, refused] = [DropReason::FragmentTiny, DropReason::FragmentRefused]
+            .map(|reason| dropped(reason, State::None, 0));
+        let is_wanted = |shot, past: &[&Shot], postern| {
+            is_of(CLASS, &case(&flow, [shot], past, [&out, postern]))
+        };
+        let (short, long, last) = (piece(0, 16), piece(0, 24), piece(2, 4));
+        assert!(is_wanted(&short, &[&last], &tiny));
+        assert!(is_wanted(&last, &[&short], &refused));
+        assert!(!is_wanted(&long, &[&last], &tiny));
+        assert!(!is_wanted(&last, &[&long], &refused));
+        assert!(!is_wanted(&syn, &[&short], &refused));
+    }
+
+    #[test]
+    fn a_connection_is_closed_by_a_rst_or_two_fins() {
+        const CLASS: &str = "closed-admits-nothing-new";
+        let flow = flow(Family::V4, 6);
+        let opening = [
+            segment(false, flag::SYN, 1, 0),
+            segment(true, flag::SYN | flag::ACK, 100, 2),
+            segment(false, flag::ACK, 2, 101),
+        ];
+        let [fin, fin_back] = [(false, 2, 101), (true, 101, 3)]
+            .map(|(back, seq, ack)| segment(back, flag::FIN | flag::ACK, seq, ack));
+        let rst = segment(true, flag::RST, 101, 0);
+        let late = segment(true, flag::ACK, 101, 2);
+        let out = crossed(&late, &flow);
+        let refused = |flags| dropped(DropReason::ConnectionClosed, State::Close, flags);
+        let is_wanted = |ends: &[&Shot], flags| {
+            let past: Vec<&Shot> = opening.iter().chain(ends.iter().copied()).collect();
+            is_of(CLASS, &case(&flow, [&late], &past, [&out, &refused(flags)]))
+        };
+        assert!(is_wanted(&[&rst], flags::CLOSED));
+        assert!(is_wanted(&[&fin, &fin_back], flags::CLOSED));
+        assert!(!is_wanted(&[], flags::CLOSED));
+        assert!(!is_wanted(&[&fin], flags::CLOSED));
+        assert!(!is_wanted(&[&rst], 0));
+    }
+
+    #[test]
+    fn only_a_syn_ack_while_opening_has_a_syn_to_cover() {
+        const CLASS: &str = "syn-ack-must-cover-the-syn";
+        let flow = flow(Family::V4, 6);
+        let syn = segment(false, flag::SYN, 1000, 0);
+        let is_wanted = |flags, ack, state| {
+            let shot = segment(true, flags, 100, ack);
+            let (out, refused) =
+                (crossed(&shot, &flow), dropped(DropReason::TcpAckInvalid, state, 0));
+            is_of(CLASS, &case(&flow, [&shot], &[&syn], [&out, &refused]))
+        };
+        assert!(is_wanted(flag::SYN | flag::ACK, 900, State::SynSent));
+        assert!(!is_wanted(flag::SYN | flag::ACK, 1001, State::SynSent), "it is the answer");
+        assert!(!is_wanted(flag::ACK, 900, State::SynSent));
+        assert!(!is_wanted(flag::SYN | flag::ACK, 900, State::Established));
+    }
 }

@@ -40,6 +40,13 @@ mod wires;
 /// Scripts that are played side by side. Seeds of one batch have the same conditions, whichever are played.
 const BATCH: u64 = 125;
 
+/// Of a hundred packets so many are compared at least: the rest stands behind wanted differences.
+const COMPARED_PERCENT_MIN: usize = 70;
+/// Of a thousand sequences so many may differ once and not again: a machine that is busy makes some of a timeout.
+const UNREPEATED_PER_MILLE_MAX: usize = 5;
+/// Of the seeds from 1 on so many show every class of wanted differences.
+const SHOW_ALL: usize = 2000;
+
 /// What to play.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -76,6 +83,14 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    /// Whether the seeds are among those that are known to show every class.
+    fn shows_all(&self) -> bool {
+        let is_drawn = !self.regressions_only && self.kind.is_none() && self.workers.is_none();
+        is_drawn && self.seed == 1 && self.sequences >= SHOW_ALL
+    }
+}
+
 /// What all laboratories together found.
 #[derive(Debug, Default)]
 struct Sum {
@@ -93,7 +108,32 @@ struct Sum {
     kinds: BTreeMap<String, (usize, String)>,
 }
 
-/// Plays everything and prints what was found; whether there was no difference but the listed ones.
+impl Sum {
+    /// Why this is no proof that there is no other difference.
+    fn faults(&self, known: &Known, options: &Options) -> Vec<String> {
+        let mut faults = Vec::new();
+        if self.failures > 0 {
+            let failures = self.failures;
+            faults.push(format!("{failures} sequences with a difference that is not listed"));
+        }
+        // A regression is as short as it can be, and may be all difference.
+        let percent = if options.regressions_only { 1 } else { COMPARED_PERCENT_MIN };
+        if self.compared * 100 < self.shots * percent || self.compared == 0 {
+            let (compared, shots) = (self.compared, self.shots);
+            faults.push(format!("only {compared} of {shots} packets were compared"));
+        }
+        if self.unrepeated.len() * 1000 > self.sequences.max(1000) * UNREPEATED_PER_MILLE_MAX {
+            faults.push(format!("{} sequences differed once and not again", self.unrepeated.len()));
+        }
+        let unseen = known.reasons.keys().filter(|name| !self.listed.contains_key(name.as_str()));
+        if options.shows_all() {
+            faults.extend(unseen.map(|name| format!("{name} was never seen: it is not tested")));
+        }
+        faults
+    }
+}
+
+/// Plays everything and prints what was found; whether enough was compared and no difference seen but the listed ones.
 ///
 /// # Errors
 /// If a laboratory fails.
@@ -135,7 +175,7 @@ pub fn run(options: &Options) -> io::Result<bool> {
     outcome.into_iter().collect::<io::Result<()>>()?;
     let sum = sum.into_inner().map_err(|_| io::Error::other("a laboratory panicked"))?;
     report(&sum, &known, options, started);
-    Ok(sum.failures == 0)
+    Ok(sum.faults(&known, options).is_empty())
 }
 
 fn folder_of() -> PathBuf {
@@ -366,11 +406,9 @@ fn report(sum: &Sum, known: &Known, options: &Options, started: Instant) {
     for once in &sum.unrepeated {
         println!("  not repeated: {once}");
     }
-    match sum.failures {
-        0 => println!("differential: no other difference"),
-        failures => {
-            println!("differential: {failures} sequences with a difference that is not listed")
-        }
+    match sum.faults(known, options).as_slice() {
+        [] => println!("differential: no other difference"),
+        faults => faults.iter().for_each(|fault| println!("differential: {fault}")),
     }
 }
 
@@ -388,5 +426,22 @@ mod tests {
             assert!(table.requirements.contains_key(&reason.requirement), "{name}");
         }
         regressions(&folder_of()).expect("every regression reads");
+    }
+
+    #[test]
+    fn a_run_that_compared_too_little_proves_nothing() {
+        let folder = folder_of().join("..");
+        let known = Known::read(&folder.join("differences.toml")).expect("it reads");
+        let options = Options { seed: 2, ..Options::default() };
+        let enough = |sum: &Sum, options: &Options| sum.faults(&known, options).is_empty();
+        let sum = |compared| Sum { sequences: 2000, shots: 1000, compared, ..Sum::default() };
+        assert!(enough(&sum(700), &options));
+        assert!(!enough(&sum(699), &options));
+        assert!(!enough(&Sum::default(), &options));
+        assert!(!enough(&Sum { failures: 1, ..sum(1000) }, &options));
+        let differed = |times: usize| Sum { unrepeated: vec![String::new(); times], ..sum(1000) };
+        assert!(enough(&differed(10), &options));
+        assert!(!enough(&differed(11), &options));
+        assert!(!enough(&sum(1000), &Options::default()), "no class was seen");
     }
 }

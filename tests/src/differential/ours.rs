@@ -102,8 +102,11 @@ fn rules_of(setup: &Setup, family: Family, chain: &str) -> usize {
     chain.map_or(0, |chain| chain.rules().len())
 }
 
+/// Why nothing came out. Fragments of a datagram whose first one was refused have a reason of their own: that one's counts.
 fn reason(sent: &Sent) -> Option<DropReason> {
-    sent.drops.first().copied()
+    let mut drops = sent.drops.iter();
+    let first = drops.find(|&&reason| reason != DropReason::FragmentRefused);
+    first.or(sent.drops.first()).copied()
 }
 
 fn seen(sent: &Sent, state: Option<State>) -> Vec<Seen> {

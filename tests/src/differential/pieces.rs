@@ -86,6 +86,10 @@ impl Pieces {
                 pieces.insert(place, piece(within, draw.below(2) == 0));
             }
             27..35 => drop(pieces.remove(any)),
+            // All of it in one, with the header of a fragment: RFC 6946.
+            35..41 if flow.family == Family::V6 && len <= PIECE_MAX => {
+                pieces = vec![piece((0, len), false)];
+            }
             _ => {}
         }
         self.coming = pieces;

@@ -49,8 +49,9 @@ impl Shape {
     }
 }
 
-/// A packet that is plain.
+/// A packet that is plain. One word: it is copied from room to room.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(align(4))]
 pub struct Plain {
     /// What it is made of.
     pub shape: Shape,
@@ -59,6 +60,8 @@ pub struct Plain {
     /// The conntrack zone of the interface it came in by.
     pub zone: u16,
 }
+
+const _: () = assert!(size_of::<Option<Plain>>() == 8);
 
 /// Whether a segment is an ACK, with or without data, and nothing more.
 #[inline(always)]
@@ -178,8 +181,9 @@ fn tuple_of_v4<const N: usize>(frame: &[u8; N], zone: u16) -> TupleV4 {
     let addresses: [u8; 8] = part(frame, L3 + ipv4::SRC);
     let protocol = u16::from_ne_bytes([frame[L3 + ipv4::PROTOCOL], 0]);
     let [src_id, dst_id] = ids(frame, L4_V4);
-    let rest: u64 = zerocopy::transmute!([src_id, dst_id, zone, protocol]);
-    zerocopy::transmute!([u64::from_ne_bytes(addresses), rest])
+    let [rest, zone]: [u64; 2] =
+        zerocopy::transmute!([[src_id, dst_id, 0, protocol], [0, 0, zone, 0]]);
+    zerocopy::transmute!([u64::from_ne_bytes(addresses), rest | zone])
 }
 
 /// The tuple of a plain IPv6 packet in that zone.

@@ -172,7 +172,8 @@ fn admit<H: Family>(
     }
     let states = states(first.ctstate(), first.hot.state().flags);
     let (to, to_id) = (original.dst(), original.dst_id());
-    let reply = zone::of_reply(original.inverted(), packet, &leg, context);
+    let mut reply = original.inverted();
+    zone::enter_replies(&mut reply, packet, &leg, context);
     let unruled = appearance::<H>(&reply, &leg, expected, first, context);
     // What is for the appliance itself is refused more often than not.
     let foreseen = match leg.egress {
@@ -293,10 +294,10 @@ pub(super) fn redirected_reply<H: Family>(
         return None;
     }
     let leads = destination(tuple, packet.interface, &expected(tuple, context), context)?;
-    let reply = tuple.with_dst(leads.to, leads.port)?.inverted();
+    let mut reply = tuple.with_dst(leads.to, leads.port)?.inverted();
     let preferred = zone::preferred(leads.via, context);
     let leg = leg::route(packet.interface, leads.to, preferred, context).ok()?;
-    let reply = zone::of_reply(reply, packet, &leg, context);
+    zone::enter_replies(&mut reply, packet, &leg, context);
     packet.visit.clash |=
         H::Tuple::of(&reply).is_none_or(|reply| in_use(table, table.hash(reply), reply, context));
     Some(reply)
@@ -313,47 +314,31 @@ fn in_use<H: Family>(
     found.is_some_and(|(row, _)| !context.tick.reached(deadline(table.hot(row).state())))
 }
 
+/// The timeouts of their own that a rule, or its zone, gives the connection of a first packet.
+#[cold]
+fn timeouts_of_first(packet: &Packet<'_>, zone: u16, context: &Context<'_>) -> TimeoutPolicyId {
+    let said = packet.visit.assigned.timeouts;
+    if context.raw && said != TimeoutPolicyId::NONE {
+        return said;
+    }
+    context.snapshot.timeout_policies.of_zone(zone)
+}
+
 /// Track: may this packet begin a connection, and in which state.
-#[inline]
 fn begin<H: Family>(
     packet: &Packet<'_>,
     headers: &Headers,
     tuple: &H::Tuple,
     context: &Context<'_>,
 ) -> Result<Provisional<H>, DropReason> {
-    if context.policed {
-        return begin_policed(packet, headers, tuple, context);
-    }
-    begin_under(context.snapshot.terms(), packet, headers, tuple, context)
-}
-
-/// [`begin`], by what a rule said or the packet's zone has.
-#[cold]
-fn begin_policed<H: Family>(
-    packet: &Packet<'_>,
-    headers: &Headers,
-    tuple: &H::Tuple,
-    context: &Context<'_>,
-) -> Result<Provisional<H>, DropReason> {
-    let said = if context.raw { packet.visit.assigned.timeouts } else { TimeoutPolicyId::NONE };
-    let id = match said {
-        TimeoutPolicyId::NONE => context.snapshot.timeout_policies.of_zone(tuple.zone()),
-        said => said,
+    let policy_id = match context.policed {
+        true => timeouts_of_first(packet, tuple.zone(), context),
+        false => TimeoutPolicyId::NONE,
     };
-    let terms = context.snapshot.terms_of(id);
-    let mut first: Provisional<H> = begin_under(terms, packet, headers, tuple, context)?;
-    first.hot.state_mut().set_timeout_policy(id);
-    Ok(first)
-}
-
-#[inline]
-fn begin_under<H: Family>(
-    Terms { timeouts, tcp: policy }: Terms<'_>,
-    packet: &Packet<'_>,
-    headers: &Headers,
-    tuple: &H::Tuple,
-    context: &Context<'_>,
-) -> Result<Provisional<H>, DropReason> {
+    let Terms { timeouts, tcp: policy } = match policy_id {
+        TimeoutPolicyId::NONE => context.snapshot.terms(),
+        id => context.snapshot.terms_of(id),
+    };
     let (hot, warm, cold) = Default::default();
     let mut first = Provisional::<H> { hot, warm, cold, trigger: 0 };
     let state = first.hot.state_mut();
@@ -376,6 +361,9 @@ fn begin_under<H: Family>(
         }
     }
     state.last_seen = context.tick.0;
+    if policy_id != TimeoutPolicyId::NONE {
+        state.set_timeout_policy(policy_id);
+    }
     if packet.origin == Origin::Host {
         state.flags |= flags::FROM_HOST;
     }

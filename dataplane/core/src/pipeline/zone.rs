@@ -72,25 +72,25 @@ pub(super) fn of_first<H: Family>(
     tuple.in_zone(said.of(Direction::Original, own))
 }
 
-/// The reply tuple of a first packet that takes this way, in the zone that its replies will come in: what a rule said, or
-/// that of the interface they come in by.
+/// Puts the reply tuple of a first packet that takes this way into the zone that its replies will come in: what a rule said,
+/// or that of the interface they come in by.
 #[inline]
-pub(super) fn of_reply(
-    reply: Tuple,
+pub(super) fn enter_replies(
+    reply: &mut Tuple,
     packet: &Packet<'_>,
     leg: &Leg,
     context: &Context<'_>,
-) -> Tuple {
+) {
     // The host answers by the interface it was asked by.
     let from = if leg.egress == InterfaceId::NONE { packet.interface } else { leg.egress };
     let zone = of_interface(from, context);
-    if zone == reply.zone() && !context.raw {
-        return reply;
+    if zone != reply.zone() || context.raw {
+        enter_other(reply, packet, zone);
     }
-    said(reply, packet, zone)
 }
 
 #[cold]
-fn said(reply: Tuple, packet: &Packet<'_>, otherwise: u16) -> Tuple {
-    reply.in_zone(packet.visit.assigned.zone.of_replies().unwrap_or(otherwise))
+fn enter_other(reply: &mut Tuple, packet: &Packet<'_>, otherwise: u16) {
+    let said = packet.visit.assigned.zone.of_replies();
+    *reply = reply.in_zone(said.unwrap_or(otherwise));
 }

@@ -234,7 +234,8 @@ pub fn sip(input: &[u8]) {
                 }
             }
             for media in &session.media {
-                assert_eq!(bytes[media.range.clone()], *media.port.to_string().as_bytes());
+                let digits = std::str::from_utf8(&bytes[media.range.clone()]).expect("digits");
+                assert_eq!(digits.parse(), Ok(media.port));
             }
         }
         let mut text = Vec::new();

@@ -11,6 +11,7 @@
 //! (`sip_direct_media`), calls to a registered endpoint from its registrar only (`sip_direct_signalling`).
 
 use core::net::IpAddr;
+use core::ops::Range;
 
 use arrayvec::ArrayVec;
 
@@ -161,7 +162,8 @@ pub(super) fn listen(
     let payload = packet.bytes().get(edit::payload(headers)).unwrap_or_default();
     let fresh = payload.get(skip..).unwrap_or_default();
     let mut left = calls.left[side.index()];
-    let mut at = fresh.len().min(left as usize);
+    let carried = fresh.len().min(left as usize);
+    let mut at = carried;
     left -= at as u32;
     let mut conversation = Conversation { calls, master, side, is_expected, random, context };
     let heard = conversation.messages(fresh, &mut at, &mut left).map_err(Refusal::Drop)?;
@@ -173,10 +175,9 @@ pub(super) fn listen(
     conversation.calls.left[side.index()] = left;
     if at < fresh.len() {
         conversation.calls.lost[side.index()] = 1;
-        context.counters.helpers_declined.add(1);
-    } else if left > 0 {
-        context.counters.helpers_declined.add(1);
     }
+    let is_unfinished = left > 0 && carried < fresh.len();
+    context.counters.helpers_declined.add(u64::from(at < fresh.len() || is_unfinished));
     if let Some((old, text)) = heard {
         let position = seq.wrapping_add((skip + old.start) as u32);
         own.adjustment.push_length(position, old.len() as u16, text.len() as u16);
@@ -269,7 +270,7 @@ fn write(
 }
 
 /// A part of a segment's payload, and what is to be written over it.
-type Heard = Option<(core::ops::Range<usize>, Text)>;
+type Heard = Option<(Range<usize>, Text)>;
 
 impl Conversation<'_, '_> {
     /// Whether either side's endpoint is another one for the other side.

@@ -301,10 +301,14 @@ pub fn control_connection(input: &[u8]) {
         let shifted = |pkt: &Pkt| {
             let seq = pkt.tcp().seq.wrapping_add(grown[side]);
             let ack = pkt.tcp().ack.wrapping_sub(grown[other]);
-            let pkt = pkt.clone().seq(seq).ack(ack).payload(announced(text, &out.tcp().payload));
+            let pkt =
+                pkt.clone().seq(seq).ack(ack).payload(announced(text, &out.tcp().payload, side));
             if side == 0 { flow.at_server(&pkt) } else { flow.at_client(&pkt) }
         };
-        assert_eq!(out, shifted(&segment));
+        let expected = shifted(&segment);
+        let texts = [&out, &expected].map(|pkt| String::from_utf8_lossy(&pkt.tcp().payload));
+        assert_eq!(texts[0], texts[1], "what arrives of {:?}", String::from_utf8_lossy(text));
+        assert_eq!(out, expected);
         if how & 2 != 0 {
             assert_eq!(fw.send(at, &segment).out(to), out, "a repeated segment is another one");
         }
@@ -314,9 +318,10 @@ pub fn control_connection(input: &[u8]) {
     }
 }
 
-/// What is to arrive of `text`: the same, but where it names the client's own endpoint, in any notation, another may stand.
-/// Nothing is taken from `out` but the port of that one.
-fn announced(text: &[u8], out: &[u8]) -> Vec<u8> {
+/// What is to arrive of `text`, which that side says: the same, but where it names the client's own endpoint, in any notation,
+/// another may stand, and the other way round where the server names it (SIP), and the length of a message follows. Nothing
+/// is taken from `out` but the port of that endpoint, and that length.
+fn announced(text: &[u8], out: &[u8], side: usize) -> Vec<u8> {
     let runs = |text: &[u8]| -> Vec<Vec<u8>> {
         let runs = text.chunk_by(|a, b| a.is_ascii_digit() == b.is_ascii_digit());
         runs.map(<[u8]>::to_vec).collect()
@@ -324,9 +329,12 @@ fn announced(text: &[u8], out: &[u8]) -> Vec<u8> {
     let number = |runs: &[Vec<u8>], at: usize| -> Option<u32> {
         str::from_utf8(runs.get(at)?).ok()?.parse().ok()
     };
-    let inside = [Ipv4Addr::new(192, 168, 1, 2), Ipv4Addr::new(203, 0, 113, 2)];
-    let octets = inside.map(|address| address.octets().map(u32::from).to_vec());
-    let decimal = inside.map(|address| vec![u32::from(address)]);
+    let mut known = [Ipv4Addr::new(192, 168, 1, 2), Ipv4Addr::new(203, 0, 113, 2)];
+    if side == 1 {
+        known.reverse();
+    }
+    let octets = known.map(|address| address.octets().map(u32::from).to_vec());
+    let decimal = known.map(|address| vec![u32::from(address)]);
     let (mut told, out) = (runs(text), runs(out));
     for at in 0..told.len() {
         for [own, outer] in [&octets, &decimal] {
@@ -347,6 +355,14 @@ fn announced(text: &[u8], out: &[u8]) -> Vec<u8> {
                     told[place] = port.to_string().into_bytes();
                 }
             }
+        }
+    }
+    for at in 1..told.len() {
+        let before = told[at - 1].trim_ascii_end().to_ascii_lowercase();
+        let is_length =
+            [&b"\nl:"[..], b"content-length:"].iter().any(|name| before.ends_with(name));
+        if is_length && number(&told, at).is_some() && number(&out, at).is_some() {
+            told[at].clone_from(&out[at]);
         }
     }
     told.concat()

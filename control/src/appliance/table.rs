@@ -201,6 +201,9 @@ impl Sum {
 mod tests {
     use std::sync::Mutex;
 
+    use postern_core::conntrack::tuple::{Tuple, protocol};
+    use postern_core::units::InterfaceId;
+
     use super::*;
 
     /// Workers with connections, by row. Notes of what happened find room only when it is made.
@@ -238,16 +241,35 @@ mod tests {
             if self.deaf == Some(worker) {
                 return Err(BackendError::Unavailable("no answer".to_owned()));
             }
-            let Command::DeleteMatching { cursor, .. } = command else { panic!("not asked here") };
             let mut table = self.tables[worker].lock().unwrap();
             let mut noted = self.noted.lock().unwrap();
-            let from = cursor.to_bits() as usize;
-            let end = table.len().min(from + ROWS.min(NOTES - *noted));
-            let count = table[from..end].iter().filter(|row| **row).count();
-            table[from..end].fill(false);
-            *noted += count;
-            let cursor = (end < table.len()).then(|| Place::from_bits(end as u32));
-            Ok(Answer::DeletedMatching { count: count as u64, cursor })
+            let next = |end: usize, rows: usize| (end < rows).then(|| Place::from_bits(end as u32));
+            Ok(match command {
+                Command::DeleteMatching { cursor, .. } => {
+                    let from = cursor.to_bits() as usize;
+                    let end = table.len().min(from + ROWS.min(NOTES - *noted));
+                    let count = table[from..end].iter().filter(|row| **row).count();
+                    table[from..end].fill(false);
+                    *noted += count;
+                    let cursor = next(end, table.len());
+                    Answer::DeletedMatching { count: count as u64, cursor }
+                }
+                Command::Visit { cursor, mut buffer, .. } => {
+                    let from = cursor.to_bits() as usize;
+                    let end = table.len().min(from + ROWS);
+                    let live = (from..end).filter(|row| table[*row]);
+                    buffer.extend(live.map(|row| connection(worker, row)));
+                    Answer::Visited { buffer, cursor: next(end, table.len()) }
+                }
+                Command::Delete { ids } => {
+                    let done = ids.len().min(NOTES - *noted);
+                    let gone = |id: &ConnectionId| std::mem::take(&mut table[row_of(*id)]);
+                    let count = ids[..done].iter().map(gone).filter(|was| *was).count();
+                    *noted += count;
+                    Answer::Deleted { count: count as u64, done, ids }
+                }
+                _ => panic!("not asked here"),
+            })
         }
 
         async fn make_room(&self) {
@@ -255,6 +277,89 @@ mod tests {
                 *self.noted.lock().unwrap() = 0;
             }
         }
+    }
+
+    /// The id of a row, as the core has it.
+    fn id(worker: usize, row: usize) -> ConnectionId {
+        ConnectionId((worker as u64) << 31 | row as u64)
+    }
+
+    fn row_of(id: ConnectionId) -> usize {
+        (id.0 & ((1 << 30) - 1)) as usize
+    }
+
+    /// A connection whose mark is its row.
+    fn connection(worker: usize, row: usize) -> ConnectionView {
+        let [src, dst] = [[192, 168, 1, 2], [192, 0, 2, 9]].map(std::net::IpAddr::from);
+        let original = Tuple::new(src, dst, 5000, 53, protocol::UDP).expect("one family");
+        ConnectionView {
+            id: id(worker, row),
+            original,
+            reply: original.inverted(),
+            flags: 0,
+            protocol_state: 0,
+            remaining_ms: 1000,
+            packets: [1, 1],
+            bytes: [40, 40],
+            mark: row as u32,
+            ingress: InterfaceId(0),
+            egress: InterfaceId(1),
+            helper: None,
+            age_ms: 0,
+        }
+    }
+
+    /// Those whose mark is a multiple of that.
+    fn multiples_of(number: u32) -> Meant<impl Fn(&ConnectionView) -> bool + Sync> {
+        let also = move |view: &ConnectionView| view.mark % number == 0;
+        Meant { filter: Filter::default(), also }
+    }
+
+    #[tokio::test]
+    async fn pages_go_through_all_workers_and_hold_what_is_meant() {
+        let workers = Fake::new(&[250, 0, 130]);
+        let (mut next, mut pages) = (Some(Cursor(0)), Vec::new());
+        while let Some(cursor) = next {
+            let (views, after) = page(&workers, &multiples_of(10), cursor).await.expect("a page");
+            pages.push(views.iter().map(|view| view.id).collect::<Vec<_>>());
+            next = after;
+        }
+        assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [10, 10, 5, 0, 10, 3]);
+        let expected = [(0, 250), (2, 130)];
+        let expected = expected
+            .into_iter()
+            .flat_map(|(worker, rows)| (0..rows).step_by(10).map(move |row| id(worker, row)));
+        assert_eq!(pages.concat(), expected.collect::<Vec<_>>());
+        let nowhere = page(&workers, &multiples_of(10), Cursor(3 << 32)).await;
+        assert!(matches!(nowhere, Err(BackendError::Invalid(_))));
+    }
+
+    #[tokio::test]
+    async fn what_is_done_to_all_is_done_to_those_meant_as_fast_as_it_is_noted() {
+        let workers = Fake::new(&[250, 0, 130]);
+        let delete = |ids| Command::Delete { ids };
+        assert_eq!(to_all(&workers, &multiples_of(2), delete).await, Ok(190));
+        assert_eq!(workers.left(), [125, 0, 65]);
+        assert_eq!(to_all(&workers, &multiples_of(2), delete).await, Ok(0));
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_does_not_answer_keeps_no_other_from_being_asked() {
+        let workers = Fake { deaf: Some(1), ..Fake::new(&[30, 20, 10]) };
+        let delete = |ids| Command::Delete { ids };
+        let error = to_all(&workers, &multiples_of(1), delete).await.unwrap_err().to_string();
+        assert_eq!(error, "worker 1: no answer; 40 connections were done before");
+        assert_eq!(workers.left(), [0, 20, 0]);
+        assert!(to_one(&workers, id(1, 7), delete).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn one_connection_is_done_once() {
+        let workers = Fake::new(&[0, 20]);
+        let delete = |ids| Command::Delete { ids };
+        assert_eq!(to_one(&workers, id(1, 7), delete).await, Ok(true));
+        assert_eq!(to_one(&workers, id(1, 7), delete).await, Ok(false));
+        assert_eq!(workers.left(), [0, 19]);
     }
 
     /// C202: a flush goes on until all are gone, as fast as what happens is taken.

@@ -6,7 +6,8 @@ set -euo pipefail
 build=(build-essential clang llvm libbpf-dev linux-libc-dev)
 tests=(iproute2 ethtool procps iputils-ping iputils-arping traceroute curl nginx-light dnsmasq
     bind9-dnsutils iperf3 isc-dhcp-client netcat-openbsd conntrack iptables nftables jq tcpdump
-    python3 util-linux valgrind vsftpd lftp tftpd-hpa tftp-hpa coturn sip-tester)
+    python3 util-linux valgrind vsftpd lftp tftpd-hpa tftp-hpa coturn sip-tester
+    libfaketime ngircd)
 
 wanted=("${build[@]}")
 [ "${1:-all}" = build ] || wanted+=("${tests[@]}")

@@ -1,4 +1,4 @@
-# Helpers, between real clients and servers: vsftpd with curl and lftp, in.tftpd with tftp. And port triggers.
+# Helpers, between real clients and servers: vsftpd with curl and lftp, in.tftpd with tftp, ngircd. And port triggers.
 
 theme_up() {
     lab_up
@@ -9,7 +9,7 @@ protocol = "udp"
 outbound = 6112
 inbound = "7000-7001"
 timeout = "3s"'
-    lab_config | sed 's/^capacity = .*/&\nhelpers = ["ftp", "tftp"]/' >"$LAB_DIR/postern.toml"
+    lab_config | sed 's/^capacity = .*/&\nhelpers = ["ftp", "tftp", "irc"]/' >"$LAB_DIR/postern.toml"
     mkdir -p "$LAB_DIR/ftp" "$LAB_DIR/empty"
     chmod 755 "$LAB_DIR" "$LAB_DIR/ftp" "$LAB_DIR/empty"
     head -c 3000000 /dev/urandom >"$LAB_DIR/ftp/3MB"
@@ -18,6 +18,7 @@ timeout = "3s"'
     file_server wan
     file_server lan
     trivial_server wan
+    chat_server wan
     peers lan 7000
     start_postern
 }
@@ -43,6 +44,24 @@ CONF
 
 trivial_server() {
     start_in "$1" "tftpd-$1" in.tftpd --foreground --listen --address 0.0.0.0:69 --user nobody --secure "$LAB_DIR/ftp"
+}
+
+# An ngircd, in a namespace.
+chat_server() {
+    cat >"$LAB_DIR/ngircd-$1.conf" <<CONF
+[Global]
+Name = irc.example.net
+Listen = 0.0.0.0
+MotdPhrase = hello
+[Options]
+DNS = no
+Ident = no
+PAM = no
+[Limits]
+MaxConnectionsIP = 0
+CONF
+    start_in "$1" "ngircd-$1" ngircd --nodaemon --config "$LAB_DIR/ngircd-$1.conf"
+    wait_for 10 "ngircd in $1" in_ns "$1" nc -z 127.0.0.1 6667
 }
 
 # got <file>: whether what was fetched is it.
@@ -110,6 +129,27 @@ case_tftp_gets_its_file() {
     got 20kB
 }
 
+# C118: DCC, through a server that both talk to: who is offered a file behind NAT reaches it there.
+case_a_file_that_a_LAN_host_offers_on_IRC_is_taken_from_outside() {
+    local offers
+    # shellcheck disable=SC2086
+    start_here wan taker $TOOLS dcc-take "$FAR" taker "$LAB_DIR/got"
+    wait_for 10 "the taker" grep -q here "$LAB_DIR/taker.log"
+    tool lan dcc-offer "$FAR" giver "$LAB_DIR/ftp/3MB"
+    wait_for 10 "the file" cmp "$LAB_DIR/got" "$LAB_DIR/ftp/3MB"
+    has "$(cat "$LAB_DIR/taker.log")" "^offered 203\.0\.113\.2 [0-9]+\$"
+    # The other way round it names an address that can be reached, which stays.
+    rm -f "$LAB_DIR/got"
+    # shellcheck disable=SC2086
+    start_here lan taken $TOOLS dcc-take "$FAR" taker "$LAB_DIR/got"
+    wait_for 10 "the taker" grep -q here "$LAB_DIR/taken.log"
+    tool wan dcc-offer "$FAR" giver "$LAB_DIR/ftp/3MB"
+    wait_for 10 "the file" cmp "$LAB_DIR/got" "$LAB_DIR/ftp/3MB"
+    offers=$(grep -c "^offered 198\.51\.100\.1 " "$LAB_DIR/taken.log")
+    equals "$offers" 1 "offers as they were made"
+    rm -f "$LAB_DIR/got"
+}
+
 # C116
 case_without_a_helper_nothing_is_opened() {
     local before
@@ -118,7 +158,7 @@ case_without_a_helper_nothing_is_opened() {
     postern reload
     fails fetch lan --max-time 5 --ftp-port - --disable-eprt -o "$LAB_DIR/got" "ftp://$FAR/3MB"
     equals "$(counter expectations_made)" "$before" "expectations"
-    sed 's/^helpers = .*/helpers = ["ftp", "tftp"]/' -i "$LAB_DIR/postern.toml"
+    sed 's/^helpers = .*/helpers = ["ftp", "tftp", "irc"]/' -i "$LAB_DIR/postern.toml"
     postern reload
     fetch lan --ftp-port - --disable-eprt -o "$LAB_DIR/got" "ftp://$FAR/3MB"
     got 3MB

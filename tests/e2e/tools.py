@@ -14,6 +14,8 @@
   syn-flood HOST COUNT       COUNT SYNs, each a flow of its own
   packet SRC DST PROTO       one IPv4 packet with any source: udp, tcp (a SYN), icmp (an echo request) or a number
   multicast PROTO GROUP DEV  one packet to a multicast group out of a device, TTL 255
+  dcc-offer HOST NICK FILE   offers a file to `taker` on an IRC server by DCC SEND, until it was taken
+  dcc-take HOST NICK FILE    waits on an IRC server for such an offer, prints "offered ADDRESS PORT", and takes it
   control SOCKET WHAT        misbehaves at a control socket: garbage, oversized, truncated, slow, crowd
 """
 import argparse
@@ -367,6 +369,53 @@ def control(args):
     return 0
 
 
+def irc(args):
+    """Logs in; the lines that the server says from then on, answered where they ask for it."""
+    out = socket.create_connection((args.host, 6667), timeout=30)
+    out.sendall(f"NICK {args.nick}\r\nUSER {args.nick} 0 * :{args.nick}\r\n".encode())
+
+    def lines():
+        for line in out.makefile("r", newline="\r\n"):
+            if line.startswith("PING"):
+                out.sendall(line.replace("PING", "PONG", 1).encode())
+            yield line.rstrip("\r\n")
+
+    said = lines()
+    next(line for line in said if f" 001 {args.nick} " in line)
+    print("here", flush=True)
+    return out, said
+
+
+def dcc_offer(args):
+    out, said = irc(args)
+    listener = socket.create_server(("", 0))
+    listener.settimeout(1)
+    address = struct.unpack("!I", socket.inet_aton(out.getsockname()[0]))[0]
+    offer = f"PRIVMSG taker :\1DCC SEND file {address} {listener.getsockname()[1]} 1\1\r\n"
+    for _ in range(20):
+        out.sendall(offer.encode())
+        try:
+            taker, _ = listener.accept()
+        except TimeoutError:
+            continue  # nobody of that name is there yet
+        with taker, open(args.file, "rb") as file:
+            taker.sendfile(file)
+        return 0
+    return SILENCE
+
+
+def dcc_take(args):
+    _, said = irc(args)
+    offer = next(line for line in said if "\1DCC SEND " in line)
+    _, address, port, _ = offer.partition("\1DCC SEND ")[2].rsplit("\1", 1)[0].split()
+    address = socket.inet_ntoa(struct.pack("!I", int(address)))
+    print(f"offered {address} {port}", flush=True)
+    with socket.create_connection((address, int(port)), timeout=10) as source, open(args.file, "wb") as file:
+        while data := source.recv(65536):
+            file.write(data)
+    return 0
+
+
 def main():
     parser = argparse.ArgumentParser()
     commands = parser.add_subparsers(required=True)
@@ -403,6 +452,8 @@ def main():
     # `count` is an option here.
     sub.add_argument("--count", type=int, default=1)
     command("multicast", multicast, "protocol", "group", "device")
+    command("dcc-offer", dcc_offer, "host", "nick", "file")
+    command("dcc-take", dcc_take, "host", "nick", "file")
     command("control", control, "socket", "what")
     args = parser.parse_args()
     return args.run(args)

@@ -46,6 +46,24 @@ case_hosts_appear_behind_a_pool() {
     equals "$(ask lan ask tcp "$NEAR" 7000 --sport 40003)" "$WAN 40003" "the interface's own again"
 }
 
+# Each host has its ports, and by its port outside a host is found again.
+case_a_port_outside_says_which_host_it_was() {
+    local host seen code=0
+    load "-A POSTROUTING -o wan -s 192.168.1.0/24 -j SNAT --to-source $POOL.8-$POOL.9 --port-blocks 500"
+    for host in "lan 192.168.1.10" "lan2 192.168.1.11"; do
+        for protocol in tcp udp tcp udp; do
+            seen=$(ask "${host% *}" ask "$protocol" "$NEAR" 7000)
+            has "$seen" "^192\.0\.2\.8 [67][0-9]{3}$"
+            # shellcheck disable=SC2086
+            equals "$(postern whose $seen)" "${host#* }" "who had $seen"
+        done
+    done
+    postern whose "$POOL.8" 80 2>"$LAB_DIR/nobody" || code=$?
+    equals "$code" 1 "exit code"
+    has "$(cat "$LAB_DIR/nobody")" "no host has port 80"
+    load ""
+}
+
 # C099: shared by client; a client stays with its server.
 case_a_service_is_shared_between_two_servers() {
     local n first answers=

@@ -205,6 +205,7 @@ Targets:   ACCEPT  DROP  REJECT [--reject-with type]  RETURN  user chains
 nat:       DNAT --to-destination  REDIRECT [--to-ports]  SNAT --to-source  MASQUERADE [--to-ports]
            NETMAP --to; --random --random-fully --persistent
            --endpoint-independent mapping|filtering (Postern's own; SNAT, MASQUERADE)
+           --port-blocks ports (Postern's own; SNAT): a block of a pool's ports for each host of -s
 raw:       NOTRACK  CT --notrack | --zone[-orig|-reply] number  --helper name  --timeout policy
 "
     )

@@ -48,7 +48,7 @@ pub use error::{Error, RestoreError, VERSION};
 pub use execute::{Output, execute, execute_restore, execute_save};
 pub use model::{Chain, Counts, Rule, RuleId, Ruleset, Rulesets, Spec};
 pub use save::{RestoreOptions, Restored, restore, save};
-pub use sides::{NamedAddresses, hides_sources, nat_sides};
+pub use sides::{NamedAddresses, hides_sources, nat_sides, whose_block};
 
 use postern_core::rules::Family;
 

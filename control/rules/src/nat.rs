@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 use postern_core::conntrack::tuple::protocol;
-use postern_core::rules::{Addresses, Family, Independence, Ports, Translation};
+use postern_core::rules::{Addresses, Blocks, Family, Independence, Ports, Translation};
 
 use crate::error::{Error, visible};
 use crate::model::{Spoken, Target};
@@ -28,6 +28,8 @@ pub(crate) struct Builder {
     to: Option<To>,
     spoken: Spoken,
     independent: Option<Independence>,
+    /// Ports of each block.
+    blocks: Option<u16>,
 }
 
 /// What `--to-source`, `--to-destination`, `--to-ports` or `--to` says.
@@ -51,7 +53,8 @@ impl Builder {
             "NETMAP" => Kind::Netmap,
             _ => return None,
         };
-        Some(Self { kind, to: None, spoken: Spoken::default(), independent: None })
+        let spoken = Spoken::default();
+        Some(Self { kind, to: None, spoken, independent: None, blocks: None })
     }
 
     /// Takes one of the target's options.
@@ -89,8 +92,30 @@ impl Builder {
             (Opt::EndpointIndependent, Kind::Snat | Kind::Masquerade) => {
                 self.set_independent(scanner.value()?, family, &spelling)
             }
+            (Opt::PortBlocks, Kind::Snat) => self.set_blocks(scanner.value()?, family, &spelling),
             _ => Err(refuse()),
         }
+    }
+
+    fn set_blocks(&mut self, value: &str, family: Family, spelling: &str) -> Result<(), Error> {
+        let digits = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
+        let size = digits.then(|| value.parse::<u16>().ok()).flatten();
+        let most = u16::MAX - Blocks::PORT_MIN;
+        let Some(size) = size.filter(|size| (Blocks::SIZE_MIN..=most).contains(size)) else {
+            let least = Blocks::SIZE_MIN;
+            let what = visible(value);
+            let message = format!("{spelling}: \"{what}\" is not a number from {least} to {most}");
+            return Err(Error::usage(message));
+        };
+        if family == Family::V6 {
+            let error = Error::usage(format!("{spelling} is for IPv4 only"));
+            return Err(error.hint("IPv6 has addresses for everybody"));
+        }
+        if self.blocks.replace(size).is_some() {
+            let message = format!("{}: option \"{spelling}\" can only be used once.", self.name());
+            return Err(Error::usage(message));
+        }
+        Ok(())
     }
 
     fn set_independent(
@@ -141,8 +166,12 @@ impl Builder {
         }
     }
 
-    /// The target, in a rule that demands this protocol.
-    pub(crate) fn finish(self, demanded: Option<u8>) -> Result<Target, Error> {
+    /// The target, in a rule that demands this protocol and one of these sources.
+    pub(crate) fn finish(
+        self,
+        demanded: Option<u8>,
+        sources: &[(IpAddr, IpAddr)],
+    ) -> Result<Target, Error> {
         let name = self.name();
         let missing =
             |option: &str| Error::usage(format!("{name}: option \"{option}\" must be specified"));
@@ -162,11 +191,15 @@ impl Builder {
                     return Err(Error::usage(message));
                 }
             }
-            Ok(Ports { range: Some((first, last)), base, random, independent })
+            Ok(Ports { range: Some((first, last)), base, random, independent, blocks: None })
         };
         let translation = match (self.kind, self.to) {
             (Kind::Snat, Some(To::Endpoint(addresses, range))) => {
-                Translation::Source(addresses, ports(range)?)
+                let blocks = self.blocks.map(|size| blocks(size, addresses, range, sources));
+                Translation::Source(
+                    addresses,
+                    Ports { blocks: blocks.transpose()?, ..ports(range)? },
+                )
             }
             (Kind::Dnat, Some(To::Endpoint(addresses, range))) => {
                 Translation::Destination(addresses, ports(range)?)
@@ -186,6 +219,41 @@ impl Builder {
         };
         Ok(Target::Nat(translation, self.spoken))
     }
+}
+
+/// The blocks of so many ports that hosts of the one source network have of these addresses.
+fn blocks(
+    size: u16,
+    addresses: Option<Addresses>,
+    range: Option<PortRange>,
+    sources: &[(IpAddr, IpAddr)],
+) -> Result<Blocks, Error> {
+    let refuse = |message: &str, hint: &str| Error::usage(message).hint(hint);
+    let (Some(pool), None) = (addresses, range) else {
+        let hint = "blocks have the ports from 1024 on: --to-source A-B";
+        return Err(refuse("--port-blocks needs addresses without ports", hint));
+    };
+    let network = match sources {
+        &[(IpAddr::V4(network), mask)] => {
+            print::prefix_length(mask).map(|length| (network, length))
+        }
+        _ => None,
+    };
+    let Some((network, length)) = network.filter(|(_, length)| *length > 0) else {
+        let hint = "-s NETWORK: its hosts have the blocks in order; one rule for each network";
+        return Err(refuse("--port-blocks needs one source network", hint));
+    };
+    let blocks = Blocks { network, length: length as u8, size };
+    if !blocks.fit(pool) {
+        let each = blocks.of_address();
+        let message =
+            format!("--port-blocks: there are more hosts in {network}/{length} than blocks");
+        let hint = format!(
+            "an address has {each} blocks of {size} ports: more addresses, or smaller blocks"
+        );
+        return Err(Error::usage(message).hint(hint));
+    }
+    Ok(blocks)
 }
 
 /// `192.0.2.1`, `192.0.2.1-192.0.2.9`, with `:80` or `:80-90` behind, or only that; IPv6 addresses in brackets if ports
@@ -297,9 +365,7 @@ pub(crate) fn options(translation: &Translation, spoken: Spoken) -> String {
         (Translation::Netmap { .. }, _) => format!(" --to {to}"),
     };
     words(&mut out, " --", spoken);
-    if let Some(independence) = independent(translation) {
-        let _ = write!(out, " --endpoint-independent {independence}");
-    }
+    own_words(&mut out, " --", translation);
     out
 }
 
@@ -313,22 +379,25 @@ pub(crate) fn shown(translation: &Translation, spoken: Spoken) -> String {
         (_, _) => format!(" to:{to}"),
     };
     words(&mut out, " ", spoken);
-    if let Some(independence) = independent(translation) {
-        let _ = write!(out, " endpoint-independent {independence}");
-    }
+    own_words(&mut out, " ", translation);
     out
 }
 
-/// What does not depend on the destination, as it is typed.
-fn independent(translation: &Translation) -> Option<&'static str> {
-    let ports = match translation {
-        Translation::Source(_, ports) | Translation::Masquerade(ports) => ports,
-        _ => return None,
+/// The options that are Postern's own, as they are typed.
+fn own_words(out: &mut String, lead: &str, translation: &Translation) {
+    let (Translation::Source(_, ports) | Translation::Masquerade(ports)) = translation else {
+        return;
     };
-    ports.independent.map(|independence| match independence {
-        Independence::Mapping => "mapping",
-        Independence::Filtering => "filtering",
-    })
+    if let Some(independence) = ports.independent {
+        let word = match independence {
+            Independence::Mapping => "mapping",
+            Independence::Filtering => "filtering",
+        };
+        let _ = write!(out, "{lead}endpoint-independent {word}");
+    }
+    if let Some(Blocks { size, .. }) = ports.blocks {
+        let _ = write!(out, "{lead}port-blocks {size}");
+    }
 }
 
 fn words(out: &mut String, lead: &str, spoken: Spoken) {

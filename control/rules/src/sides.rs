@@ -4,7 +4,7 @@
 //! rule can translate. More than that does no harm but to how evenly connections spread; what cannot be said is left to
 //! the check that each translated connection passes (`replies_elsewhere`).
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use postern_core::rules::model::Side;
@@ -64,6 +64,19 @@ pub fn hides_sources(rulesets: &Rulesets, family: Family) -> bool {
         Target::Nat(Translation::Netmap { .. }, _) => hooks.contains(Hook::NatPostrouting),
         _ => false,
     })
+}
+
+/// The hosts that have the block of ports an external endpoint is of (`--port-blocks`): one, unless several rules share
+/// a pool.
+pub fn whose_block(rulesets: &Rulesets, address: Ipv4Addr, port: u16) -> BTreeSet<Ipv4Addr> {
+    rules(rulesets.family(Family::V4).table(TableId::Nat))
+        .filter_map(|(spec, _)| match spec.target {
+            Target::Nat(Translation::Source(Some(pool), ports), _) => {
+                ports.blocks?.owner(pool, address, port)
+            }
+            _ => None,
+        })
+        .collect()
 }
 
 /// Every rule of a table, and which hooks lead to it.

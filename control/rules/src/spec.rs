@@ -191,6 +191,7 @@ impl SpecBuilder {
             | Opt::RandomFully
             | Opt::Persistent
             | Opt::EndpointIndependent
+            | Opt::PortBlocks
                 if !negated =>
             {
                 let hint = "it belongs behind -j SNAT, DNAT, MASQUERADE, REDIRECT or NETMAP";
@@ -426,7 +427,11 @@ impl SpecBuilder {
             self.spec.target = Target::Ct(ct.finish(self.demanded(), self.family)?);
         }
         if let Some(nat) = self.nat.take() {
-            self.spec.target = nat.finish(self.demanded())?;
+            let sources = match &self.sources {
+                Some(Addresses { list, negated: false }) => &list[..],
+                _ => &[],
+            };
+            self.spec.target = nat.finish(self.demanded(), sources)?;
         }
         if table == TableId::Nat && self.spec.target == Target::Drop {
             return Err(no_drop_in_nat());

@@ -500,7 +500,7 @@ fn token() -> impl Strategy<Value = String> {
     let known = "-A -I -D -R -C -L -S -F -Z -N -X -P -E INPUT FORWARD a b POSTERN-X -p tcp udp icmp -s -d 10.0.0.1/8
         1.1.1.1,2.2.2.2 -i -o lan eth+ -j ACCEPT DROP REJECT RETURN LOG ! -m conntrack --ctstate NEW,DNAT --dport
         --sport 80 1:2 http --syn --tcp-flags SYN,ACK multiport --dports 1,2,3 --icmp-type 8 echo-request comment
-        --comment hello --reject-with tcp-reset --to-source 1.2.3.4 --to-ports 5-6 --random --endpoint-independent mapping SNAT REDIRECT NETMAP NOTRACK --to -n -v -x --line-numbers -t filter nat raw PREROUTING POSTROUTING -c 1 2 -w -4 -6 -h 0 3 --jump=DROP
+        --comment hello --reject-with tcp-reset --to-source 1.2.3.4 --to-ports 5-6 --random --endpoint-independent mapping --port-blocks 64 SNAT REDIRECT NETMAP NOTRACK --to -n -v -x --line-numbers -t filter nat raw PREROUTING POSTROUTING -c 1 2 -w -4 -6 -h 0 3 --jump=DROP
         -nvL *filter :a :INPUT - COMMIT [1:2] \" \\";
     let known: Vec<String> = known.split_whitespace().map(str::to_owned).collect();
     prop_oneof![9 => prop::sample::select(known), 1 => "\\PC{0,6}", 1 => any::<String>()]
@@ -642,4 +642,49 @@ fn endpoint_independence_is_said_saved_and_shown() {
     };
     assert_eq!(body(&twice), body(&dump));
     assert_eq!(body(&dump).len(), 2);
+}
+
+/// `--port-blocks` needs one network that has as many hosts as there are blocks, and is printed as it was typed.
+#[test]
+fn blocks_of_ports_are_for_one_network_that_fits() {
+    let mut rules = Rulesets::new();
+    let mut run = |family, line: &str| execute(family, &words(line), &mut rules, Counts::default);
+    let rule = "-A POSTROUTING -s 100.64.0.0/22 -o wan -j SNAT --to-source 203.0.113.16-203.0.113.31 --port-blocks 1000";
+    let done = run(Family::V4, &format!("-t nat {rule}"));
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert_eq!(
+        run(Family::V4, "-t nat -S POSTROUTING").stdout,
+        format!("-P POSTROUTING ACCEPT\n{rule}\n")
+    );
+    let shown = run(Family::V4, "-t nat -L POSTROUTING -n").stdout;
+    assert!(shown.contains("to:203.0.113.16-203.0.113.31 port-blocks 1000"), "{shown}");
+    let to = "-o wan -j SNAT --to-source 203.0.113.16-203.0.113.31";
+    for (family, line, why) in [
+        (Family::V4, "-s 100.64.0.0/21 {to} --port-blocks 1000", "more hosts in 100.64.0.0/21"),
+        (Family::V4, "{to} --port-blocks 1000", "needs one source network"),
+        (Family::V4, "-s 10.0.0.0/24,10.1.0.0/24 {to} --port-blocks 1000", "one source network"),
+        (Family::V4, "! -s 10.0.0.0/24 {to} --port-blocks 1000", "one source network"),
+        (Family::V4, "-s 10.0.0.0/255.0.255.0 {to} --port-blocks 1000", "one source network"),
+        (Family::V4, "-s 10.0.0.0/24 {to} --port-blocks 63", "not a number from 64 to 64511"),
+        (Family::V4, "-s 10.0.0.0/24 {to} --port-blocks 1e3", "not a number from 64 to 64511"),
+        (Family::V4, "-s 10.0.0.0/24 {to} --port-blocks 64 --port-blocks 65", "only be used once"),
+        (Family::V4, "-p udp -s 10.0.0.0/30 {to}:2000-3000 --port-blocks 64", "without ports"),
+        (Family::V4, "-s 10.0.0.0/24 -j MASQUERADE --port-blocks 1000", "has no such option"),
+        (
+            Family::V6,
+            "-s 2001:db8::/120 -j SNAT --to-source 2001:db8::1 --port-blocks 64",
+            "IPv4 only",
+        ),
+    ] {
+        let line = line.replace("{to}", to);
+        let refused = run(family, &format!("-t nat -A POSTROUTING {line}"));
+        assert!(refused.code != 0 && refused.stderr.contains(why), "{line}: {}", refused.stderr);
+    }
+    let whose = |port| postern_rules::whose_block(&rules, [203, 0, 113, 17].into(), port);
+    let hosts: Vec<_> = [1023, 1024, 2023, 2024, 65_023, 65_024]
+        .into_iter()
+        .map(|port| whose(port).into_iter().map(|host| host.to_string()).collect::<Vec<_>>())
+        .collect();
+    let hosts: Vec<_> = hosts.iter().map(|hosts| hosts.join(" ")).collect();
+    assert_eq!(hosts, ["", "100.64.0.64", "100.64.0.64", "100.64.0.65", "100.64.0.127", ""]);
 }

@@ -1,5 +1,6 @@
 //! What can be typed.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -47,6 +48,13 @@ pub enum Command {
         /// Also the reasons that had none.
         #[arg(long)]
         all: bool,
+    },
+    /// Says which host inside has a port outside, where a rule gives each host a block of ports (SNAT --port-blocks).
+    Whose {
+        /// The address outside.
+        address: Ipv4Addr,
+        /// The port outside, or the identifier of an ICMP query.
+        port: u16,
     },
     /// The rules, in the language of iptables(8).
     #[command(flatten)]

@@ -124,6 +124,7 @@ pub fn run(cli: Cli, output: &mut Output<'_>) -> Result<u8, CliError> {
             let drops: Drops = client.call(Method::GET, "/v1/drops", NO_BODY)?;
             print(output, &drops, |out| status::write_drops(&drops, all, out))?;
         }
+        Command::Whose { address, port } => return rules::whose(&client, address, port, output),
         Command::Rules(command) => return rules::run(&client, command, output),
         Command::Forward(command) => forward(&client, command, output)?,
         Command::Trigger(command) => trigger(&client, command, output)?,

@@ -3,9 +3,10 @@
 
 use std::fs;
 use std::io::{self, IsTerminal, Read, Write};
+use std::net::Ipv4Addr;
 use std::path::Path;
 
-use postern_rules::{Counts, Rulesets};
+use postern_rules::{Counts, RestoreOptions, Rulesets, restore, whose_block};
 
 use super::args::RulesCommand;
 use super::client::{Client, Method, NO_BODY, with_query};
@@ -64,6 +65,48 @@ pub fn run(
     output.out.flush()?;
     print_stderr(&outcome, output)?;
     Ok(outcome.code)
+}
+
+/// Says which host has the block of ports that an external endpoint is of; 1 if nobody has.
+///
+/// # Errors
+/// If the daemon cannot be asked.
+pub fn whose(
+    client: &Client,
+    address: Ipv4Addr,
+    port: u16,
+    output: &mut Output<'_>,
+) -> Result<u8, CliError> {
+    let query = RulesQuery { family: Family::Ipv4, counters: false };
+    let outcome: RulesOutcome =
+        client.call(Method::GET, &with_query("/v1/rules", &query), NO_BODY)?;
+    let mut rulesets = Rulesets::new();
+    restore(
+        table(&outcome.stdout, "nat"),
+        postern_core::rules::Family::V4,
+        RestoreOptions::default(),
+        &mut rulesets,
+        &Counts::default(),
+    )
+    .map_err(|error| CliError::Failed(format!("the rules in force: {error}")))?;
+    let hosts = whose_block(&rulesets, address, port);
+    if output.json {
+        print_json(&hosts, output.out)?;
+    } else if hosts.is_empty() {
+        writeln!(output.err, "no host has port {port} of {address} in a block")?;
+    } else {
+        hosts.iter().try_for_each(|host| writeln!(output.out, "{host}"))?;
+    }
+    Ok(u8::from(hosts.is_empty()))
+}
+
+/// A table's part of a dump, from its name to its COMMIT.
+fn table<'t>(dump: &'t str, name: &str) -> &'t str {
+    let begin = format!("*{name}\n");
+    let Some(at) = dump.find(&begin) else { return "" };
+    let part = &dump[at..];
+    let end = part.find("COMMIT\n").map_or(part.len(), |at| at + "COMMIT\n".len());
+    &part[..end]
 }
 
 fn print_stderr(outcome: &RulesOutcome, output: &mut Output<'_>) -> io::Result<()> {

@@ -147,6 +147,12 @@ pub(super) fn source<H: Family>(
     };
     let inside = tuple.src();
     Ok(match translation {
+        Translation::Source(Some(pool), ports @ Ports { blocks: Some(blocks), .. }) => {
+            let own = blocks.of(pool, inside);
+            let (address, range) = own.ok_or(Refusal::Drop(DropReason::NoExternalAddress))?;
+            let ports = Ports { range: Some(range), blocks: None, ..ports };
+            Source::Ruled(Some(Behind { address, ports, flags: flags::SNAT }))
+        }
         Translation::Source(addresses, ports) => {
             // One host inside keeps one address (RFC 4787 REQ-2), and what is of the pool already stays.
             let pairing = context.snapshot.steering.pairing(inside);

@@ -34,7 +34,7 @@ pub use assignment::{Assignment, Zoned};
 pub use compile::{CompileError, Fault};
 pub use paths::{AcceptedPath, PATHS_MAX};
 pub use policy::{Paths, Policy, PolicyCounts};
-pub use translation::{Addresses, Independence, Ports, Translation};
+pub use translation::{Addresses, Blocks, Independence, Ports, Translation};
 
 use crate::conntrack::ctstate::CtStates;
 use crate::conntrack::tuple::Tuple;

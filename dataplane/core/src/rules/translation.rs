@@ -108,6 +108,81 @@ pub struct Ports {
     pub random: bool,
     /// Whether the source port depends on the destination: `None` if it may.
     pub independent: Option<Independence>,
+    /// Of a pool: each host of a network inside has a block of ports of its own.
+    pub blocks: Option<Blocks>,
+}
+
+/// Blocks of ports of a pool of addresses, one for each host of an IPv4 network. Which is whose follows from the host's
+/// address alone (deterministic, RFC 7422): nothing needs to be logged but the rule.
+///
+/// The hosts come in order: those of the first address of the pool, then those of the second, and so on; of each address
+/// the ports from [`PORT_MIN`](Self::PORT_MIN) on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Blocks {
+    /// The network's lowest address.
+    pub network: Ipv4Addr,
+    /// Its prefix length.
+    pub length: u8,
+    /// Ports of each block: at least [`SIZE_MIN`](Self::SIZE_MIN).
+    pub size: u16,
+}
+
+impl Blocks {
+    /// The first port that is part of a block: those below are well-known ones (RFC 6335).
+    pub const PORT_MIN: u16 = 1024;
+    /// The smallest block: with sixteen workers each has four ports of it.
+    pub const SIZE_MIN: u16 = 64;
+
+    /// How many blocks an address has.
+    pub const fn of_address(self) -> u32 {
+        (u16::MAX as u32 + 1 - Self::PORT_MIN as u32) / self.size as u32
+    }
+
+    /// Whether the pool has a block for each host of the network.
+    pub fn fit(self, pool: Addresses) -> bool {
+        let hosts = 1u64 << u32::from(32 - self.length.min(32));
+        numbers(pool).is_some_and(|(first, last)| {
+            let addresses = u64::from(last.saturating_sub(first)) + 1;
+            addresses * u64::from(self.of_address()) >= hosts
+        })
+    }
+
+    /// The address of the pool that a host appears behind, and its ports there, first and last. `None` if it is not of the
+    /// network, or the pool does not reach so far.
+    pub fn of(self, pool: Addresses, host: IpAddr) -> Option<(IpAddr, (u16, u16))> {
+        let IpAddr::V4(host) = host else { return None };
+        let number = u32::from(host).checked_sub(u32::from(self.network))?;
+        if u64::from(number) >> u32::from(32 - self.length.min(32)) != 0 {
+            return None;
+        }
+        let (first, last) = numbers(pool)?;
+        let address = first.checked_add(number / self.of_address()).filter(|a| *a <= last)?;
+        // At most 64512 by the division.
+        let before = (number % self.of_address()) as u16 * self.size;
+        let port = Self::PORT_MIN + before;
+        Some((Ipv4Addr::from(address).into(), (port, port + (self.size - 1))))
+    }
+
+    /// The host that an external endpoint belongs to, if it is of a block that has one.
+    pub fn owner(self, pool: Addresses, address: Ipv4Addr, port: u16) -> Option<Ipv4Addr> {
+        let (first, _) = numbers(pool).filter(|_| pool.hold(address.into()))?;
+        let block = u32::from(port.checked_sub(Self::PORT_MIN)? / self.size);
+        if block >= self.of_address() {
+            return None;
+        }
+        let before = u64::from(u32::from(address) - first) * u64::from(self.of_address());
+        let number = before + u64::from(block);
+        (number >> u32::from(32 - self.length.min(32)) == 0)
+            .then(|| Ipv4Addr::from(u32::from(self.network).wrapping_add(number as u32)))
+    }
+}
+
+/// The first and the last of IPv4 addresses as numbers.
+fn numbers(pool: Addresses) -> Option<(u32, u32)> {
+    match (pool.first, pool.last) {
+        (IpAddr::V4(first), IpAddr::V4(last)) => Some((first.into(), last.into())),
+        _ => None,
+    }
 }
 
 /// What does not depend on whom a host inside talks to (RFC 4787 §4.1, §5).
@@ -266,5 +341,49 @@ mod tests {
         assert!(ports(Some((1, 65_535)), None) && ports(None, None));
         assert!(!ports(Some((0, 5)), None) && !ports(Some((5, 4)), None));
         assert!(ports(Some((10, 20)), Some(65_525)) && !ports(Some((10, 20)), Some(65_526)));
+    }
+
+    /// Each host has its own ports, and each of these names the host again.
+    #[test]
+    fn blocks_are_apart_and_name_their_hosts() {
+        let pool = Addresses {
+            first: [203, 0, 113, 254].into(),
+            last: [203, 0, 114, 2].into(), // across an octet
+        };
+        for (length, size) in [(24, 1000), (30, 64_511), (32, 64), (25, 2016)] {
+            let blocks = Blocks { network: [100, 64, 1, 0].into(), length, size };
+            assert!(blocks.fit(pool));
+            let mut all = std::collections::HashSet::new();
+            for number in 0..1u32 << (32 - length) {
+                let host = Ipv4Addr::from(u32::from(blocks.network) + number);
+                let (address, (first, last)) = blocks.of(pool, host.into()).expect("it has one");
+                assert!(
+                    first >= Blocks::PORT_MIN && last - first == size - 1 && pool.hold(address)
+                );
+                assert!(all.insert((address, first)));
+                let IpAddr::V4(address) = address else { unreachable!() };
+                for port in [first, last] {
+                    assert_eq!(blocks.owner(pool, address, port), Some(host));
+                }
+                assert_ne!(blocks.owner(pool, address, first - 1), Some(host));
+                assert_ne!(
+                    last.checked_add(1).map(|p| blocks.owner(pool, address, p)),
+                    Some(Some(host))
+                );
+            }
+            let outside = u32::from(blocks.network) + (1 << (32 - length));
+            for stranger in [outside, u32::from(blocks.network) - 1] {
+                assert_eq!(blocks.of(pool, Ipv4Addr::from(stranger).into()), None);
+            }
+            assert_eq!(blocks.owner(pool, [203, 0, 113, 254].into(), 1023), None);
+            assert_eq!(blocks.owner(pool, [203, 0, 114, 3].into(), 2000), None);
+        }
+        let blocks = Blocks { network: [100, 64, 0, 0].into(), length: 10, size: 64 };
+        assert!(!blocks.fit(pool));
+        assert!(
+            !Blocks { length: 32, ..blocks }
+                .fit(Addresses::single("2001:db8::1".parse().expect("an address")))
+        );
+        assert_eq!(blocks.of(pool, "2001:db8::1".parse().expect("an address")), None);
     }
 }

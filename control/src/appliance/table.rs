@@ -311,7 +311,7 @@ mod tests {
 
     /// Those whose mark is a multiple of that.
     fn multiples_of(number: u32) -> Meant<impl Fn(&ConnectionView) -> bool + Sync> {
-        let also = move |view: &ConnectionView| view.mark % number == 0;
+        let also = move |view: &ConnectionView| view.mark.is_multiple_of(number);
         Meant { filter: Filter::default(), also }
     }
 

@@ -131,6 +131,18 @@ fn routes_and_ipv6_count() {
     });
 }
 
+/// C040: what is not tracked, too.
+#[test]
+fn untracked_syns_are_clamped() {
+    let mut setup = clamping(Setup::default().routed(), WAN, ClampMss::To(1300));
+    setup.iptables("-t raw -A PREROUTING -p tcp -j NOTRACK");
+    setup.iptables("-I FORWARD -m conntrack --ctstate UNTRACKED -j ACCEPT");
+    let mut fw = Firewall::with(setup);
+    let syn = tcp("192.168.1.2:1234", "192.0.2.9:80").syn().seq(9);
+    let out = fw.lan(syn.clone().mss(1460)).out(WAN);
+    assert_eq!(out.tcp().options, syn.mss(1300).tcp().options);
+}
+
 /// C040: the appliance's own connections are its kernel's matter.
 #[test]
 fn the_hosts_own_are_left_alone() {

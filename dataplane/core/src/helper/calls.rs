@@ -181,6 +181,11 @@ impl Calls {
         }
     }
 
+    /// Whether there is a call or a registration.
+    pub fn is_engaged(&self) -> bool {
+        self.contact.expected != 0 || self.media.iter().any(|medium| medium.expected != [0; 2])
+    }
+
     /// Takes all expectations back.
     pub fn release(&mut self, expectations: &Expectations) {
         self.media.iter_mut().for_each(|medium| medium.end(expectations));

@@ -14,8 +14,8 @@ use super::{ends_here, port};
 /// Most media of one description that are looked at; those beyond are left alone. nf_conntrack_sip looks at three.
 pub const MEDIA_MAX: usize = 4;
 
-/// Most addresses: of the owner, of the session, and of each medium two.
-const ADDRESSES_MAX: usize = 2 + 2 * MEDIA_MAX;
+/// Most addresses: of the owner, of the session, and of each medium two, those that are not looked at included.
+const ADDRESSES_MAX: usize = 24;
 
 /// A session description. Ranges are of the bytes that it was read from.
 #[derive(Clone, Debug, Default)]
@@ -57,7 +57,8 @@ pub enum Kind {
 }
 
 impl Session {
-    /// Reads the description that `body` of `bytes` is; `None` if it is none.
+    /// Reads the description that `body` of `bytes` is; `None` if it is none, or has more addresses than can be told of: half of
+    /// them would lead astray.
     pub fn read(bytes: &[u8], body: Range<usize>) -> Option<Self> {
         let mut found = Self::default();
         let mut session_address = None;
@@ -78,13 +79,13 @@ impl Session {
                     // §5.2: user, session id, version, network, family, address.
                     let value = (0..3).try_fold(value, |rest, _| word(rest));
                     if let Some((address, rest, after)) = value.and_then(address) {
-                        let _ = found.addresses.try_push((place(rest)..place(after), address));
+                        found.addresses.try_push((place(rest)..place(after), address)).ok()?;
                     }
                 }
                 [b'c', b'=', value @ ..] => {
                     let read = address(value);
                     if let Some((address, rest, after)) = read {
-                        let _ = found.addresses.try_push((place(rest)..place(after), address));
+                        found.addresses.try_push((place(rest)..place(after), address)).ok()?;
                     }
                     let address = read.map(|(address, ..)| address);
                     match (lines, is_open, found.media.last_mut()) {
@@ -115,7 +116,7 @@ impl Session {
                         media.rtcp = Some((number, place(value)..place(after)));
                         let address = after.strip_prefix(b" ").and_then(address);
                         if let Some((address, rest, after)) = address {
-                            let _ = found.addresses.try_push((place(rest)..place(after), address));
+                            found.addresses.try_push((place(rest)..place(after), address)).ok()?;
                         }
                     }
                 }

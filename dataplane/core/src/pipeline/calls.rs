@@ -421,6 +421,14 @@ impl Conversation<'_, '_> {
         let Master { said, heard, .. } = self.master;
         let (own, outer) = (said.src(), heard.dst());
         let too_many = |_| DropReason::HelperMalformed;
+        // Before anything is expected: the message goes no further.
+        let is_low = |media: &sdp::Media| {
+            media.address == Some(own) && inner(media).iter().any(|port| *port < PORT_MIN)
+        };
+        if how == Take::New && session.media.iter().any(is_low) {
+            self.context.counters.expectations_refused.add(1);
+            return Err(DropReason::HelperMalformed);
+        }
         for media in &session.media {
             // Nobody may speak for a third host, nor for nobody (a call on hold).
             if media.address != Some(own) {
@@ -461,14 +469,8 @@ impl Conversation<'_, '_> {
         cseq: u32,
         media: &sdp::Media,
     ) -> Result<[u16; 2], DropReason> {
-        let port = media.port;
-        // RFC 3550 §11: RTP has an even port and RTCP the next one, unless another is said.
-        let inner = [port, media.rtcp.as_ref().map_or(port ^ 1, |(port, _)| *port)];
+        let inner = inner(media);
         let context = self.context;
-        if inner.iter().any(|port| *port < PORT_MIN) {
-            context.counters.expectations_refused.add(1);
-            return Err(DropReason::HelperMalformed);
-        }
         let (own, outer) = (self.master.said.src(), self.master.heard.dst());
         let is_written = outer.is_ipv4() || outer == own;
         if context.snapshot.steering.is_ours(own) || !is_written {
@@ -483,7 +485,13 @@ impl Conversation<'_, '_> {
         }
         let Some(medium) = self.calls.find(id) else { return Err(DropReason::HelperFull) };
         if medium.inner == inner && medium.is_announced_by(cseq) {
-            return Ok(medium.outer);
+            // Said again, or agreed to after a long ringing: for as long again, unless it has come or is over.
+            let later = context.tick.plus_ms(MEDIA_MS);
+            let renew = |handle| expectations.change(handle, |e| e.deadline = later);
+            let [rtp, _] = medium.handles().map(renew);
+            if rtp {
+                return Ok(medium.outer);
+            }
         }
         medium.end(expectations);
         let known = (medium.inner == inner).then_some(medium.outer);
@@ -526,6 +534,10 @@ impl Conversation<'_, '_> {
             return Ok(());
         }
         let (context, side) = (self.context, self.side);
+        if message.expires(bytes) == Some(0) && self.calls.contact.is_of(side) {
+            // `Contact: *` (RFC 3261 §10.2.2) names none: what the registrar answers says what is left.
+            self.calls.contact.cseq = message.cseq;
+        }
         let Some(contact) = message.contacts(bytes).next() else { return Ok(()) };
         let Some(port) = self.own_port(&contact, self.master.said.src()) else { return Ok(()) };
         let expires = lasts(&contact, message.expires(bytes))?;
@@ -614,6 +626,11 @@ impl Conversation<'_, '_> {
         let is_own = [Transport::Unsaid, self.transport()].contains(&contact.transport);
         (host == address && is_own).then_some(port)
     }
+}
+
+/// The ports that a medium comes to. RFC 3550 §11: RTP has an even port and RTCP the next one, unless another is said.
+fn inner(media: &sdp::Media) -> [u16; 2] {
+    [media.port, media.rtcp.as_ref().map_or(media.port ^ 1, |(port, _)| *port)]
 }
 
 /// How long a contact is to count, seconds, by itself or as `Expires` says of all; `None` if nothing is said.

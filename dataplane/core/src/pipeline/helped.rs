@@ -534,10 +534,6 @@ fn datagram<H: Family>(
     match record.kind() {
         Some(Kind::Sip) => {
             let row_flags = table.hot(row).state().flags;
-            if row_flags & flags::SEEN_REPLY != 0 {
-                let state = table.row(row).hot.state_mut();
-                state.timeout_ms = state.timeout_ms.max(calls::SIGNALLING_MS);
-            }
             let master = master(table, row, Kind::Sip, direction, context);
             let conversation = calls::Conversation {
                 calls: &mut record.calls,
@@ -548,7 +544,13 @@ fn datagram<H: Family>(
                 context,
             };
             let longest = longest(leg, headers, context);
-            calls::datagram(conversation, packet, headers, longest)
+            let said = calls::datagram(conversation, packet, headers, longest);
+            // Not for whoever knocks and is answered: records are few.
+            if row_flags & flags::SEEN_REPLY != 0 && record.calls.is_engaged() {
+                let state = table.row(row).hot.state_mut();
+                state.timeout_ms = state.timeout_ms.max(calls::SIGNALLING_MS);
+            }
+            said
         }
         Some(Kind::Tftp) if direction == Direction::Original => {
             request(table, record, packet, headers, row, context);

@@ -6,7 +6,7 @@
 use super::established::judge;
 use super::leg::{self, Leg, NextHop, Oversize};
 use super::refuse::{Refusal, refuse_stray};
-use super::{Context, Desk};
+use super::{Context, Desk, clamp};
 use crate::burst::{Origin, Packet};
 use crate::conntrack::ctstate::{CtState, CtStates};
 use crate::conntrack::tuple::{Tuple, protocol};
@@ -162,6 +162,9 @@ fn walk(
     match leg::next_hop_mac(&leg, packet, desk, context) {
         NextHop::Known(mac) => {
             decrement_ttl(packet, headers);
+            if clamp::applies(headers, &leg, context) {
+                clamp::clamp(packet, headers, source, &leg, context);
+            }
             leg::write_link_header(packet, leg.egress, mac, context);
             let (egress, mtu) = (leg.egress, leg::mtu(leg.egress, leg.route_mtu, context));
             if headers.ip_len > mtu {

@@ -339,3 +339,40 @@ fn a_phone_behind_rules_is_heard_where_it_says() {
         assert_eq!(fw.wan(&sound).out(LAN), sound.hop());
     });
 }
+
+/// Whoever lets it ring for longer than media are expected is heard all the same once he answers.
+#[test]
+fn a_call_that_is_answered_late_has_its_media() {
+    for wait in [1, 170, 181, 400] {
+        let mut fw = Firewall::with(strict(Setup::default()));
+        let (phone, seen) = (phone_sip(), seen_sip());
+        let body = sdp(SERVER, 30_000);
+        let (said, heard) =
+            (invite(&phone, 1, &sdp(CLIENT, 40_000)), invite(&seen, 1, &sdp(OUTER, 40_000)));
+        out(&mut fw, &said, &heard);
+        for status in ["183 Session Progress", "200 OK"] {
+            let [from, to] = [&seen, &phone].map(|at| response(at, status, "1 INVITE", &body));
+            back(&mut fw, &from, &to);
+            if status.starts_with("183") {
+                fw.pass_secs(wait);
+                // The caller is asked again meanwhile, as over UDP.
+                out(&mut fw, &said, &heard);
+            }
+        }
+        fw.lan(rtp((CLIENT, 40_000), (SERVER, 30_000))).out(WAN);
+        fw.wan(rtp((SERVER, 30_000), (OUTER, 40_000))).out(LAN);
+    }
+}
+
+/// Who knocks and is turned away keeps no record for an hour; who calls does.
+#[test]
+fn signalling_that_leads_to_nothing_is_forgotten_as_anything_else() {
+    let mut fw =
+        Firewall::with(with_helpers(Setup::default()).forward_udp(5060, "192.168.1.10:5060"));
+    let options = message("OPTIONS sip:x@203.0.113.100 SIP/2.0\nCSeq: 1 OPTIONS\n", "");
+    fw.wan(udp("198.51.100.7:2000", SEEN).payload(&options)).out(LAN);
+    let refused = "SIP/2.0 404 No\r\nCSeq: 1 OPTIONS\r\n\r\n";
+    fw.lan(udp("192.168.1.10:5060", "198.51.100.7:2000").payload(refused)).out(WAN);
+    fw.wan(udp("198.51.100.7:2000", SEEN).payload(&options)).out(LAN);
+    assert!(fw.connection().remaining_ms <= 300_000);
+}

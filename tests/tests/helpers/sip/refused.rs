@@ -168,3 +168,14 @@ fn without_a_port_for_its_media_a_call_is_refused() {
     assert_eq!(sent.dropped(), DropReason::HelperFull);
     assert_eq!(expectations(&fw), 0);
 }
+
+/// A message that is refused opens nothing, whichever of its media was wrong.
+#[test]
+fn a_message_with_one_medium_at_a_low_port_opens_none() {
+    let mut fw = Firewall::with(with_helpers(Setup::default()));
+    fw.lan(udp(PHONE, PROXY).payload(request("OPTIONS", &phone_sip(), 1))).out(WAN);
+    let media = "m=audio 40000 RTP/AVP 0\nm=video 22 RTP/AVP 99\n";
+    let said = invite(&phone_sip(), 2, &session(CLIENT, media));
+    assert_eq!(fw.lan(udp(PHONE, PROXY).payload(said)).dropped(), DropReason::HelperMalformed);
+    assert_eq!(expectations(&fw), 0);
+}

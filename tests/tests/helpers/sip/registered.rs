@@ -132,3 +132,23 @@ fn a_contact_on_another_port_is_registered_as_it_is() {
         assert_eq!(fw.wan(&sent).out(LAN), sent.hop().to((CLIENT, 5070)).payload(heard));
     });
 }
+
+/// RFC 3261 §10.2.2: `Contact: *` with `Expires: 0` ends what was registered, once the registrar has agreed.
+#[test]
+fn a_phone_that_takes_everything_back_is_not_called_any_more() {
+    let mut fw = Firewall::with(strict(Setup::default()));
+    let (phone, seen) = (phone_sip(), seen_sip());
+    fw.lan(udp(PHONE, PROXY).payload(register(&phone, &phone, 1, ";expires=3600"))).out(WAN);
+    let agreed = registered("200 OK", &seen, &seen, 1, ";expires=3600");
+    fw.wan(udp(PROXY, SEEN).payload(agreed)).out(LAN);
+    assert_eq!(expectations(&fw), 1);
+    let named = format!("<sip:alice@{phone}>\r\nExp");
+    let all = register(&phone, &phone, 2, "\nExpires: 0");
+    assert!(all.contains(&named), "{all}");
+    fw.lan(udp(PHONE, PROXY).payload(all.replace(&named, "*\r\nExp"))).out(WAN);
+    let agreed = registered("200 OK", &seen, &seen, 2, "");
+    let lines = agreed.lines().filter(|line| !line.starts_with("Contact"));
+    let agreed = lines.collect::<Vec<_>>().join("\r\n") + "\r\n\r\n";
+    fw.wan(udp(PROXY, SEEN).payload(agreed)).out(LAN);
+    assert_eq!(expectations(&fw), 0);
+}

@@ -19,10 +19,12 @@ if [ "$free_mb" -lt "$DISK_NEED_MB" ] && [ ! -d "${CARGO_TARGET_DIR:-target}" ];
 fi
 
 step() {
-    local started=$SECONDS
+    local started=$SECONDS status=0
     printf '\n== %s\n' "$*"
-    "$@"
+    # Said outright: where `||` follows a step, errexit does not hold within it.
+    "$@" || status=$?
     printf '== %s s (of %s s)\n' "$((SECONDS - started))" "$SECONDS"
+    return "$status"
 }
 
 step ./deploy/setup.sh
